@@ -1,0 +1,173 @@
+"""Domains, accounts and aliases: units of work over their rows, and the lookup of a recipient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fubako.message.address import Address, AddressError, parse_address
+from fubako.store import mailboxes
+from fubako.store.interface import StoreError, Transaction
+
+ALIAS_DEPTH_MAX = 20
+RECIPIENTS_MAX = 10_000
+
+
+class NoSuchEntry(StoreError):
+    """There is no such domain, account or alias."""
+
+
+class EntryExists(StoreError):
+    """There is one of that name already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    account_id: int
+    address: str
+    created: int
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    address: str
+    targets: tuple[str, ...]
+
+
+def checked(text: str) -> str:
+    """An address in the form under which it is kept. Raises StoreError."""
+    try:
+        return parse_address(text).key
+    except AddressError as error:
+        raise StoreError(f"{text} is no mail address: {error}") from None
+
+
+def add_domain(tx: Transaction, name: str, now: int) -> None:
+    name = checked("postmaster@" + name).partition("@")[2]
+    if tx.row("SELECT 1 FROM domain WHERE name=?", (name,)):
+        raise EntryExists(f"the domain {name} is there already")
+    tx.run("INSERT INTO domain (name, created) VALUES (?,?)", (name, now))
+
+
+def remove_domain(tx: Transaction, name: str) -> None:
+    _require_domain(tx, name)
+    if tx.row("SELECT 1 FROM account WHERE address LIKE ? LIMIT 1", (f"%@{name.lower()}",)):
+        raise StoreError(f"{name} still has users; remove them first")
+    tx.run("DELETE FROM domain WHERE name=?", (name.lower(),))
+    tx.run("DELETE FROM alias WHERE address LIKE ?", (f"%@{name.lower()}",))
+
+
+def _require_domain(tx: Transaction, name: str) -> None:
+    if not tx.row("SELECT 1 FROM domain WHERE name=?", (name.lower(),)):
+        raise NoSuchEntry(f"there is no domain {name}")
+
+
+def domains(tx: Transaction) -> list[tuple[str, int]]:
+    """(name, number of users) of each domain."""
+    return [
+        (name, int(tx.rows("SELECT count(*) FROM account WHERE address LIKE ?", (f"%@{name}",))[0][0]))
+        for (name,) in tx.rows("SELECT name FROM domain ORDER BY name")
+    ]
+
+
+def add_account(tx: Transaction, address: str, now: int) -> Account:
+    """A new account with its default mailboxes. Raises EntryExists, NoSuchEntry (domain)."""
+    address = checked(address)
+    _require_domain(tx, address.rpartition("@")[2])
+    if tx.row("SELECT 1 FROM account WHERE address=?", (address,)):
+        raise EntryExists(f"the user {address} is there already")
+    if tx.row("SELECT 1 FROM alias WHERE address=?", (address,)):
+        raise EntryExists(f"{address} is an alias")
+    row = tx.row("SELECT coalesce(max(account_id), 0)+1 FROM account")
+    account_id = int(row[0]) if row else 1
+    tx.run("INSERT INTO account (account_id, address, created, mailbox_next, uidvalidity) VALUES (?,?,?,1,0)",
+           (account_id, address, now))  # fmt: skip
+    mailboxes.create_defaults(tx, account_id, now)
+    return Account(account_id, address, now)
+
+
+def remove_account(tx: Transaction, address: str) -> None:
+    """The account, its credentials and all its mail."""
+    account_id = account(tx, address).account_id
+    for box in mailboxes.all_of(tx, account_id):
+        mailboxes.release_blobs(tx, account_id, box.mailbox_id)
+    for table in ("message", "expunged", "mailbox", "subscription", "credential", "account"):
+        tx.run(f"DELETE FROM {table} WHERE account_id=?", (account_id,))
+
+
+def account(tx: Transaction, address: str) -> Account:
+    row = tx.row("SELECT account_id, address, created, enabled FROM account WHERE address=?", (address.lower(),))
+    if row is None:
+        raise NoSuchEntry(f"there is no user {address}")
+    return Account(row[0], row[1], row[2], bool(row[3]))
+
+
+def accounts(tx: Transaction, domain: str = "") -> list[Account]:
+    pattern = f"%@{domain.lower()}" if domain else "%"
+    rows = tx.rows(
+        "SELECT account_id, address, created, enabled FROM account WHERE address LIKE ? ORDER BY address", (pattern,)
+    )
+    return [Account(row[0], row[1], row[2], bool(row[3])) for row in rows]
+
+
+def add_alias(tx: Transaction, address: str, targets: Sequence[str]) -> Alias:
+    address = checked(address)
+    _require_domain(tx, address.rpartition("@")[2])
+    if tx.row("SELECT 1 FROM account WHERE address=?", (address,)):
+        raise EntryExists(f"{address} is a user")
+    kept = tuple(checked(target) for target in targets)
+    if not kept:
+        raise StoreError("an alias needs at least one target")
+    tx.run("DELETE FROM alias WHERE address=?", (address,))
+    tx.run("INSERT INTO alias (address, targets) VALUES (?,?)", (address, " ".join(kept)))
+    return Alias(address, kept)
+
+
+def remove_alias(tx: Transaction, address: str) -> None:
+    if not tx.row("SELECT 1 FROM alias WHERE address=?", (address.lower(),)):
+        raise NoSuchEntry(f"there is no alias {address}")
+    tx.run("DELETE FROM alias WHERE address=?", (address.lower(),))
+
+
+def aliases(tx: Transaction) -> list[Alias]:
+    return [
+        Alias(row[0], tuple(row[1].split())) for row in tx.rows("SELECT address, targets FROM alias ORDER BY address")
+    ]
+
+
+def is_local(tx: Transaction, domain: str) -> bool:
+    return tx.row("SELECT 1 FROM domain WHERE name=?", (domain.lower(),)) is not None
+
+
+def default_domain(tx: Transaction) -> str:
+    """The only domain, for names that come without one; empty when there are several."""
+    rows = tx.rows("SELECT name FROM domain LIMIT 2")
+    return rows[0][0] if len(rows) == 1 else ""
+
+
+def resolve(tx: Transaction, address: Address) -> list[int]:
+    """The accounts that a local address stands for, aliases followed; empty: there is no such mailbox.
+
+    Loops end where they began. A subaddress (local+detail, RFC 5233) reaches the account without its detail.
+    """
+    found: dict[int, None] = {}
+    seen: set[str] = set()
+    start = address.key if address.domain else f"{address.local}@{default_domain(tx)}".lower()
+    waiting = [(start, 0)]
+    while waiting and len(found) < RECIPIENTS_MAX:
+        key, depth = waiting.pop()
+        if key in seen or depth > ALIAS_DEPTH_MAX:
+            continue
+        seen.add(key)
+        row = tx.row("SELECT account_id FROM account WHERE address=?", (key,))
+        if row is not None:
+            found[row[0]] = None
+            continue
+        row = tx.row("SELECT targets FROM alias WHERE address=?", (key,))
+        if row is not None:
+            waiting += [(target, depth + 1) for target in row[0].split()]
+            continue
+        local, _, domain = key.rpartition("@")
+        plain = local.partition("+")[0]
+        if plain and plain != local:
+            waiting.append((f"{plain}@{domain}", depth))
+    return list(found)

@@ -1,0 +1,172 @@
+"""`Logins`: the one place where somebody proves who he is, the same for every protocol.
+
+Invariant: a wrong user and a wrong password take the same way, the same time and the same words.
+"""
+
+import asyncio
+import hmac
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from fubako.accounts import directory, secrets
+from fubako.accounts.directory import Account, NoSuchEntry
+from fubako.clock import Env
+from fubako.protocol.sasl import Binding, Challenge, Lookup, Offer, SaslFailure, Success, offered, server
+from fubako.protocol.sasl.cram_md5 import apop_digest
+from fubako.protocol.sasl.mechanism import ServerDialogue
+from fubako.protocol.sasl.offer import PREFERENCE, message_id
+from fubako.protocol.sasl.scram import ScramKeys
+from fubako.store.interface import Database, Transaction
+
+HASH_THREADS = 2  # 64 MiB each
+WAITING_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a session belongs to, and how it was proved."""
+
+    account: Account
+    mechanism: str
+    binding: str = ""
+
+
+class Exchange:
+    """One SASL exchange: feed responses to `step` until it gives an Identity. Raises SaslFailure."""
+
+    def __init__(self, logins: "Logins", name: str, dialogue: ServerDialogue) -> None:
+        self._logins = logins
+        self._name = name
+        self._dialogue = dialogue
+        self._account: Account | None = None
+        first = next(dialogue)
+        assert isinstance(first, Challenge)
+        self.first = first
+
+    async def step(self, response: bytes) -> bytes | Identity:
+        """The next challenge, or the identity once it is proved."""
+        sent: object = response
+        try:
+            while True:
+                step = self._dialogue.send(sent)
+                if isinstance(step, Challenge):
+                    return step.octets
+                sent = await self._answer(step)
+        except StopIteration as end:
+            return self._proved(end.value)
+
+    def _proved(self, success: Success) -> Identity:
+        if self._account is None:
+            raise SaslFailure("wrong user or password")
+        if success.authzid and success.authzid.lower() not in (success.user.lower(), self._account.address):
+            raise SaslFailure("this user may not act as another one")
+        return Identity(self._account, self._name, success.binding)
+
+    async def _answer(self, lookup: Lookup) -> object:
+        account, credentials = await self._logins.find(lookup.user)
+        self._account = account
+        if lookup.kind == "password":
+            return await self._logins.password_holds(account, credentials, lookup.password)
+        if lookup.kind == "secret":
+            return [credential.secret.encode() for credential in credentials if credential.secret]
+        if account is None or not credentials:
+            return self._logins.invented_keys(lookup.user)
+        return credentials[0].scram
+
+
+class Logins:
+    """The account store as a login sees it."""
+
+    def __init__(self, database: Database, env: Env, hostname: str, mechanisms: tuple[str, ...] = PREFERENCE) -> None:
+        self._database = database
+        self._pepper = env.random(32)
+        self._offer = Offer(hostname, env.random, env.clock.now, mechanisms)
+        self._proved = secrets.ProvedPasswords(env.random(32), env.clock.monotonic)
+        self._threads = ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="argon2")
+        self._waiting = 0
+
+    def mechanisms(self, bindings: dict[str, bytes]) -> list[str]:
+        """Names to announce on a connection that is protected."""
+        return offered(self._bound(bindings))
+
+    def _bound(self, bindings: dict[str, bytes]) -> Offer:
+        return replace(self._offer, binding=Binding(bindings)) if bindings else self._offer
+
+    def exchange(self, mechanism: str, bindings: dict[str, bytes]) -> Exchange | None:
+        """Begin an exchange; None when the mechanism is not offered."""
+        dialogue = server(mechanism, self._bound(bindings))
+        return None if dialogue is None else Exchange(self, mechanism, dialogue)
+
+    def timestamp(self) -> bytes:
+        """A fresh APOP timestamp for a POP3 greeting."""
+        return message_id(self._offer)
+
+    async def password(self, user: str, password: str) -> Identity:
+        """USER/PASS and LOGIN. Raises SaslFailure."""
+        account, credentials = await self.find(user)
+        if not await self.password_holds(account, credentials, password) or account is None:
+            raise SaslFailure("wrong user or password")
+        return Identity(account, "PLAIN")
+
+    async def apop(self, user: str, given: str, timestamp: bytes) -> Identity:
+        """APOP (RFC 1939 §7). Raises SaslFailure."""
+        account, credentials = await self.find(user)
+        wanted = [apop_digest(c.secret.encode(), timestamp) for c in credentials if c.secret] or ["-" * 32]
+        held = [hmac.compare_digest(digest.encode(), given.encode("utf-8", "replace")) for digest in wanted]
+        if account is None or not any(held):
+            raise SaslFailure("wrong user or password")
+        return Identity(account, "APOP")
+
+    async def find(self, user: str) -> tuple[Account | None, list[secrets.Credential]]:
+        """The account of a login name and its credentials; a name without a domain belongs to the only one."""
+
+        def unit(tx: Transaction) -> tuple[Account | None, list[secrets.Credential]]:
+            name = user if "@" in user else f"{user}@{directory.default_domain(tx)}"
+            try:
+                account = directory.account(tx, name)
+            except NoSuchEntry:
+                return None, []
+            return (account, secrets.of_account(tx, account.account_id)) if account.enabled else (None, [])
+
+        return await self._database.read(unit)
+
+    def invented_keys(self, user: str) -> ScramKeys:
+        return secrets.invented_keys(self._pepper, user)
+
+    async def password_holds(
+        self, account: Account | None, credentials: list[secrets.Credential], password: str
+    ) -> bool:
+        """Every credential is tried, remembered ones first; without an account the same work is done for nothing."""
+        if len(password.encode("utf-8", "replace")) > secrets.PASSWORD_OCTETS_MAX:
+            return False
+        if account is not None:
+            for credential in credentials:
+                if self._proved.holds(account.account_id, credential, password):
+                    return True
+        if self._waiting >= WAITING_MAX:
+            raise SaslFailure("too many logins at once, try again later", temporary=True)
+        self._waiting += 1
+        try:
+            return await self._hash_holds(account, credentials, password)
+        finally:
+            self._waiting -= 1
+
+    async def _hash_holds(self, account: Account | None, credentials: list[secrets.Credential], password: str) -> bool:
+        loop = asyncio.get_running_loop()
+        if account is None or not credentials:
+            await loop.run_in_executor(self._threads, secrets.verify_hash, secrets.invented_hash(), password)
+            return False
+        for credential in credentials:
+            if credential.kind == "device":  # random and long: its keys are checked without a slow hash
+                held = credential.secret is not None and hmac.compare_digest(
+                    credential.secret.encode(), password.encode("utf-8", "replace")
+                )
+            else:
+                held = await loop.run_in_executor(self._threads, secrets.verify_hash, credential.argon2, password)
+            if held:
+                self._proved.remember(account.account_id, credential, password)
+                return True
+        return False
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,139 @@
+"""What is kept of a password: an argon2 hash, SCRAM keys, and the secret itself only for a device password.
+
+`ProvedPasswords` remembers in memory, under a keyed hash and for a short time, that a password held.
+"""
+
+import hashlib
+import hmac
+import string
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import argon2
+
+from fubako.protocol.sasl.prep import saslprep
+from fubako.protocol.sasl.scram import ScramKeys, derive
+from fubako.store.interface import StoreError, Transaction
+
+SCRAM_ITERATIONS = 15_000
+PASSWORD_OCTETS_MAX = 1024
+DEVICES_MAX = 100
+_ALPHABET = "".join(c for c in string.ascii_letters + string.digits if c not in "0O1lI")
+
+_HASHER = argon2.PasswordHasher.from_parameters(argon2.profiles.RFC_9106_LOW_MEMORY)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One password of an account: kind "password", or "device" with a secret that CRAM-MD5 and APOP may use."""
+
+    credential_id: int
+    kind: str
+    label: str
+    created: int
+    argon2: str = field(repr=False)
+    scram: ScramKeys = field(repr=False)
+    secret: str | None = field(repr=False)
+
+
+def generate(random: Callable[[int], bytes], length: int = 20) -> str:
+    """A random password without characters that are easily confused; about 5.8 bits a character."""
+    out: list[str] = []
+    while len(out) < length:
+        out += [_ALPHABET[octet] for octet in random(64) if octet < len(_ALPHABET)]
+    return "".join(out[:length])
+
+
+def make(password: str, kind: str, label: str, now: int, random: Callable[[int], bytes]) -> Credential:
+    """Derive all that is kept; takes a tenth of a second on purpose. Raises StoreError for a password that cannot be used."""
+    if not password or len(password.encode()) > PASSWORD_OCTETS_MAX:
+        raise StoreError("the password is empty or too long")
+    try:
+        prepared = saslprep(password, stored=True)
+    except ValueError as error:
+        raise StoreError(f"the password cannot be used: {error}") from None
+    secret = password if kind == "device" else None
+    return Credential(
+        0, kind, label, now, _HASHER.hash(prepared), derive(prepared, random(16), SCRAM_ITERATIONS), secret
+    )
+
+
+def keep(tx: Transaction, account_id: int, credential: Credential) -> int:
+    """Add a credential; the main password replaces the one before. Returns its id."""
+    if credential.kind == "password":
+        tx.run("DELETE FROM credential WHERE account_id=? AND kind='password'", (account_id,))
+    row = tx.row("SELECT coalesce(max(credential_id), 0)+1, count(*) FROM credential WHERE account_id=?", (account_id,))
+    credential_id, count = row or (1, 0)
+    if count >= DEVICES_MAX:
+        raise StoreError("the account has too many device passwords")
+    keys = credential.scram
+    tx.run("INSERT INTO credential (account_id, credential_id, kind, label, created, argon2, salt, iterations, stored_key,"
+           " server_key, secret) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+           (account_id, credential_id, credential.kind, credential.label, credential.created, credential.argon2, keys.salt,
+            keys.iterations, keys.stored_key, keys.server_key, credential.secret))  # fmt: skip
+    return int(credential_id)
+
+
+def of_account(tx: Transaction, account_id: int) -> list[Credential]:
+    """The main password first."""
+    rows = tx.rows("SELECT credential_id, kind, label, created, argon2, salt, iterations, stored_key, server_key, secret"
+                   " FROM credential WHERE account_id=? ORDER BY kind DESC, credential_id", (account_id,))  # fmt: skip
+    return [Credential(row[0], row[1], row[2], row[3], row[4], ScramKeys(*row[5:9]), row[9]) for row in rows]  # fmt: skip
+
+
+def revoke(tx: Transaction, account_id: int, credential_id: int) -> None:
+    tx.run(
+        "DELETE FROM credential WHERE account_id=? AND credential_id=? AND kind='device'", (account_id, credential_id)
+    )
+
+
+def verify_hash(encoded: str, password: str) -> bool:
+    """Slow on purpose: run it on a thread."""
+    try:
+        return _HASHER.verify(encoded, saslprep(password))
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError, ValueError):
+        return False
+
+
+def invented_hash() -> str:
+    """Work for a name without an account, so that time tells nothing."""
+    return _INVENTED
+
+
+_INVENTED = _HASHER.hash("nobody")
+
+
+def invented_keys(pepper: bytes, user: str) -> ScramKeys:
+    """Keys for a name without an account: the same salt each time it is asked, and no password fits (RFC 5802 §9)."""
+    salt = hmac.digest(pepper, user.lower().encode(), "sha256")[:16]
+    return ScramKeys(salt, SCRAM_ITERATIONS, b"\x00" * 32, hmac.digest(pepper, salt, "sha256"), genuine=False)
+
+
+class ProvedPasswords:
+    """(account, credential, password) that held not long ago. Holds no password: only a keyed hash whose key dies with
+    the process. The credential's own hash is part of it, so that a changed password is forgotten at once."""
+
+    def __init__(
+        self, key: bytes, monotonic: Callable[[], float], *, seconds: float = 300.0, entries_max: int = 10_000
+    ) -> None:
+        self._key = key
+        self._monotonic = monotonic
+        self._seconds = seconds
+        self._entries_max = entries_max
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def _mark(self, account_id: int, credential: Credential, password: str) -> bytes:
+        text = b"\x00".join([str(account_id).encode(), credential.argon2.encode(), password.encode("utf-8", "replace")])
+        return hashlib.blake2b(text, key=self._key, digest_size=32).digest()
+
+    def holds(self, account_id: int, credential: Credential, password: str) -> bool:
+        until = self._until.get(self._mark(account_id, credential, password))
+        return until is not None and self._monotonic() < until
+
+    def remember(self, account_id: int, credential: Credential, password: str) -> None:
+        mark = self._mark(account_id, credential, password)
+        self._until[mark] = self._monotonic() + self._seconds
+        self._until.move_to_end(mark)
+        if len(self._until) > self._entries_max:
+            self._until.popitem(last=False)

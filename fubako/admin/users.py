@@ -1,0 +1,105 @@
+"""Domains, users and aliases, as an administrator sees them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from fubako.accounts import directory, secrets
+from fubako.clock import Env
+from fubako.store import mailboxes
+from fubako.store.interface import Database, Transaction
+
+
+def _now(env: Env) -> int:
+    return int(env.clock.now())
+
+
+async def add_domain(database: Database, env: Env, name: str) -> None:
+    await database.write(lambda tx: directory.add_domain(tx, name, _now(env)))
+
+
+async def add_user(database: Database, env: Env, address: str, password: str | None = None) -> str:
+    """Create a user; returns the password (a random one when none is given)."""
+    password = password or secrets.generate(env.random)
+    credential = await asyncio.to_thread(secrets.make, password, "password", "", _now(env), env.random)
+
+    def unit(tx: Transaction) -> None:
+        account = directory.add_account(tx, address, _now(env))
+        secrets.keep(tx, account.account_id, credential)
+
+    await database.write(unit)
+    return password
+
+
+async def set_password(database: Database, env: Env, address: str, password: str | None = None) -> str:
+    password = password or secrets.generate(env.random)
+    credential = await asyncio.to_thread(secrets.make, password, "password", "", _now(env), env.random)
+    await database.write(lambda tx: secrets.keep(tx, directory.account(tx, address).account_id, credential))
+    return password
+
+
+async def add_device(database: Database, env: Env, address: str, label: str) -> str:
+    """A device password: random, kept as it is, so that CRAM-MD5 and APOP can use it. Returned once, never shown again."""
+    password = secrets.generate(env.random, 24)
+    credential = await asyncio.to_thread(secrets.make, password, "device", label, _now(env), env.random)
+    await database.write(lambda tx: secrets.keep(tx, directory.account(tx, address).account_id, credential))
+    return password
+
+
+async def remove_user(database: Database, address: str) -> None:
+    await database.write(lambda tx: directory.remove_account(tx, address))
+
+
+async def show_user(database: Database, address: str) -> dict[str, Any]:
+    """JSON values: the account, its credentials without secrets, its mailboxes."""
+
+    def unit(tx: Transaction) -> dict[str, Any]:
+        account = directory.account(tx, address)
+        boxes = mailboxes.all_of(tx, account.account_id)
+        return {
+            "address": account.address,
+            "created": account.created,
+            "enabled": account.enabled,
+            "credentials": [
+                {"id": one.credential_id, "kind": one.kind, "label": one.label, "created": one.created}
+                for one in secrets.of_account(tx, account.account_id)
+            ],
+            "mailboxes": [
+                {"name": box.name, "messages": box.messages, "unseen": box.unseen, "octets": box.octets}
+                for box in boxes
+            ],
+        }
+
+    return await database.read(unit)
+
+
+async def list_users(database: Database, domain: str = "") -> list[dict[str, Any]]:
+    def unit(tx: Transaction) -> list[dict[str, Any]]:
+        rows = []
+        for account in directory.accounts(tx, domain):
+            boxes = mailboxes.all_of(tx, account.account_id)
+            rows.append(
+                {
+                    "address": account.address,
+                    "enabled": account.enabled,
+                    "messages": sum(box.messages for box in boxes),
+                    "octets": sum(box.octets for box in boxes),
+                }
+            )
+        return rows
+
+    return await database.read(unit)
+
+
+async def list_domains(database: Database) -> list[dict[str, Any]]:
+    rows = await database.read(directory.domains)
+    return [{"name": name, "users": users} for name, users in rows]
+
+
+async def list_aliases(database: Database) -> list[dict[str, Any]]:
+    rows = await database.read(directory.aliases)
+    return [{"address": alias.address, "targets": list(alias.targets)} for alias in rows]
+
+
+async def add_alias(database: Database, address: str, targets: Sequence[str]) -> None:
+    await database.write(lambda tx: directory.add_alias(tx, address, targets))

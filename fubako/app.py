@@ -1,0 +1,306 @@
+"""The composition root: a configuration becomes objects and listeners. The only file that names implementations."""
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import gc
+import os
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fubako.accounts.login import Logins
+from fubako.clock import Env
+from fubako.config import SERVICES, Config, ConfigError, split_address
+from fubako.delivery.intake import Intake
+from fubako.net import tcp
+from fubako.net.interface import Pump
+from fubako.net.tls import Certificate, ServerTls
+from fubako.policy.limits import Connections, Guessing
+from fubako.protocol.smtp import SmtpLimits
+from fubako.server.imap import ImapSession
+from fubako.server.pop3 import Pop3Session
+from fubako.server.session import Limits, Resources, Session
+from fubako.server.smtp import SmtpSession
+from fubako.store.changes import LocalChanges, WorkerChanges
+from fubako.store.disk import OsDisk
+from fubako.store.indexer import Indexer
+from fubako.store.interface import StoreError
+from fubako.store.segments import SegmentBlobs, SegmentCore
+from fubako.store.sqlite import SqliteCore, SqliteDatabase
+from fubako.telemetry import Telemetry
+
+uvloop: ModuleType | None
+try:
+    import uvloop
+except ImportError:  # an extra; everything works without it
+    uvloop = None
+
+GRACE_SECONDS = 10.0
+SWITCH_SECONDS = 0.001  # the writer threads get the interpreter sooner than by default
+_SESSIONS: dict[str, type[Session]] = {"smtp": SmtpSession, "pop3": Pop3Session, "imap": ImapSession}
+_PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp": "smtp", "pop3": "pop3", "pop3s": "pop3",
+             "imap": "imap", "imaps": "imap"}  # fmt: skip
+_ALPN = {"imap": ("imap",), "pop3": ("pop3",), "smtp": ()}
+
+
+def tune() -> None:
+    """Process-wide settings: glibc keeps freed memory instead of giving back 256 KiB at every read, threads switch sooner."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-1, 16 << 20)  # M_TRIM_THRESHOLD
+        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+        libc.mallopt(-2, 1 << 20)  # M_TOP_PAD
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(20_000, 20, 20)
+
+
+def run(main: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop where it is installed."""
+    factory = uvloop.new_event_loop if uvloop is not None else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return int(runner.run(main))
+
+
+class StoreInUse(StoreError):
+    """Another server runs on this store."""
+
+
+@dataclass(slots=True)
+class Store:
+    """The three seams and the search index, opened."""
+
+    database: SqliteDatabase
+    blobs: SegmentBlobs
+    changes: LocalChanges
+    indexer: Indexer
+    directory: Path
+
+    @property
+    def mended(self) -> list[str]:
+        return self.blobs.core.mended
+
+    async def close(self) -> None:
+        await self.blobs.close()
+        self.indexer.close()
+        await self.database.close()
+        if isinstance(self.changes, WorkerChanges):
+            self.changes.close()
+
+
+def prepare(directory: Path) -> None:
+    """The folders of a store. Raises StoreError in words for a person."""
+    try:
+        for part in ("segments", "run", "search"):
+            (directory / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be used: {error.strerror}") from None
+    if not os.access(directory, os.W_OK):
+        raise StoreError(f"{directory} cannot be written to")
+
+
+def open_store(directory: Path, *, shared: bool = True) -> Store:
+    """`shared`: other processes may change the same store, and are told of changes."""
+    prepare(directory)
+    changes: LocalChanges = WorkerChanges(directory / "run") if shared else LocalChanges()
+    database = SqliteDatabase(SqliteCore(str(directory / "mail.sqlite")), changes)
+    blobs = SegmentBlobs(SegmentCore(OsDisk(), str(directory / "segments")))
+    return Store(database, blobs, changes, Indexer(directory / "search", database, blobs), directory)
+
+
+def claim(directory: Path) -> int:
+    """Take a store for one server. Returns a descriptor that holds it; raises StoreInUse."""
+    prepare(directory)
+    fd = os.open(directory / "run" / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StoreInUse(f"another Fubako serves {directory} already") from None
+    return fd
+
+
+def _locks(directory: Path) -> Callable[[str], Callable[[], None] | None]:
+    """Locks by name that die with their process."""
+
+    def lock(name: str) -> Callable[[], None] | None:
+        fd = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return lambda: os.close(fd)
+
+    return lock
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A socket that listens for a service."""
+
+    service: str
+    socket: socket.socket
+    implicit_tls: bool
+
+
+def bind(config: Config, base: Path, *, reuse_port: bool = False) -> list[Bound]:
+    """Every listener of the configuration. Raises ConfigError in words: which address, and why not."""
+    bound: list[Bound] = []
+    try:
+        for listen in config.listen:
+            implicit = SERVICES.get(listen.service, (0, False))[1]
+            for address in listen.addresses:
+                listener = _bind_one(listen.service, address, base, reuse_port)
+                bound.append(Bound(listen.service, listener, implicit))
+    except BaseException:
+        for one in bound:
+            one.socket.close()
+        raise
+    return bound
+
+
+def _bind_one(service: str, address: str, base: Path, reuse_port: bool) -> socket.socket:
+    try:
+        if service == "lmtp":
+            return _bind_unix(base / address)
+        host, port = split_address(address)
+        return tcp.bound_socket(host, port, reuse_port=reuse_port)
+    except OSError as error:
+        raise ConfigError(f"{service} cannot listen on {address}: {error.strerror or error}") from None
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """A Unix socket only its owner and group can reach; one left over by a dead server is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if path.is_socket():
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+        finally:
+            probe.close()
+    mask = os.umask(0o117)
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    listener.listen(256)
+    listener.setblocking(False)
+    return listener
+
+
+def load_tls(config: Config, base: Path) -> dict[str, ServerTls]:
+    """A context set for each protocol; empty when no certificate is configured. Raises TlsError, ConfigError."""
+    try:
+        certificates = [Certificate.load(chain, key) for chain, key in config.certificate_paths(base)]
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}") from None
+    if not certificates:
+        return {}
+    return {name: ServerTls(certificates, minimum=config.tls.minimum, alpn=alpn) for name, alpn in _ALPN.items()}
+
+
+@dataclass(slots=True)
+class Application:
+    """One process that serves: a store, resources, sessions. Reloading swaps the TLS contexts and limits for new sessions."""
+
+    config: Config
+    base: Path
+    store: Store
+    telemetry: Telemetry
+    env: Env = field(default_factory=Env)
+    tls: dict[str, ServerTls] = field(default_factory=dict)
+    resources: Resources = field(init=False)
+    connections: Connections = field(init=False)
+    _servers: list[asyncio.Server] = field(default_factory=list)
+    _sessions: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.tls = load_tls(self.config, self.base)
+        self.resources = self._resources(None)
+        limits = self.config.limits
+        self.connections = Connections(limits.connections, limits.connections_per_network)
+        for what in self.store.mended:
+            self.telemetry.event("store.mended", what=what)
+
+    def _resources(self, before: Resources | None) -> Resources:
+        config, env = self.config, self.env
+        smtp = SmtpLimits(message=config.limits.message_octets, recipients=config.limits.recipients)
+        limits = Limits(
+            smtp,
+            config.limits.smtp_idle_seconds,
+            config.limits.pop3_idle_seconds,
+            config.limits.imap_idle_seconds,
+            config.limits.login_seconds,
+            config.limits.message_octets,
+        )
+        return Resources(
+            config.hostname,
+            env,
+            self.telemetry,
+            self.store.database,
+            self.store.blobs,
+            self.store.changes,
+            before.logins if before else Logins(self.store.database, env, config.hostname, config.login.mechanisms),
+            Intake(self.store.database, self.store.blobs, env, config.hostname, self.telemetry),
+            before.guessing if before else Guessing(env.clock.monotonic),
+            limits,
+            _locks(self.store.directory / "run"),
+            self.store.indexer,
+        )
+
+    async def listen(self, bound: list[Bound]) -> None:
+        for one in bound:
+            self._servers.append(await tcp.listen(one.socket, self._connected(one)))
+
+    def _connected(self, one: Bound) -> Callable[[tcp.TcpStream], None]:
+        protocol = _PROTOCOL[one.service]
+        kind = _SESSIONS[protocol]
+
+        def connected(stream: tcp.TcpStream) -> None:
+            if not self.connections.enter(stream.peer):
+                self.telemetry.count("connections.refused")
+                stream.close()
+                return
+            tls = self.tls.get(protocol)
+            pump: Callable[[], Pump] | None = tls.pump if tls is not None and one.service != "lmtp" else None
+            session = kind(self.resources, stream, one.service, pump, implicit_tls=one.implicit_tls)  # type: ignore[arg-type]
+            task = asyncio.get_running_loop().create_task(session.run())
+            self._sessions.add(task)
+            task.add_done_callback(lambda done: self._ended(done, stream.peer))
+
+        return connected
+
+    def _ended(self, task: asyncio.Task[None], peer: str) -> None:
+        self._sessions.discard(task)
+        self.connections.leave(peer)
+        if not task.cancelled() and task.exception() is not None:
+            self.telemetry.event("session.bug", error=repr(task.exception()))
+
+    def reload(self, config: Config) -> None:
+        """Take a new configuration and certificates for sessions to come. Raises before anything is changed."""
+        tls = load_tls(config, self.base)
+        self.config, self.tls = config, tls
+        self.resources = self._resources(self.resources)
+        self.telemetry.event("config.reloaded")
+
+    async def close(self) -> None:
+        """Stop listening, tell every session, wait a little, close the store."""
+        for server in self._servers:
+            server.close()
+        for task in list(self._sessions):
+            task.cancel()
+        if self._sessions:
+            await asyncio.wait(self._sessions, timeout=GRACE_SECONDS)
+        self.resources.logins.close()
+        await self.store.close()

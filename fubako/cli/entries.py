@@ -1,0 +1,215 @@
+"""`fubako domain|user|alias …` and `fubako trace`."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from fubako.accounts import directory
+from fubako.admin import journey, users
+from fubako.cli.configured import config_option, json_option, show, with_store
+from fubako.cli.exits import NOINPUT
+from fubako.clock import Env
+
+ENV = Env()
+
+
+@click.group()
+def domain() -> None:
+    """Domains whose mail is kept here."""
+
+
+@domain.command("add")
+@click.argument("name")
+@config_option
+def domain_add(name: str, config_file: Path | None) -> None:
+    """Take mail for NAME."""
+    with_store(config_file, lambda store: users.add_domain(store.database, ENV, name))
+
+
+@domain.command("list")
+@config_option
+@json_option
+def domain_list(config_file: Path | None, as_json: bool) -> None:
+    """Every domain and how many users it has."""
+    show(with_store(config_file, lambda store: users.list_domains(store.database)), as_json=as_json)
+
+
+@domain.command("show")
+@click.argument("name")
+@config_option
+@json_option
+def domain_show(name: str, config_file: Path | None, as_json: bool) -> None:
+    """The users of one domain."""
+    show(with_store(config_file, lambda store: users.list_users(store.database, name)), as_json=as_json)
+
+
+@domain.command("remove")
+@click.argument("name")
+@config_option
+def domain_remove(name: str, config_file: Path | None) -> None:
+    """Take no more mail for NAME; it must have no users."""
+    with_store(config_file, lambda store: store.database.write(lambda tx: directory.remove_domain(tx, name)))
+
+
+@click.group()
+def user() -> None:
+    """People with a mailbox."""
+
+
+def _given_password(from_stdin: bool) -> str | None:
+    """A password never stands on the command line, where every process could read it."""
+    if not from_stdin:
+        return None
+    line = sys.stdin.readline().rstrip("\n")
+    if not line:
+        raise click.UsageError("no password on standard input")
+    return line
+
+
+stdin_option = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from standard input, else make one."
+)
+
+
+@user.command("add")
+@click.argument("address")
+@stdin_option
+@config_option
+@json_option
+def user_add(address: str, password_stdin: bool, config_file: Path | None, as_json: bool) -> None:
+    """Create ADDRESS. A password that was made is shown once."""
+    given = _given_password(password_stdin)
+    password = with_store(config_file, lambda store: users.add_user(store.database, ENV, address, given))
+    _show_secret(address, None if given else password, as_json)
+
+
+def _show_secret(address: str, password: str | None, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"address": address, **({"password": password} if password else {})}))
+    elif password:
+        click.echo(f"password of {address}, shown only now: {password}")
+
+
+@user.command("passwd")
+@click.argument("address")
+@stdin_option
+@config_option
+@json_option
+def user_passwd(address: str, password_stdin: bool, config_file: Path | None, as_json: bool) -> None:
+    """Change the password of ADDRESS."""
+    given = _given_password(password_stdin)
+    password = with_store(config_file, lambda store: users.set_password(store.database, ENV, address, given))
+    _show_secret(address, None if given else password, as_json)
+
+
+@user.command("device")
+@click.argument("address")
+@click.option("--label", default="", help="What device it is for.")
+@config_option
+@json_option
+def user_device(address: str, label: str, config_file: Path | None, as_json: bool) -> None:
+    """Make a device password for ADDRESS: one that CRAM-MD5 and APOP can use. It is shown once."""
+    password = with_store(config_file, lambda store: users.add_device(store.database, ENV, address, label))
+    _show_secret(address, password, as_json)
+
+
+@user.command("list")
+@click.argument("domain_name", metavar="[DOMAIN]", default="")
+@config_option
+@json_option
+def user_list(domain_name: str, config_file: Path | None, as_json: bool) -> None:
+    """Every user, with number and size of messages."""
+    show(with_store(config_file, lambda store: users.list_users(store.database, domain_name)), as_json=as_json)
+
+
+@user.command("show")
+@click.argument("address")
+@config_option
+@json_option
+def user_show(address: str, config_file: Path | None, as_json: bool) -> None:
+    """One user: credentials (never secrets) and mailboxes."""
+    facts = with_store(config_file, lambda store: users.show_user(store.database, address))
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    click.echo(f"{facts['address']}{'' if facts['enabled'] else ' (disabled)'}")
+    show(facts["credentials"], as_json=False)
+    show(facts["mailboxes"], as_json=False)
+
+
+@user.command("remove")
+@click.argument("address")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+def user_remove(address: str, yes: bool, config_file: Path | None) -> None:
+    """Remove ADDRESS and all its mail."""
+    if not yes:
+        click.confirm(f"Remove {address} and all its mail?", abort=True)
+    with_store(config_file, lambda store: users.remove_user(store.database, address))
+
+
+@click.group()
+def alias() -> None:
+    """Addresses that stand for others."""
+
+
+@alias.command("add")
+@click.argument("address")
+@click.argument("targets", nargs=-1, required=True)
+@config_option
+def alias_add(address: str, targets: tuple[str, ...], config_file: Path | None) -> None:
+    """Deliver mail for ADDRESS to TARGETS."""
+    with_store(config_file, lambda store: users.add_alias(store.database, address, targets))
+
+
+@alias.command("list")
+@config_option
+@json_option
+def alias_list(config_file: Path | None, as_json: bool) -> None:
+    """Every alias."""
+    show(with_store(config_file, lambda store: users.list_aliases(store.database)), as_json=as_json)
+
+
+@alias.command("show")
+@click.argument("address")
+@config_option
+@json_option
+def alias_show(address: str, config_file: Path | None, as_json: bool) -> None:
+    """One alias."""
+    rows = with_store(config_file, lambda store: users.list_aliases(store.database))
+    found = [row for row in rows if row["address"] == address.lower()]
+    if not found:
+        raise directory.NoSuchEntry(f"there is no alias {address}")
+    show(found, as_json=as_json)
+
+
+@alias.command("remove")
+@click.argument("address")
+@config_option
+def alias_remove(address: str, config_file: Path | None) -> None:
+    """Remove an alias."""
+    with_store(config_file, lambda store: store.database.write(lambda tx: directory.remove_alias(tx, address)))
+
+
+@click.command()
+@click.argument("trace_id", metavar="ID")
+@config_option
+@json_option
+def trace(trace_id: str, config_file: Path | None, as_json: bool) -> int:
+    """Where the letter with this ID is, and how it was protected on its way.
+
+    The ID stands in the letter's Received field and in the reply its sender got.
+    """
+    copies = with_store(config_file, lambda store: journey.trace(store.database, trace_id))
+    if as_json:
+        click.echo(json.dumps(copies, ensure_ascii=False, indent=2))
+    for copy in [] if as_json else copies:
+        click.echo(f"{copy['account']} {copy['mailbox']} UID {copy['uid']}: {copy['octets']} octets, {copy['seal']}")
+        for line in journey.lines([journey.hop_from_dict(facts) for facts in copy["journey"]]):
+            click.echo(f"  {line}")
+    if not copies:
+        click.echo(f"fubako: no letter with the id {trace_id} is kept here", err=True)
+        return NOINPUT
+    return 0

@@ -1,0 +1,68 @@
+"""Exit codes (sysexits.h) and the one place where an error becomes a sentence."""
+
+import sys
+from typing import Any
+
+import click
+
+from fubako.accounts.directory import EntryExists, NoSuchEntry
+from fubako.client.connection import ClientError
+from fubako.config import ConfigError
+from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.sasl import SaslFailure
+from fubako.store.interface import StoreError, StoreFull
+from fubako.telemetry import visible
+from fubako.trust.judge import NotBelieved
+
+USAGE, DATAERR, NOINPUT, NOUSER, UNAVAILABLE, SOFTWARE, OSERR, CANTCREAT, IOERR, TEMPFAIL, PROTOCOL, NOPERM, CONFIG = (
+    64, 65, 66, 67, 69, 70, 71, 73, 74, 75, 76, 77, 78
+)  # fmt: skip
+
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (ConfigError, CONFIG),
+    (NoSuchEntry, NOUSER),
+    (EntryExists, CANTCREAT),
+    (StoreFull, IOERR),
+    (StoreError, UNAVAILABLE),
+    (NotBelieved, UNAVAILABLE),
+    (TlsError, UNAVAILABLE),
+    (SaslFailure, NOPERM),
+    (ClientError, PROTOCOL),
+    (ProtocolError, PROTOCOL),
+    (StreamClosed, UNAVAILABLE),
+    (StreamTimeout, TEMPFAIL),
+    (PermissionError, NOPERM),
+    (FileNotFoundError, NOINPUT),
+    (OSError, OSERR),
+)
+
+
+class Sentences(click.Group):
+    """A group whose commands end with a sentence and a code, never with a traceback."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        options["standalone_mode"] = False
+        try:
+            code = super().main(*arguments, **options)
+            return code if isinstance(code, int) else 0
+        except click.exceptions.Exit as end:
+            return end.exit_code
+        except click.Abort:
+            click.echo("\nstopped", err=True)
+            return 130
+        except click.ClickException as error:
+            error.show()
+            return USAGE
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:  # whoever read our output has enough
+            sys.stderr.close()
+            return 0
+        except Exception as error:
+            for kind, code in _CODES:
+                if isinstance(error, kind):
+                    click.echo(f"fubako: {visible(str(error))}", err=True)
+                    return code
+            click.echo(f"fubako: an error of the program itself: {error!r}; please report it", err=True)
+            return SOFTWARE

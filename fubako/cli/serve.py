@@ -1,0 +1,183 @@
+"""`fubako serve`: a worker a core, from a configuration, under systemd or by hand."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from fubako import app
+from fubako.cli.configured import config_option, find_config
+from fubako.config import SERVICES, Config, ConfigError, load
+from fubako.telemetry import Telemetry
+
+RESTART_SECONDS = 1.0
+STOP_SECONDS = 15
+
+
+@click.command()
+@config_option
+@click.option("--workers", type=int, help="Worker processes; as configured when not given.")
+def serve(config_file: Path | None, workers: int | None) -> int:
+    """Serve what the configuration says, until SIGTERM.
+
+    SIGHUP takes new certificates and a new configuration for connections to come; open sessions go on. Sockets handed over
+    by systemd are used for the services of their names (FileDescriptorName=imaps …).
+    """
+    path = find_config(config_file)
+    config = load(path)
+    base = path.resolve().parent
+    if not config.listen and "LISTEN_FDS" not in os.environ:
+        raise ConfigError(f"{path}: listen: no service is configured")
+    app.tune()
+    app.load_tls(config, base)  # its faults are told before anything starts
+    held = app.claim(base / config.directory)
+    bound = _inherited() or app.bind(config, base)
+    if config.user:
+        _become(config.user, base / config.directory)
+    count = workers or config.workers or len(os.sched_getaffinity(0))
+    try:
+        return _supervise(path, config, bound, count)
+    finally:
+        os.close(held)
+
+
+def _inherited() -> list[app.Bound]:
+    """Sockets from systemd (sd_listen_fds), named by their service."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    bound = []
+    for number in range(int(os.environ.get("LISTEN_FDS", "0"))):
+        listener = socket.socket(fileno=3 + number)
+        listener.setblocking(False)
+        os.set_inheritable(3 + number, False)
+        service = names[number] if number < len(names) else ""
+        if service not in SERVICES and service != "lmtp":
+            raise ConfigError(f"systemd handed over a socket named {service!r}, which is no service")
+        bound.append(app.Bound(service, listener, SERVICES.get(service, (0, False))[1]))
+    return bound
+
+
+def _become(user: str, directory: Path) -> None:
+    """Give up root for good. Raises ConfigError when that is not possible."""
+    import pwd
+
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"user: there is no Unix user {user}") from None
+    if os.getuid() == entry.pw_uid:
+        return
+    if os.getuid() != 0:
+        raise ConfigError(f"user: only root can become {user}")
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+
+
+def notify(message: str) -> None:
+    """sd_notify: tell systemd, where it asked to be told."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        try:
+            sender.sendto(message.encode(), address)
+        except OSError as error:
+            print(f"fubako: systemd could not be told: {error}", file=sys.stderr)  # noqa: T201  # nobody else listens
+
+
+def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -> int:
+    """Keep `count` workers alive; pass signals on. A worker that dies is replaced."""
+    telemetry = Telemetry(quiet=config.quiet)
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    workers = {_start(path, config, bound) for _ in range(count)}
+    notify("READY=1")
+    telemetry.event("serve.started", workers=count, pids=sorted(workers))
+    while True:
+        got = signal.sigwait(signals)
+        if got == signal.SIGHUP:
+            notify("RELOADING=1")
+            for pid in workers:
+                os.kill(pid, signal.SIGHUP)
+            notify("READY=1")
+        elif got == signal.SIGCHLD:
+            for pid in _reap(workers):
+                telemetry.event("worker.died", pid=pid)
+                signal.sigtimedwait(set(), RESTART_SECONDS)
+                workers.add(_start(path, config, bound))
+        else:
+            break
+    notify("STOPPING=1")
+    _stop(workers)
+    for one in bound:
+        if one.service == "lmtp":
+            Path(one.socket.getsockname()).unlink(missing_ok=True)
+    telemetry.event("serve.stopped")
+    return 0
+
+
+def _reap(workers: set[int]) -> list[int]:
+    gone = []
+    for pid in list(workers):
+        done, _status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            workers.discard(pid)
+            gone.append(pid)
+    return gone
+
+
+def _stop(workers: set[int]) -> None:
+    """SIGTERM, and SIGKILL for who has not ended in time."""
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    for _ in range(STOP_SECONDS * 10):
+        _reap(workers)
+        if not workers:
+            return
+        signal.sigtimedwait({signal.SIGCHLD}, 0.1)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _start(path: Path, config: Config, bound: list[app.Bound]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
+    code = 70
+    try:
+        code = app.run(_work(path, path.resolve().parent, config, bound))
+    finally:
+        os._exit(code)
+
+
+async def _work(path: Path, base: Path, config: Config, bound: list[app.Bound]) -> int:
+    """One worker process."""
+    telemetry = Telemetry(quiet=config.quiet)
+    application = app.Application(config, base, app.open_store(base / config.directory), telemetry)
+    await application.listen(bound)
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+
+    def reload() -> None:
+        try:
+            application.reload(load(path))
+        except Exception as error:  # the old configuration goes on
+            telemetry.event("config.refused", reason=str(error))
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await stopping.wait()
+    await application.close()
+    return 0

@@ -1,0 +1,146 @@
+"""`Connection`: a client's engine on a stream whose server was believed, and the hop it gives."""
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from fubako.clock import Env
+from fubako.message.hop import Hop
+from fubako.net import tcp
+from fubako.net.interface import Stream
+from fubako.net.line import Line
+from fubako.net.tls import ClientTls
+from fubako.protocol import sasl
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.sasl import Binding, SaslFailure
+from fubako.protocol.sasl.offer import PREFERENCE
+from fubako.trust.judge import Believed, judge
+
+E = TypeVar("E")
+
+
+class ClientError(Exception):
+    """The server refused, or cannot be used as asked; the message says what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server to talk to, and why it should be believed. `server_name` is the name its certificate must hold."""
+
+    host: str
+    port: int
+    server_name: str
+    ca_files: tuple[Path, ...] = ()
+    system_authorities: bool = True
+    authority: str = "a public authority"
+    pins: frozenset[str] = frozenset()
+    implicit_tls: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    user: str
+    password: str = field(repr=False)
+    mechanisms: tuple[str, ...] = PREFERENCE
+
+
+class Connection(Generic[E]):
+    """What the three clients share."""
+
+    protocol = ""
+
+    def __init__(self, peer: Peer, line: Line[E], env: Env) -> None:
+        self.peer = peer
+        self.line = line
+        self.env = env
+        self.believed: Believed | None = None
+        self.user = ""
+        self.mechanism = ""
+        self.binding = ""
+
+    async def protect(self, alpn: Sequence[str] = ()) -> None:
+        """The handshake, then the judgement. Raises TlsError, NotBelieved; nothing secret was said before."""
+        tls = ClientTls(ca_files=self.peer.ca_files, system_authorities=self.peer.system_authorities)
+        pump = tls.pump(self.peer.server_name, alpn)
+        if self.peer.implicit_tls:
+            await self.line.stream.start_tls(pump)
+        else:
+            await self.line.start_tls(pump)
+        facts = self.line.stream.tls
+        assert facts is not None
+        try:
+            self.believed = judge(facts.peer, self.peer.server_name, authority=self.peer.authority, pins=self.peer.pins)
+        except Exception:
+            self.line.close()
+            raise
+
+    def hop(self) -> Hop:
+        tls = self.line.stream.tls
+        return Hop(
+            self.protocol,
+            "out",
+            self.line.stream.peer,
+            self.env.clock.now(),
+            self.line.stream.local,
+            tls.version if tls else "",
+            tls.cipher if tls else "",
+            self.believed.by if self.believed else "",
+            self.user,
+            self.mechanism,
+            self.binding,
+        )
+
+    async def authenticate(
+        self,
+        offered: Sequence[str],
+        credentials: Credentials,
+        begin: Callable[[str, bytes | None], Awaitable[bytes | None]],
+        answer: Callable[[bytes], Awaitable[bytes | None]],
+    ) -> None:
+        """One SASL exchange. `begin` sends the command, `answer` a response; both give the next challenge (base64) or None
+        when the server accepted. Raises SaslFailure, ClientError."""
+        if self.line.stream.tls is None and not self.line.stream.local:
+            raise ClientError("a password is never said without TLS")
+        tls = self.line.stream.tls
+        binding = Binding(tls.bindings if tls else {})
+        nonce = base64.b64encode(self.env.random(18)).decode()
+        name, dialogue = sasl.client(
+            offered, credentials.user, credentials.password, nonce, binding, credentials.mechanisms
+        )
+        first = next(dialogue)
+        server_first = name in ("CRAM-MD5", "LOGIN")
+        challenge = await begin(name, None if server_first else base64.b64encode(first) or b"=")
+        proved = not name.startswith("SCRAM")
+        while challenge is not None:
+            try:
+                response = dialogue.send(_decoded(challenge))
+            except StopIteration:
+                raise SaslFailure("the server asks for more than the mechanism has") from None
+            proved = proved or response == b""
+            challenge = await answer(base64.b64encode(response))
+        if not proved:
+            raise SaslFailure("the server accepted without proving that it knows the password")
+        self.user, self.mechanism = credentials.user, name
+        if name.endswith("-PLUS"):
+            self.binding = "tls-exporter" if "tls-exporter" in binding.types else "tls-server-end-point"
+
+    def close(self) -> None:
+        self.line.close()
+
+
+def _decoded(challenge: bytes) -> bytes:
+    try:
+        return base64.b64decode(challenge, validate=True)
+    except (binascii.Error, ValueError):
+        raise ProtocolError("the server's challenge is not base64") from None
+
+
+async def open_stream(peer: Peer) -> Stream:
+    """Raises ClientError where nobody answers."""
+    try:
+        return await tcp.connect(peer.host, peer.port)
+    except (OSError, TimeoutError) as error:
+        raise ClientError(f"{peer.host}:{peer.port} cannot be reached: {error or 'no answer'}") from None

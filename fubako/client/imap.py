@@ -1,0 +1,102 @@
+"""IMAP as a client: connect, be sure of the server, log in, read (RFC 9051)."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fubako.client.connection import ClientError, Connection, Credentials, Peer, open_stream
+from fubako.clock import Env
+from fubako.net.line import Line
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.imap.client import Completed, Continue, Event, Greeting, ImapClient
+
+
+class ImapConnection(Connection[Event]):
+    """A session with an IMAP server."""
+
+    protocol = "imap"
+
+    def __init__(self, peer: Peer, line: Line[Event], env: Env, engine: ImapClient) -> None:
+        super().__init__(peer, line, env)
+        self.engine = engine
+        self.capabilities: list[str] = []
+
+    async def greet(self) -> None:
+        if self.peer.implicit_tls:
+            await self.protect()
+        greeting = await self.line.event()
+        if not isinstance(greeting, Greeting) or greeting.condition != "OK":
+            # PREAUTH on a channel that anybody can write to means that nobody proved anything (CVE-2020-14093)
+            raise ClientError("the server's greeting is not one to go on with")
+        if not self.peer.implicit_tls:
+            await self.command("STARTTLS")
+            await self.protect()
+        await self._ask_capabilities()
+
+    async def _ask_capabilities(self) -> None:
+        done = await self.command("CAPABILITY")
+        words = next((line for line in done.untagged if line and line[0] == b"CAPABILITY"), [])
+        self.capabilities = [word.decode("ascii", "replace").upper() for word in words[1:] if isinstance(word, bytes)]
+
+    async def command(self, text: str) -> Completed:
+        """Raises ClientError on NO and BAD."""
+        self.engine.command(text)
+        event = await self.line.event()
+        if not isinstance(event, Completed):
+            raise ProtocolError("the server asks for more")
+        if not event.ok:
+            raise ClientError(f"{text.split(' ', 1)[0]}: the server said {event.text.decode('utf-8', 'replace')}")
+        return event
+
+    async def login(self, credentials: Credentials) -> None:
+        async def begin(name: str, initial: bytes | None) -> bytes | None:
+            direct = initial is not None and "SASL-IR" in self.capabilities
+            self.engine.command(
+                f"AUTHENTICATE {name}" + (f" {initial.decode()}" if initial is not None and direct else "")
+            )
+            challenge = await self._challenge()
+            if challenge == b"" and initial is not None and not direct:
+                return await answer(initial)
+            return challenge
+
+        async def answer(response: bytes) -> bytes | None:
+            self.engine.raw(response + b"\r\n")
+            return await self._challenge()
+
+        offered = [name.removeprefix("AUTH=") for name in self.capabilities if name.startswith("AUTH=")]
+        await self.authenticate(offered, credentials, begin, answer)
+
+    async def _challenge(self) -> bytes | None:
+        event = await self.line.event()
+        if isinstance(event, Continue):
+            return event.text
+        if not isinstance(event, Completed) or not event.ok:
+            raise ClientError("the server refused the login")
+        return None
+
+    async def fetch_all(self, mailbox: str) -> list[bytes]:
+        """Every message of a mailbox, whole, without marking it as read."""
+        await self.command(f'EXAMINE "{mailbox}"')
+        done = await self.command("UID FETCH 1:* (UID BODY.PEEK[])")
+        found: list[bytes] = []
+        for line in done.untagged:
+            if len(line) > 2 and line[1] == b"FETCH" and isinstance(line[2], list):
+                items = dict(zip(line[2][::2], line[2][1::2], strict=False))
+                body = items.get(b"BODY[]")
+                if isinstance(body, bytes):
+                    found.append(body)
+        return found
+
+    async def logout(self) -> None:
+        await self.command("LOGOUT")
+        self.close()
+
+
+@asynccontextmanager
+async def connected(peer: Peer, env: Env) -> AsyncIterator[ImapConnection]:
+    engine = ImapClient("f" + env.random(3).hex() + "x")
+    connection = ImapConnection(peer, Line(engine, await open_stream(peer)), env, engine)
+    try:
+        await connection.greet()
+        yield connection
+    finally:
+        connection.close()

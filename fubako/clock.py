@@ -1,0 +1,40 @@
+"""Time and randomness come in as arguments: `Clock` and `Env`.
+
+Nothing else in the package reads a clock or the system's generator, so that a test can hand in a clock that
+jumps and bytes that repeat.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Seconds, as floats: `now` since the epoch (UTC), `monotonic` since an arbitrary start."""
+
+    def now(self) -> float: ...
+    def monotonic(self) -> float: ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Env:
+    """What a part of the program takes from the world around it."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    random: Callable[[int], bytes] = os.urandom
+
+    def trace_id(self) -> str:
+        """A new id for a connection or a message: 16 hexadecimal digits."""
+        return self.random(8).hex()

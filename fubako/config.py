@@ -1,0 +1,170 @@
+"""Every setting, frozen and typed. TOML in; an unknown key is an error with its path; nobody else reads a configuration.
+
+The reference in docs/configuration.md is generated from the definitions here.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+SERVICES: dict[str, tuple[int, bool]] = {
+    # name: (standard port, TLS from the first byte)
+    "smtp": (25, False),
+    "submissions": (465, True),
+    "submission": (587, False),
+    "pop3": (110, False),
+    "pop3s": (995, True),
+    "imap": (143, False),
+    "imaps": (993, True),
+}
+MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN")
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the place."""
+
+
+class Listen(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One service and where it listens. Write one `[[listen]]` a service."""
+
+    service: Annotated[str, Meta(description=f"One of {', '.join(SERVICES)}, lmtp.")]
+    addresses: Annotated[
+        tuple[str, ...],
+        Meta(description='Where it listens: "127.0.0.1:2993", "[::1]:2993", or for lmtp the path of a Unix socket.'),
+    ]
+
+
+class Certificate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A certificate to show. The first one is for clients that name no host."""
+
+    chain: Annotated[str, Meta(description="File with the certificate and its intermediates in PEM, leaf first.")]
+    key: Annotated[str, Meta(description="File with the private key in PEM, readable by its owner only.")]
+
+
+class Tls(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Transport Layer Security."""
+
+    certificates: Annotated[tuple[Certificate, ...], Meta(description="Certificates by host name (SNI).")] = ()
+    minimum: Annotated[str, Meta(description="Lowest version spoken: 1.2 or 1.3.", pattern="^1\\.[23]$")] = "1.2"
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a peer may ask of the server."""
+
+    message_octets: Annotated[Positive, Meta(description="Largest letter taken by SMTP and APPEND.")] = 50 * 1024 * 1024
+    recipients: Annotated[Positive, Meta(description="Recipients of one letter.")] = 1000
+    connections: Annotated[Positive, Meta(description="Open connections of one worker.")] = 20_000
+    connections_per_network: Annotated[
+        Positive, Meta(description="Open connections of one worker from one IPv4 address or IPv6 /64.")
+    ] = 5_000
+    smtp_idle_seconds: Annotated[Positive, Meta(description="Silence after which an SMTP session ends.")] = 300
+    pop3_idle_seconds: Annotated[Positive, Meta(description="Silence after which a POP3 session ends.")] = 600
+    imap_idle_seconds: Annotated[Positive, Meta(description="Silence after which an IMAP session ends.")] = 1800
+    login_seconds: Annotated[Positive, Meta(description="Silence allowed before a login and in a handshake.")] = 60
+
+
+class Login(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How users prove themselves."""
+
+    mechanisms: Annotated[
+        tuple[str, ...], Meta(description="SASL mechanisms offered, best first; always under TLS only.")
+    ] = MECHANISMS
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole configuration. Relative paths are taken from the folder of the file."""
+
+    hostname: Annotated[
+        str, Meta(description="The server's own name, as it greets and as its certificate says.", min_length=1)
+    ]
+    directory: Annotated[str, Meta(description="Folder of the store; created when missing.")] = "store"
+    listen: Annotated[tuple[Listen, ...], Meta(description="The services.")] = ()
+    tls: Annotated[Tls, Meta(description="Certificates.")] = Tls()
+    limits: Annotated[Limits, Meta(description="Limits.")] = Limits()
+    login: Annotated[Login, Meta(description="Logins.")] = Login()
+    workers: Annotated[int, Meta(description="Worker processes of `serve`; 0 is one for each core.", ge=0)] = 0
+    user: Annotated[str, Meta(description="Unix user to become once the ports are bound; empty: stay who we are.")] = ""
+    quiet: Annotated[bool, Meta(description="Write no events to standard error.")] = False
+
+    def certificate_paths(self, base: Path) -> list[tuple[Path, Path]]:
+        return [(base / one.chain, base / one.key) for one in self.tls.certificates]
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration. Raises ConfigError with the place of the fault."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from None
+    return parse(raw, str(path))
+
+
+def parse(raw: dict[str, Any], place: str) -> Config:
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{place}: {_plain(str(error))}") from None
+    for listen in config.listen:
+        if listen.service not in (*SERVICES, "lmtp"):
+            raise ConfigError(f"{place}: listen.service: {listen.service} is not one of {', '.join(SERVICES)}, lmtp")
+        for address in listen.addresses:
+            if listen.service != "lmtp":
+                split_address(address, place)
+    unknown = [name for name in config.login.mechanisms if name not in MECHANISMS]
+    if unknown:
+        raise ConfigError(f"{place}: login.mechanisms: {unknown[0]} is not one of {', '.join(MECHANISMS)}")
+    return config
+
+
+def _plain(text: str) -> str:
+    """msgspec's message with the path in front: `$.limits` becomes limits."""
+    message, _, path = text.partition(" - at `")
+    path = path.rstrip("`").removeprefix("$").removeprefix(".")
+    return f"{path}: {message}" if path else message
+
+
+def split_address(address: str, place: str = "") -> tuple[str, int]:
+    """`host:port` or `[v6]:port`. Raises ConfigError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"{place}: listen.addresses: {address} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def reference() -> str:
+    """docs/configuration.md, from the definitions."""
+    out = ["# Configuration", "", "Generated from `fubako/config.py` by `make docs`; do not edit by hand.", ""]
+    out += [
+        "The file is found by `--config FILE`, `$FUBAKO_CONFIG`, `./fubako.toml`, `/etc/fubako/fubako.toml`, in that order.",
+        "`fubako config check` reads it and names every fault by its place.",
+        "",
+    ]
+    for struct, title in (
+        (Config, "Top level"), (Listen, "[[listen]]"), (Tls, "[tls]"), (Certificate, "[[tls.certificates]]"),
+        (Limits, "[limits]"), (Login, "[login]"),
+    ):  # fmt: skip
+        out += [f"## {title}", "", str(struct.__doc__), "", "| setting | default | meaning |", "|---|---|---|"]
+        for field in msgspec.structs.fields(struct):
+            meta = getattr(field.type, "__metadata__", ())
+            text = next((one.description for one in reversed(meta) if isinstance(one, Meta) and one.description), "")
+            default = "required" if field.default is msgspec.NODEFAULT else _shown(field.default)
+            out.append(f"| `{field.name}` | {default} | {text} |")
+        out.append("")
+    return "\n".join(out)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Struct):
+        return "see below"
+    return f"`{msgspec.json.encode(value).decode()}`"

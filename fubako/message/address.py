@@ -1,0 +1,115 @@
+"""Mail addresses as SMTP knows them: `Address` and `parse_path` (RFC 5321 §4.1.2, RFC 6531 §3.3).
+
+A value that exists is valid: no control character, no bare CR or LF, lengths within RFC 5321 §4.5.3.1.
+"""
+
+import re
+from dataclasses import dataclass
+
+LOCAL_OCTETS_MAX = 64
+DOMAIN_OCTETS_MAX = 255
+PATH_OCTETS_MAX = 512
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+_DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e\x80-\U0010ffff]|\\[\x20-\x7e])*)"')
+_LABEL = r"[A-Za-z0-9_\x80-\U0010ffff](?:[A-Za-z0-9_\x80-\U0010ffff-]*[A-Za-z0-9_\x80-\U0010ffff])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?|\[[\x21-\x5a\x5e-\x7e]+\]")
+_SOURCE_ROUTE = re.compile(r"@[^:>]*:")
+
+
+class AddressError(ValueError):
+    """The text is no address; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`local@domain`; the domain in lower case, the local part as written, unquoted. Both empty: the null path."""
+
+    local: str
+    domain: str
+
+    def __str__(self) -> str:
+        if not self.domain:
+            return self.local
+        local = self.local
+        if not _DOT_STRING.fullmatch(local):
+            local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
+        return f"{local}@{self.domain}"
+
+    def __bool__(self) -> bool:
+        return bool(self.local or self.domain)
+
+    @property
+    def ascii(self) -> bool:
+        return self.local.isascii() and self.domain.isascii()
+
+    @property
+    def key(self) -> str:
+        """The form under which mailboxes are looked up: all in lower case (RFC 5321 §2.4 leaves that to the host)."""
+        return f"{self.local}@{self.domain}".lower()
+
+
+NULL = Address("", "")
+
+
+def parse_address(text: str) -> Address:
+    """`local@domain` without brackets. Raises AddressError."""
+    quoted = _QUOTED.match(text)
+    plain = quoted or _DOT_STRING.match(text)
+    if plain is None:
+        raise AddressError("the local part is missing or holds a character that is not allowed")
+    local = re.sub(r"\\(.)", r"\1", quoted.group(1)) if quoted else plain.group(0)
+    rest = text[plain.end() :]
+    if not rest.startswith("@"):
+        raise AddressError("there is no @ behind the local part")
+    domain = rest[1:]
+    if not _DOMAIN.fullmatch(domain):
+        raise AddressError("the domain is not a valid name")
+    if len(local.encode()) > LOCAL_OCTETS_MAX or len(domain.encode()) > DOMAIN_OCTETS_MAX:
+        raise AddressError("the address is too long")
+    return Address(local, domain.rstrip(".").lower())
+
+
+_SIMPLE_PATH = re.compile(r"<([A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*)@([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)>")
+
+
+def parse_path(text: str, *, null_ok: bool = False) -> tuple[Address, str]:
+    """`<path>` and what stands behind it. A source route is read and dropped (RFC 5321 §4.1.1.3).
+
+    `<postmaster>` without a domain is allowed (§4.1.1.3), `<>` only with `null_ok`. Raises AddressError.
+    """
+    simple = _SIMPLE_PATH.match(text)
+    if simple and simple.end() < LOCAL_OCTETS_MAX and simple.group(2)[0] != "-":
+        return Address(simple.group(1), simple.group(2).lower()), text[simple.end() :]
+    if not text.startswith("<"):
+        raise AddressError("a path stands in angle brackets")
+    end = _path_end(text)
+    path, rest = text[1:end], text[end + 1 :]
+    if len(path.encode()) > PATH_OCTETS_MAX:
+        raise AddressError("the path is too long")
+    if not path:
+        if null_ok:
+            return NULL, rest
+        raise AddressError("the null path is not allowed here")
+    route = _SOURCE_ROUTE.match(path)
+    if route:
+        path = path[route.end() :]
+    if path.lower() == "postmaster":
+        return Address(path, ""), rest
+    return parse_address(path), rest
+
+
+def _path_end(text: str) -> int:
+    """The place of the closing bracket; a quoted local part may hold brackets of its own."""
+    quoted, position = False, 1
+    while position < len(text):
+        character = text[position]
+        if quoted and character == "\\":
+            position += 1
+        elif character == '"':
+            quoted = not quoted
+        elif character == ">" and not quoted:
+            return position
+        position += 1
+    raise AddressError("the closing bracket of the path is missing")

@@ -1,0 +1,43 @@
+"""The envelope of a letter and `Transaction`, what policy judges and intake accepts."""
+
+from dataclasses import dataclass, field
+
+from fubako.message.address import Address
+from fubako.message.hop import Hop
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT: the address and the DSN parameters that came with it (RFC 3461 §4.1, 4.2)."""
+
+    address: Address
+    notify: str = ""
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """One MAIL: the reverse path and its parameters."""
+
+    address: Address
+    body: str = "7BIT"  # 7BIT, 8BITMIME or BINARYMIME
+    smtputf8: bool = False
+    size: int = 0  # octets, as announced; 0 when it was not
+    ret: str = ""  # FULL or HDRS (RFC 3461 §4.3)
+    envid: str = ""
+    require_tls: bool = False  # RFC 8689
+    auth: str = ""  # RFC 4954 §5, kept as it came
+
+
+@dataclass(slots=True)
+class Transaction:
+    """A letter on its way in: who brought it, how, from whom, to whom, and its content in chunks."""
+
+    hop: Hop
+    hello: str
+    sender: Sender
+    recipients: list[Recipient] = field(default_factory=list)
+    chunks: list[bytes] = field(default_factory=list)
+    protocol: str = "ESMTP"  # the Received field's `with` (RFC 3848, RFC 6531)
+    trace_id: str = ""
+    user: str = ""  # the account that submitted it, empty for a stranger

@@ -1,0 +1,72 @@
+"""`Line`: an engine on a stream. The only read loop and the only STARTTLS in the program."""
+
+from typing import Any, Generic, Protocol, TypeVar
+
+from fubako.net.interface import Pump, Stream, StreamClosed, TlsError
+from fubako.protocol.engine import ProtocolError
+
+E_co = TypeVar("E_co", covariant=True)
+
+
+class _Speaks(Protocol[E_co]):
+    """The part of an engine that a line needs; `E_co` is its type of event."""
+
+    @property
+    def pending(self) -> bool: ...
+    def receive(self, octets: bytes) -> None: ...
+    def next_event(self) -> E_co | None: ...
+    def output(self) -> bytes: ...
+    def tls_started(self) -> None: ...
+
+
+class Line(Generic[E_co]):
+    """One conversation. Replies to pipelined commands leave in one write, when no more events are waiting."""
+
+    __slots__ = ("engine", "stream")
+
+    def __init__(self, engine: _Speaks[E_co], stream: Stream) -> None:
+        self.engine = engine
+        self.stream = stream
+
+    async def event(self) -> E_co:
+        """The next event. Raises ProtocolError, StreamClosed, StreamTimeout, TlsError."""
+        engine = self.engine
+        while (event := engine.next_event()) is None:
+            await self.flush()
+            octets = await self.stream.read()
+            if not octets:
+                raise StreamClosed("the peer ended the connection")
+            engine.receive(octets)
+        return event
+
+    async def flush(self) -> None:
+        octets = self.engine.output()
+        if octets:
+            self.stream.write(octets)
+            await self.stream.drain()
+
+    async def start_tls(self, pump: Pump) -> None:
+        """The reply to STARTTLS has been said to the engine: send it, shake hands, forget everything before.
+
+        Bytes that wait behind the command, in the engine or below it, were put there by somebody on the way: they end
+        the connection before the handshake (CVE-2011-0411).
+        """
+        if self.engine.pending or self.stream.pending:
+            self.engine.output()
+            raise ProtocolError("bytes were sent behind STARTTLS")
+        self.stream.write(self.engine.output())
+        await self.stream.start_tls(pump)
+        self.engine.tls_started()
+
+    def close(self) -> None:
+        """Say what is still to be said, and end."""
+        try:
+            octets = self.engine.output()
+            if octets:
+                self.stream.write(octets)
+        except TlsError:
+            pass
+        self.stream.close()
+
+
+AnyLine = Line[Any]

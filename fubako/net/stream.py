@@ -1,0 +1,189 @@
+"""`BufferedStream`: what every stream has in common: an inbox, back-pressure, a time limit for silence, and TLS.
+
+Invariant: once a pump is in place, no byte reaches `read` that it did not decrypt, and none leaves unencrypted.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from fubako.net.interface import Pump, StreamClosed, StreamTimeout, TlsError, TlsFacts
+
+INBOX_OCTETS_MAX = 256 * 1024
+
+
+class BufferedStream:
+    """A subclass moves raw bytes: it calls `_arrived`, `_ended`, `_lost` and gives `_transmit`, `_hold` and `_shut`."""
+
+    def __init__(self, peer: str, *, local: bool = False) -> None:
+        self.peer = peer
+        self.local = local
+        self.tls: TlsFacts | None = None
+        self.idle_seconds = 300.0
+        self._pump: Pump | None = None
+        self._inbox: list[bytes] = []
+        self._inbox_octets = 0
+        self._held = False
+        self._at_end = False  # nothing more will be read
+        self._gone = False  # nothing more can be written
+        self._failure: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._writable: asyncio.Future[None] | None = None
+
+    # -- for the subclass
+
+    def _transmit(self, octets: bytes) -> None:
+        raise NotImplementedError  # each kind of stream has its own
+
+    def _hold(self, held: bool) -> None:
+        """Stop or resume the flow of raw bytes towards us."""
+
+    def _shut(self) -> None:
+        """End the flow below."""
+
+    def _arrived(self, octets: bytes) -> None:
+        if self._pump is not None:
+            octets = self._decrypt(octets)
+        if octets:
+            self._inbox.append(octets)
+            self._inbox_octets += len(octets)
+            if self._inbox_octets > INBOX_OCTETS_MAX and not self._held:
+                self._held = True
+                self._hold(True)
+        self._wake()
+
+    def _decrypt(self, octets: bytes) -> bytes:
+        assert self._pump is not None
+        try:
+            plaintext = self._pump.feed(octets)
+        except TlsError as error:
+            self._failure = error
+            plaintext = b""
+        self._flush_pump()
+        if self._failure is not None:
+            self._shut()
+        elif self._pump.ended:
+            self._at_end = True
+        return plaintext
+
+    def _flush_pump(self) -> None:
+        assert self._pump is not None
+        octets = self._pump.outgoing()
+        if octets:
+            self._transmit(octets)
+
+    def _lost(self) -> None:
+        self._gone = True
+        self._ended()
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    def _ended(self) -> None:
+        self._at_end = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # -- the Stream interface
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._inbox)
+
+    async def read(self) -> bytes:
+        while not self._inbox:
+            if self._failure is not None:
+                raise self._failure
+            if self._at_end:
+                return b""
+            await self._wait()
+        octets = self._inbox[0] if len(self._inbox) == 1 else b"".join(self._inbox)
+        self._inbox.clear()
+        self._inbox_octets = 0
+        if self._held:
+            self._held = False
+            self._hold(False)
+        return octets
+
+    async def _wait(self) -> None:
+        """Until something happens or the peer has been silent for `idle_seconds`. One timer serves a whole connection."""
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + self.idle_seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(self._deadline, self._tick)
+        self._waiter = loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _tick(self) -> None:
+        """The timer is not moved at every read: when it rings early it is set anew."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        if self._at_end and not self._waiter:
+            return
+        if self._waiter is not None and loop.time() >= self._deadline - 0.001:
+            if not self._waiter.done():
+                self._waiter.set_exception(StreamTimeout("the peer said nothing for too long"))
+            return
+        self._timer = loop.call_at(max(self._deadline, loop.time() + 1.0), self._tick)
+
+    def write(self, octets: bytes) -> None:
+        if self._gone or self._failure is not None:
+            return
+        if self._pump is None:
+            self._transmit(octets)
+            return
+        self._pump.send(octets)
+        self._flush_pump()
+
+    def _writing_paused(self) -> None:
+        if self._writable is None:
+            self._writable = asyncio.get_running_loop().create_future()
+
+    def _writing_resumed(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    async def drain(self) -> None:
+        if self._writable is not None:
+            try:
+                await asyncio.wait_for(asyncio.shield(self._writable), self.idle_seconds)
+            except TimeoutError:
+                raise StreamTimeout("the peer takes nothing") from None
+        if self._gone:
+            raise StreamClosed("the peer is gone")
+
+    async def start_tls(self, pump: Pump) -> None:
+        if self._inbox:
+            raise TlsError("bytes were sent behind STARTTLS")  # CVE-2011-0411
+        if self._pump is not None:
+            raise TlsError("TLS is already there")
+        self._pump = pump
+        self._flush_pump()
+        while not pump.established:
+            if self._failure is not None:
+                raise self._failure
+            if self._at_end:
+                raise TlsError("the peer ended the connection during the handshake")
+            await self._wait()
+        self.tls = pump.facts()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pump is not None and not self._gone:
+            with suppress(TlsError):
+                self._pump.close()
+                self._flush_pump()
+        self._at_end = self._gone = True
+        self._wake()
+        self._shut()

@@ -1,0 +1,116 @@
+"""Streams over TCP and Unix sockets, as asyncio protocols: no StreamReader, no second buffer."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from fubako.net.stream import BufferedStream
+
+CONNECT_SECONDS = 30.0
+
+
+class TcpStream(BufferedStream, asyncio.Protocol):
+    """One socket. `connected` is called once the peer is known."""
+
+    def __init__(self, connected: Callable[["TcpStream"], None] | None = None) -> None:
+        super().__init__("")
+        self._transport: asyncio.Transport | None = None
+        self._connected = connected
+        self.closed: asyncio.Future[None] | None = None
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        name: Any = transport.get_extra_info("peername")
+        if isinstance(name, tuple):
+            self.peer = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+            endpoint = transport.get_extra_info("socket")
+            if endpoint is not None:
+                endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        else:
+            self.peer, self.local = "unix socket", True
+        if self._connected is not None:
+            self._connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._arrived(data)
+
+    def eof_received(self) -> bool:
+        self._ended()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._lost()
+        if self.closed is not None and not self.closed.done():
+            self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._writing_paused()
+
+    def resume_writing(self) -> None:
+        self._writing_resumed()
+
+    # -- BufferedStream
+
+    def _transmit(self, octets: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(octets)
+
+    def _hold(self, held: bool) -> None:
+        if self._transport is None:
+            return
+        if held:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _shut(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+async def connect(host: str, port: int) -> TcpStream:
+    """A connection to host:port; raises OSError, TimeoutError."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(CONNECT_SECONDS):
+        _transport, stream = await loop.create_connection(TcpStream, host, port)
+    stream.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return stream
+
+
+async def connect_unix(path: str) -> TcpStream:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(CONNECT_SECONDS):
+        _transport, stream = await loop.create_unix_connection(TcpStream, path)
+    stream.peer = path
+    return stream
+
+
+def bound_socket(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A listening socket. IPv6 sockets take IPv6 only, so that both families can be bound by name. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+async def listen(listener: socket.socket, connected: Callable[[TcpStream], None]) -> asyncio.Server:
+    """Serve a bound socket (TCP or Unix)."""
+    loop = asyncio.get_running_loop()
+    if listener.family == socket.AF_UNIX:
+        return await loop.create_unix_server(lambda: TcpStream(connected), sock=listener)
+    return await loop.create_server(lambda: TcpStream(connected), sock=listener, backlog=1024)

@@ -1,0 +1,80 @@
+"""How often and how many at once: connections by network, and logins that guess."""
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_TRACKED_MAX = 50_000
+
+
+def network_of(peer: str) -> str:
+    """The network that a limit counts: an IPv4 address, an IPv6 /64; a Unix socket as it is named."""
+    host = peer.rsplit(":", 1)[0].strip("[]")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False).network_address)
+    return host
+
+
+class Connections:
+    """Open connections in all and by network."""
+
+    def __init__(self, total_max: int, network_max: int) -> None:
+        self._total_max, self._network_max = total_max, network_max
+        self._open: dict[str, int] = {}
+        self.total = 0
+
+    def enter(self, peer: str) -> bool:
+        """Whether one more may come in; what entered must leave."""
+        network = network_of(peer)
+        if self.total >= self._total_max or self._open.get(network, 0) >= self._network_max:
+            return False
+        self._open[network] = self._open.get(network, 0) + 1
+        self.total += 1
+        return True
+
+    def leave(self, peer: str) -> None:
+        network = network_of(peer)
+        left = self._open[network] - 1
+        self.total -= 1
+        if left:
+            self._open[network] = left
+        else:
+            del self._open[network]
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int
+    last: float
+
+
+class Guessing:
+    """Failed logins by network: each one makes the next answer slower, success and time forgive."""
+
+    def __init__(
+        self, monotonic: Callable[[], float], *, seconds_max: float = 10.0, forgive_seconds: float = 900.0
+    ) -> None:
+        self._monotonic = monotonic
+        self._seconds_max = seconds_max
+        self._forgive = forgive_seconds
+        self._failures: OrderedDict[str, _Failures] = OrderedDict()
+
+    def failed(self, peer: str) -> float:
+        """Count one failure; returns how many seconds to wait before the answer."""
+        network, now = network_of(peer), self._monotonic()
+        entry = self._failures.get(network)
+        if entry is None or now - entry.last > self._forgive:
+            entry = self._failures[network] = _Failures(0, now)
+        entry.count, entry.last = entry.count + 1, now
+        self._failures.move_to_end(network)
+        if len(self._failures) > _TRACKED_MAX:
+            self._failures.popitem(last=False)
+        return float(min(self._seconds_max, 0.25 * 2 ** min(entry.count - 1, 10)))
+
+    def succeeded(self, peer: str) -> None:
+        self._failures.pop(network_of(peer), None)

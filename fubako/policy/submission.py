@@ -1,0 +1,54 @@
+"""The rules of the mail services: 25 takes letters for its own domains, 465 and 587 letters of its own users, LMTP both.
+
+Sources: RFC 6409 (submission), RFC 8314 (TLS for it), RFC 5321 §7. No rule relays for a stranger.
+"""
+
+from dataclasses import dataclass
+
+from fubako.message.address import Address
+from fubako.policy.verdict import ACCEPT, Verdict, refuse
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRules:
+    """What one listener demands."""
+
+    service: str  # smtp, submission, submissions or lmtp
+    login: bool  # a login before MAIL
+    tls: bool  # TLS before MAIL
+
+
+SERVICES = {
+    "smtp": ServiceRules("smtp", login=False, tls=False),
+    "submission": ServiceRules("submission", login=True, tls=True),
+    "submissions": ServiceRules("submissions", login=True, tls=True),
+    "lmtp": ServiceRules("lmtp", login=False, tls=False),
+}
+
+
+def may_send(rules: ServiceRules, *, encrypted: bool, user: str, sender: Address, require_tls: bool) -> Verdict:
+    """At MAIL: is the channel good enough, and may this user write under this address?"""
+    if rules.tls and not encrypted:
+        return refuse(530, "5.7.0", "STARTTLS comes first", "tls-required")
+    if rules.login and not user:
+        return refuse(530, "5.7.0", "authentication required", "login-required")
+    if require_tls and not encrypted:
+        return refuse(530, "5.7.10", "REQUIRETLS needs a letter that came over TLS", "requiretls")
+    if rules.login and sender and sender.key.partition("@")[2] and not _own(user, sender):
+        return refuse(553, "5.7.1", f"{user} may not send as this address", "sender-not-own")
+    return ACCEPT
+
+
+def _own(user: str, sender: Address) -> bool:
+    local, _, domain = user.rpartition("@")
+    given = sender.key.rpartition("@")
+    return given[2] == domain and given[0].partition("+")[0] == local
+
+
+def may_receive(rules: ServiceRules, *, local: bool, known: bool, user: str) -> Verdict:
+    """At RCPT, before the letter: does the address belong to us, and is there such a mailbox?"""
+    if local:
+        return ACCEPT if known else refuse(550, "5.1.1", "there is no such mailbox", "unknown-recipient")
+    if user or rules.service == "lmtp":
+        return refuse(550, "5.4.4", "this server delivers to its own domains only", "no-route")
+    return refuse(550, "5.7.1", "relaying denied", "no-relaying")

@@ -1,0 +1,28 @@
+"""What every engine is, and the two ways in which a peer can break a protocol."""
+
+from typing import Any, Protocol
+
+
+class ProtocolError(Exception):
+    """The peer broke the protocol beyond repair. `farewell` is what may still be said before the connection ends."""
+
+    def __init__(self, reason: str, farewell: bytes = b"") -> None:
+        super().__init__(reason)
+        self.farewell = farewell
+
+
+class Engine(Protocol):
+    """One side of one connection.
+
+    `receive` takes bytes from the peer and never blocks. `next_event` gives the next event or None when more bytes are
+    needed; it raises ProtocolError. `output` hands over, once, the bytes to send. `tls_started` forgets all that was said
+    in the clear (RFC 3207 §4.2) and must be called when a handshake has ended. `pending` tells whether bytes are waiting
+    that no event has used: behind a STARTTLS that is an attack (CVE-2011-0411).
+    """
+
+    @property
+    def pending(self) -> bool: ...
+    def receive(self, octets: bytes) -> None: ...
+    def next_event(self) -> Any: ...
+    def output(self) -> bytes: ...
+    def tls_started(self) -> None: ...

@@ -1,0 +1,71 @@
+"""`LineBuffer`: cuts a stream of bytes into lines that end in CRLF, within limits, and hands out counted blocks.
+
+A bare CR or LF is never a line end here (SMTP smuggling, CVE-2023-51764): it stays in the line, and who reads the line
+refuses it.
+"""
+
+from fubako.protocol.engine import ProtocolError
+
+
+class LineTooLong(ProtocolError):
+    """A line went past its limit; the rest of it has not been read."""
+
+
+class LineBuffer:
+    """Bytes received and not yet used. All amounts are octets."""
+
+    __slots__ = ("_data", "_searched", "_start")
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._start = 0
+        self._searched = 0
+
+    def __len__(self) -> int:
+        return len(self._data) - self._start
+
+    def feed(self, octets: bytes) -> None:
+        if self._start and self._start == len(self._data):
+            self._data.clear()
+            self._start = self._searched = 0
+        self._data += octets
+
+    def line(self, octets_max: int) -> bytes | None:
+        """The next line without its CRLF, or None. Raises LineTooLong past `octets_max` (line end not counted)."""
+        end = self._data.find(b"\r\n", self._searched)
+        if end < 0:
+            self._searched = max(self._start, len(self._data) - 1)
+            if len(self) > octets_max + 1:
+                raise LineTooLong("line too long")
+            return None
+        if end - self._start > octets_max:
+            raise LineTooLong("line too long")
+        line = bytes(self._data[self._start : end])
+        self._advance(end + 2)
+        return line
+
+    def take(self, octets_max: int) -> bytes:
+        """What is there, at most `octets_max`; empty when nothing is."""
+        end = min(len(self._data), self._start + octets_max)
+        block = bytes(self._data[self._start : end])
+        self._advance(end)
+        return block
+
+    def put_back(self, octets: bytes) -> None:
+        """Return what was taken and not used."""
+        if octets:
+            self._data[: self._start] = octets
+            self._start = self._searched = 0
+
+    def clear(self) -> None:
+        self._data.clear()
+        self._start = self._searched = 0
+
+    def _advance(self, place: int) -> None:
+        self._start = self._searched = place
+        if place == len(self._data):
+            self._data.clear()
+            self._start = self._searched = 0
+        elif place > 65536:
+            del self._data[:place]
+            self._start = self._searched = 0

@@ -1,0 +1,466 @@
+"""`SmtpServer`: the server's side of SMTP, submission and LMTP.
+
+Owns syntax, order, line limits and dot-stuffing; says itself what is refused for these. Everything that needs a decision
+is an event, and the session answers it with `reply`. The order of commands is the table `ALLOWED` and nothing else.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from fubako.message.address import NULL, Address, AddressError, parse_path
+from fubako.message.envelope import Recipient, Sender
+from fubako.message.status import Status
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.lines import LineBuffer, LineTooLong
+from fubako.protocol.smtp import (
+    BAD_ORDER,
+    BARE_LINE_END,
+    SYNTAX,
+    SmtpLimits,
+    SyntaxFault,
+    parse_parameters,
+    xtext_decode,
+)
+
+
+class State(Enum):
+    """What has been said so far."""
+
+    CONNECTED = auto()  # no HELO yet
+    READY = auto()
+    MAIL = auto()  # a sender
+    RCPT = auto()  # and at least one recipient accepted
+    CHUNKS = auto()  # inside a BDAT sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    verb: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    mechanism: str
+    initial: bytes | None  # still in base64; None: no initial response, b"=": an empty one
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    line: bytes  # base64, or b"*" to cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    sender: Sender
+
+
+@dataclass(frozen=True, slots=True)
+class Rcpt:
+    recipient: Recipient
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """DATA was said. Reply 354 and content follows, reply anything else and it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A piece of the letter, without dot-stuffing."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkEnd:
+    """A BDAT that was not the last is complete; reply 250."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentEnd:
+    """The letter is complete; reply once (LMTP: once for each recipient accepted)."""
+
+    too_big: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Noop:
+    verb: str  # NOOP, VRFY, EXPN or HELP
+    argument: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    pass
+
+
+Event = (
+    Hello | StartTls | Auth | AuthResponse | Mail | Rcpt | Data | Content | ChunkEnd | ContentEnd | Reset | Noop | Quit
+)
+
+_ANY = frozenset(State)
+_GREETED = frozenset({State.READY, State.MAIL, State.RCPT})
+ALLOWED: dict[str, frozenset[State]] = {
+    "HELO": _ANY,
+    "EHLO": _ANY,
+    "LHLO": _ANY,
+    "STARTTLS": frozenset({State.READY, State.MAIL, State.RCPT}),
+    "AUTH": frozenset({State.READY}),
+    "MAIL": frozenset({State.READY}),
+    "RCPT": frozenset({State.MAIL, State.RCPT}),
+    "DATA": frozenset({State.RCPT}),
+    "BDAT": frozenset({State.MAIL, State.RCPT, State.CHUNKS}),
+    "RSET": _ANY,
+    "NOOP": _ANY,
+    "VRFY": _GREETED,
+    "EXPN": _GREETED,
+    "HELP": _ANY,
+    "QUIT": _ANY,
+}
+_PLAIN: dict[str, Event] = {"STARTTLS": StartTls(), "DATA": Data(), "RSET": Reset(), "QUIT": Quit()}
+_CONTENT_BLOCK = 1 << 20
+
+
+class SmtpServer:
+    """One connection. `lmtp` changes the greeting verb and the number of replies behind the content (RFC 2033 §4)."""
+
+    def __init__(self, limits: SmtpLimits, *, lmtp: bool = False) -> None:
+        self.limits = limits
+        self.lmtp = lmtp
+        self.state = State.CONNECTED
+        self._input = LineBuffer()
+        self._output: list[bytes] = []
+        self._waiting: Event | None = None  # an event whose reply is due
+        self._mode = "command"  # command, auth, data, chunk, skip
+        self._chunk_left = 0
+        self._chunk_last = False
+        self._received = 0
+        self._held = b""  # the end of a block of DATA that could be the start of its terminator
+        self._first = False
+        self._ready: deque[Event] = deque()
+        self._errors = 0
+        self._empty = 0
+        self._sender: Sender | None = None
+
+    # -- the engine's interface
+
+    @property
+    def pending(self) -> bool:
+        return len(self._input) > 0
+
+    def receive(self, octets: bytes) -> None:
+        self._input.feed(octets)
+
+    def output(self) -> bytes:
+        out = b"".join(self._output)
+        self._output.clear()
+        return out
+
+    def tls_started(self) -> None:
+        """All that was said in the clear is forgotten (RFC 3207 §4.2)."""
+        self._input.clear()
+        self._output.clear()
+        self._ready.clear()
+        self.state, self._mode, self._waiting = State.CONNECTED, "command", None
+
+    def greet(self, text: str) -> None:
+        self._say(Status(220, "", text))
+
+    def next_event(self) -> Event | None:
+        while True:
+            if self._ready:
+                event = self._ready.popleft()
+                if not isinstance(event, Content):
+                    self._waiting = event
+                return event
+            if self._mode == "data":
+                more = self._data()
+            elif self._mode in ("chunk", "skip"):
+                more = self._chunk()
+            else:
+                more = self._line()
+            if not more:
+                return None
+
+    def _line(self) -> bool:
+        try:
+            line = self._input.line(self.limits.auth_response if self._mode == "auth" else self.limits.command)
+        except LineTooLong as error:
+            raise ProtocolError(str(error), Status(500, "5.5.2", "line too long").wire()) from None
+        if line is None:
+            return False
+        if b"\n" in line or b"\r" in line:
+            raise ProtocolError("bare CR or LF in a command", BARE_LINE_END.wire())
+        event = AuthResponse(line) if self._mode == "auth" else self._command(line)
+        if event is not None:
+            self._ready.append(event)
+        return True
+
+    def reply(self, status: Status) -> None:
+        """Answer the last event, and move on in the table."""
+        self._say(status)
+        event, self._waiting = self._waiting, None
+        match event:
+            case Hello() if status.ok:
+                self._reset(State.READY)
+            case Auth() | AuthResponse():
+                self._mode = "auth" if status.code == 334 else "command"
+            case Mail() if status.ok:
+                self.state, self._sender = State.MAIL, event.sender
+            case Rcpt() if status.ok:
+                self.state = State.RCPT
+            case Data() if status.code == 354:
+                self._mode, self._received, self._held, self._first = "data", 0, b"\r\n", True
+            case ContentEnd():
+                self._reset(State.READY)
+            case _:
+                pass
+
+    def say(self, status: Status) -> None:
+        """One more reply that moves nothing (LMTP's replies for the other recipients, a 421)."""
+        self._say(status)
+
+    # -- commands
+
+    def _say(self, status: Status) -> None:
+        self._output.append(status.wire())
+
+    def _reset(self, state: State) -> None:
+        self.state = state
+        self._sender = None
+        self._received = 0
+
+    def _refuse(self, status: Status) -> None:
+        self._say(status)
+        self._errors += 1
+        if self._errors >= self.limits.errors:
+            raise ProtocolError("too many errors", Status(421, "4.7.0", "too many errors, closing connection").wire())
+
+    def _command(self, line: bytes) -> Event | None:
+        verb_octets, _, rest = line.partition(b" ")
+        verb = verb_octets.decode("ascii", "replace").upper()
+        allowed = ALLOWED.get(verb)
+        if allowed is None or ((verb == "LHLO") is not self.lmtp and verb in ("LHLO", "HELO", "EHLO")):
+            self._refuse(SYNTAX)
+            return None
+        try:
+            argument = rest.decode("utf-8")
+        except UnicodeDecodeError:
+            self._refuse(Status(501, "5.5.2", "the command is not UTF-8"))
+            return None
+        if "\x00" in argument:
+            self._refuse(Status(501, "5.5.2", "the command holds a NUL"))
+            return None
+        if self.state not in allowed:
+            return self._out_of_order(verb, argument)
+        try:
+            event = self._parse(verb, argument.strip(" \t"))
+        except SyntaxFault as fault:
+            self._refuse(fault.status)
+            return None
+        self._count_empty(event)
+        if isinstance(event, Reset):
+            self._reset(State.CONNECTED if self.state is State.CONNECTED else State.READY)
+        return event
+
+    def _out_of_order(self, verb: str, argument: str) -> Event | None:
+        if verb == "BDAT":  # the octets follow whatever we say (RFC 3030 §2)
+            self._chunk_left = self._chunk_size(argument)[0]
+            self._mode = "skip"
+        self._refuse(BAD_ORDER)
+        return None
+
+    def _count_empty(self, event: Event | None) -> None:
+        if isinstance(event, (Reset, Noop, Hello)):
+            self._empty += 1
+            if self._empty > self.limits.empty_commands:
+                farewell = Status(421, "4.7.0", "too many commands without a message, closing connection")
+                raise ProtocolError("too many empty commands", farewell.wire())
+
+    def _parse(self, verb: str, argument: str) -> Event | None:
+        match verb:
+            case "EHLO" | "HELO" | "LHLO":
+                if not argument or len(argument) > 255 or " " in argument:
+                    raise SyntaxFault(Status(501, "5.5.4", "a name or an address literal is needed"))
+                return Hello(verb, argument)
+            case "MAIL":
+                return Mail(parse_mail(argument))
+            case "RCPT":
+                return Rcpt(parse_rcpt(argument))
+            case "BDAT":
+                self._begin_chunk(argument)
+                return None
+            case "AUTH":
+                words = argument.split(" ")
+                if not words[0] or len(words) > 2:
+                    raise SyntaxFault(Status(501, "5.5.4", "AUTH takes a mechanism and at most one initial response"))
+                return Auth(words[0].upper(), words[1].encode() if len(words) == 2 else None)
+            case "NOOP" | "VRFY" | "EXPN" | "HELP":
+                return Noop(verb, argument)
+        if argument:
+            raise SyntaxFault(Status(501, "5.5.4", f"{verb} takes no argument"))
+        if verb == "DATA" and self._sender and self._sender.body == "BINARYMIME":
+            raise SyntaxFault(Status(503, "5.5.1", "BINARYMIME needs BDAT"))
+        return _PLAIN[verb]
+
+    # -- content
+
+    def _data(self) -> bool:
+        """DATA up to CRLF.CRLF. `_held` carries what could be part of a sign across blocks. False: more bytes are needed."""
+        fresh = self._input.take(_CONTENT_BLOCK)
+        if not fresh:
+            return False
+        block = self._held + fresh
+        end = block.find(b"\r\n.\r\n")
+        if end >= 0:
+            self._input.put_back(block[end + 5 :])
+            self._content(block[: end + 2])
+            self._ready.append(ContentEnd(self._received > self.limits.message))
+            self._mode = "command"
+        else:
+            cut = len(block) - _partial_end(block)
+            self._held = block[cut:]
+            self._content(block[:cut])
+        return True
+
+    def _content(self, content: bytes) -> None:
+        """A piece of DATA whose line ends are whole: check them, take the stuffed dots out (RFC 5321 §4.5.2)."""
+        crlf = content.count(b"\r\n")
+        if crlf != content.count(b"\n") or crlf != content.count(b"\r"):
+            raise ProtocolError("bare CR or LF in the content", BARE_LINE_END.wire())
+        if b"\r\n." in content:
+            content = content.replace(b"\r\n.", b"\r\n")
+        if self._first and content:
+            content, self._first = content[2:], False  # the CRLF behind DATA is not the letter's
+        self._deliver(content)
+
+    def _deliver(self, content: bytes) -> None:
+        self._received += len(content)
+        if content and self._received <= self.limits.message:
+            self._ready.append(Content(content))
+
+    def _chunk_size(self, argument: str) -> tuple[int, bool]:
+        words = argument.split()
+        if not words or not words[0].isascii() or not words[0].isdigit() or len(words[0]) > 12:
+            farewell = Status(501, "5.5.4", "BDAT needs a size; closing connection")
+            raise ProtocolError("BDAT without a size", farewell.wire())
+        if len(words) > 2 or (len(words) == 2 and words[1].upper() != "LAST"):
+            farewell = Status(501, "5.5.4", "BDAT takes a size and LAST; closing connection")
+            raise ProtocolError("malformed BDAT", farewell.wire())
+        return int(words[0]), len(words) == 2
+
+    def _begin_chunk(self, argument: str) -> None:
+        """BDAT (RFC 3030 §2): the octets follow whatever we say, so without a recipient they are read and refused."""
+        self._chunk_left, self._chunk_last = self._chunk_size(argument)
+        if self.state is State.MAIL:
+            self._mode = "skip"
+            raise SyntaxFault(Status(503, "5.5.1", "no valid recipients"))
+        if self.state is State.RCPT:
+            self._received = 0
+        self.state = State.CHUNKS
+        self._mode = "chunk"
+
+    def _chunk(self) -> bool:
+        """Octets of a BDAT. False: more bytes are needed."""
+        while self._chunk_left:
+            block = self._input.take(min(self._chunk_left, _CONTENT_BLOCK))
+            if not block:
+                return False
+            self._chunk_left -= len(block)
+            if self._mode == "chunk":
+                self._deliver(block)
+        if self._mode == "chunk":
+            too_big = self._received > self.limits.message
+            self._ready.append(ContentEnd(too_big) if self._chunk_last else ChunkEnd())
+        self._mode = "command"
+        return True
+
+
+def _partial_end(block: bytes) -> int:
+    """How many octets at the end could begin CRLF.CRLF, or a stuffed dot, or a CRLF."""
+    for length in (4, 3, 2, 1):
+        if block.endswith(b"\r\n.\r\n"[:length]):
+            return length
+    return 0
+
+
+def parse_mail(argument: str) -> Sender:
+    """`FROM:<path> parameters` (RFC 5321 §4.1.1.2). Raises SyntaxFault."""
+    address, parameters = _path(argument, "FROM:", null_ok=True)
+    body = parameters.pop("BODY", "7BIT").upper()
+    if body not in ("7BIT", "8BITMIME", "BINARYMIME"):
+        raise SyntaxFault(Status(501, "5.5.4", "BODY is 7BIT, 8BITMIME or BINARYMIME"))
+    size = parameters.pop("SIZE", "0")
+    if not (size.isascii() and size.isdigit()) or len(size) > 20:
+        raise SyntaxFault(Status(501, "5.5.4", "SIZE is a number"))
+    ret = parameters.pop("RET", "").upper()
+    if ret not in ("", "FULL", "HDRS"):
+        raise SyntaxFault(Status(501, "5.5.4", "RET is FULL or HDRS"))
+    smtputf8 = _flag(parameters, "SMTPUTF8")
+    sender = Sender(
+        address,
+        body,
+        smtputf8,
+        int(size),
+        ret,
+        xtext_decode(parameters.pop("ENVID", "")),
+        _flag(parameters, "REQUIRETLS"),
+        parameters.pop("AUTH", ""),
+    )
+    _nothing_left(parameters)
+    if not address.ascii and not smtputf8:
+        raise SyntaxFault(Status(553, "5.6.7", "an address outside ASCII needs SMTPUTF8"))
+    return sender
+
+
+def parse_rcpt(argument: str) -> Recipient:
+    """`TO:<path> parameters` (RFC 5321 §4.1.1.3, RFC 3461 §4.1, 4.2). Raises SyntaxFault."""
+    address, parameters = _path(argument, "TO:", null_ok=False)
+    notify = parameters.pop("NOTIFY", "").upper()
+    wishes = set(notify.split(",")) if notify else set()
+    if wishes - {"NEVER", "SUCCESS", "FAILURE", "DELAY"} or ("NEVER" in wishes and len(wishes) > 1):
+        raise SyntaxFault(Status(501, "5.5.4", "NOTIFY is NEVER, or SUCCESS, FAILURE and DELAY"))
+    orcpt = parameters.pop("ORCPT", "")
+    if orcpt and ";" not in orcpt:
+        raise SyntaxFault(Status(501, "5.5.4", "ORCPT is a type and an address"))
+    _nothing_left(parameters)
+    return Recipient(address, notify, orcpt)
+
+
+def _flag(parameters: dict[str, str], name: str) -> bool:
+    value = parameters.pop(name, None)
+    if value:
+        raise SyntaxFault(Status(501, "5.5.4", f"{name} takes no value"))
+    return value is not None
+
+
+def _nothing_left(parameters: dict[str, str]) -> None:
+    if parameters:
+        raise SyntaxFault(Status(555, "5.5.4", f"parameter {min(parameters)} is not known"))
+
+
+def _path(argument: str, word: str, *, null_ok: bool) -> tuple[Address, dict[str, str]]:
+    if argument[: len(word)].upper() != word:
+        raise SyntaxFault(Status(501, "5.5.4", f"{word}<address> is needed"))
+    text = argument[len(word) :].lstrip(" ")
+    try:
+        address, rest = parse_path(text, null_ok=null_ok)
+    except AddressError as error:
+        raise SyntaxFault(Status(501, "5.1.7" if word == "FROM:" else "5.1.3", str(error))) from None
+    if rest and not rest.startswith(" "):
+        raise SyntaxFault(Status(501, "5.5.4", "something stands right behind the path"))
+    if address == NULL and not null_ok:
+        raise SyntaxFault(Status(501, "5.1.3", "a recipient is needed"))
+    return address, parse_parameters(rest) if rest else {}

@@ -1,0 +1,338 @@
+"""Commands on messages: FETCH, STORE, COPY, MOVE, EXPUNGE, APPEND."""
+
+from collections.abc import Callable, Sequence
+
+from fubako.delivery.letters import describe
+from fubako.protocol.imap import render
+from fubako.protocol.imap import types as t
+from fubako.server.imap.context import ImapContext, flags_response
+from fubako.server.imap.outcome import No
+from fubako.server.imap.sections import Content
+from fubako.server.imap.transform import without_nul
+from fubako.server.imap.view import View
+from fubako.store import mailboxes, messages
+from fubako.store.interface import Row, Transaction
+from fubako.store.messages import SEEN, Flags, Letter, parse_flags
+
+FETCH_BATCH = 400
+FETCH_CONTENT_BATCH = 20
+
+_COLUMNS = ("uid", "flags", "keywords", "internaldate", "zone", "size", "envelope", "structure", "modseq", "blob_id",
+            "header_size", "savedate")  # fmt: skip
+_UID, _FLAGS, _KEYWORDS, _DATE, _ZONE, _SIZE, _ENVELOPE, _STRUCTURE, _MODSEQ, _BLOB, _HEADER, _SAVED = range(
+    len(_COLUMNS)
+)
+_NEEDS = {
+    "FLAGS": (_FLAGS, _KEYWORDS),
+    "INTERNALDATE": (_DATE, _ZONE),
+    "RFC822.SIZE": (_SIZE,),
+    "ENVELOPE": (_ENVELOPE,),
+    "BODYSTRUCTURE": (_STRUCTURE,),
+    "BODY": (_BLOB, _SIZE, _HEADER),
+    "MODSEQ": (_MODSEQ,),
+    "SAVEDATE": (_SAVED,),
+    "UID": (),
+}
+
+Shower = Callable[[Row], bytes]
+
+
+# -- FETCH
+
+
+async def fetch(session: ImapContext, command: t.Fetch) -> str:
+    view, database = session.selected, session.resources.database
+    if command.vanished and "QRESYNC" not in session.enabled:
+        raise No("QRESYNC was not enabled", "BAD")
+    uids = await view.choose(database, command.numbers, uid=command.uid)
+    if uids is None:
+        raise No("there is no message with that number", "BAD")
+    items = list(command.items)
+    if command.uid and "UID" not in items:
+        items.insert(0, "UID")
+    if command.changed_since is not None or "MODSEQ" in items:
+        session.enabled.add("CONDSTORE")
+    if command.changed_since is not None and "MODSEQ" not in items:
+        items.append("MODSEQ")
+    if command.vanished:
+        await _vanished(session, view, command)
+    await _Fetching(session, view, items, command.changed_since).run(uids)
+    return "fetched"
+
+
+async def _vanished(session: ImapContext, view: View, command: t.Fetch) -> None:
+    gone = await session.resources.database.read(
+        lambda tx: messages.expunged_since(tx, view.account_id, view.mailbox_id, command.changed_since or 0)
+    )
+    ranges = command.numbers.resolve(view.uidnext - 1)
+    gone = [uid for uid in gone if any(low <= uid <= high for low, high in ranges)]
+    if gone:
+        session.engine.untagged(b"VANISHED (EARLIER) " + render.number_set(gone))
+
+
+class _Fetching:
+    """One FETCH: the columns it needs, and how each item is shown."""
+
+    def __init__(
+        self, session: ImapContext, view: View, items: Sequence[str | t.Section], changed_since: int | None
+    ) -> None:
+        self.session = session
+        self.view = view
+        self.items = items
+        self.sections = [item for item in items if isinstance(item, t.Section)]
+        self.reads_content = bool(self.sections) or "BODY" in items
+        self.marks_seen = not view.read_only and any(not section.peek for section in self.sections)
+        needed = {_UID}
+        for item in items:
+            needed.update(_NEEDS[item] if isinstance(item, str) else (_BLOB, _SIZE, _HEADER))
+        if self.marks_seen:
+            needed.update((_FLAGS, _KEYWORDS, _MODSEQ))
+        self.order = sorted(needed)
+        self.place = {column: position for position, column in enumerate(self.order)}
+        self.columns = ", ".join(_COLUMNS[column] for column in self.order)
+        self.extra = "" if changed_since is None else f" AND modseq>{int(changed_since)}"
+        self.rev1_strings = not session.engine.utf8
+
+    async def run(self, uids: list[int]) -> None:
+        step = FETCH_CONTENT_BATCH if self.reads_content else FETCH_BATCH
+        line = self.session.line
+        for start in range(0, len(uids), step):
+            part = uids[start : start + step]
+            seen = await self._mark_seen(part) if self.marks_seen else set[int]()
+            rows = await self.session.resources.database.read(
+                lambda tx, part=part: messages.select(  # type: ignore[misc]  # a default binds the loop's value
+                    tx, self.columns, self.view.account_id, self.view.mailbox_id, part, self.extra
+                )
+            )
+            if self.reads_content:
+                for row in rows:
+                    await self._with_content(row, show_flags=row[0] in seen)
+                    await line.flush()
+            else:
+                self.session.engine.send(self._lines(rows))
+                await line.flush()
+
+    def _lines(self, rows: list[Row]) -> bytes:
+        """Many rows at once, without content."""
+        known = self.view._uids or []
+        number = self.view.number
+        showers = [self._shower(item) for item in self.items if isinstance(item, str)]
+        out: list[bytes] = []
+        position = number(rows[0][0]) if rows else 0
+        for row in rows:
+            if position > len(known) or known[position - 1] != row[0]:
+                position = number(row[0])
+            out.append(b"* %d FETCH (%b)\r\n" % (position, b" ".join([show(row) for show in showers])))
+            position += 1
+        return b"".join(out)
+
+    def _shower(self, item: str) -> Shower:
+        place = self.place
+        match item:
+            case "UID":
+                return lambda row: b"UID %d" % row[0]
+            case "FLAGS":
+                flags, keywords, shown = place[_FLAGS], place[_KEYWORDS], self.view.shown_flags
+                return lambda row: b"FLAGS (%b)" % shown(row[0], row[flags], row[keywords])
+            case "INTERNALDATE":
+                at, zone, show = place[_DATE], place[_ZONE], render.date_time
+                return lambda row: b'INTERNALDATE "%b"' % show(row[at], row[zone])
+            case "SAVEDATE":
+                saved, show = place[_SAVED], render.date_time
+                return lambda row: b'SAVEDATE "%b"' % show(row[saved], 0)
+            case "RFC822.SIZE":
+                size = place[_SIZE]
+                return lambda row: b"RFC822.SIZE %d" % row[size]
+            case "ENVELOPE":
+                envelope = place[_ENVELOPE]
+                return lambda row: b"ENVELOPE " + row[envelope]
+            case "BODYSTRUCTURE":
+                structure = place[_STRUCTURE]
+                return lambda row: b"BODYSTRUCTURE " + row[structure]
+            case "MODSEQ":
+                modseq = place[_MODSEQ]
+                return lambda row: b"MODSEQ (%d)" % row[modseq]
+            case _:
+                raise AssertionError(item)
+
+    async def _with_content(self, row: Row, *, show_flags: bool) -> None:
+        blob_id = row[self.place[_BLOB]]
+        ref = await self.session.resources.database.read(lambda tx: messages.blob_of(tx, blob_id))
+        content = Content(self.session.resources.blobs, ref, row[self.place[_HEADER]])
+        shown: list[bytes] = []
+        for item in self.items:
+            if isinstance(item, t.Section):
+                shown.append(self._section(content, item))
+            elif item == "BODY":
+                shown.append(b"BODY " + render.body_structure(content.root, extended=False))
+            else:
+                shown.append(self._shower(item)(row))
+        if show_flags and "FLAGS" not in self.items:
+            shown.append(self._shower("FLAGS")(row))
+            if self.session.condstore and "MODSEQ" not in self.items:
+                shown.append(self._shower("MODSEQ")(row))
+        self.session.engine.send(b"* %d FETCH (%b)\r\n" % (self.view.number(row[0]), b" ".join(shown)))
+
+    @staticmethod
+    def _section(content: Content, section: t.Section) -> bytes:
+        octets = content.binary(section) if section.binary else content.octets(section)
+        label = section.alias or section.label
+        if section.size_only:
+            return b"%b %d" % (label, len(octets or b""))
+        if section.partial is not None:
+            start, length = section.partial
+            octets = octets[start : start + length] if octets is not None else None
+            label += b"<%d>" % start
+        if octets is None:
+            return label + b" NIL"
+        if section.binary and b"\x00" in octets:
+            return b"%b ~{%d}\r\n%b" % (label, len(octets), octets)
+        return b"%b {%d}\r\n%b" % (label, len(octets), octets)
+
+    async def _mark_seen(self, uids: list[int]) -> set[int]:
+        """Set \\Seen where it is not; the UIDs that were changed."""
+        view = self.view
+        rows = await self.session.resources.database.read(
+            lambda tx: messages.select(tx, "uid", view.account_id, view.mailbox_id, uids, f" AND (flags & {SEEN})=0")
+        )
+        unseen = [row[0] for row in rows]
+        if unseen:
+            await _store(self.session, view, unseen, "+", Flags(SEEN), None)
+        return set(unseen)
+
+
+# -- STORE
+
+
+async def store(session: ImapContext, command: t.Store) -> str:
+    view = session.selected
+    if view.read_only:
+        raise No("[READ-ONLY] the mailbox was opened with EXAMINE")
+    uids = await view.choose(session.resources.database, command.numbers, uid=command.uid)
+    if uids is None:
+        raise No("there is no message with that number", "BAD")
+    if command.unchanged_since is not None:
+        session.enabled.add("CONDSTORE")
+    names = [name for name in command.flags if name.lower() != "\\recent"]
+    flags = parse_flags(names)
+    await session.tell_news(expunge=False)
+    after, refused = await _store(session, view, uids, command.how, flags, command.unchanged_since)
+    for uid, bits, keywords, modseq in after:
+        if not command.silent:
+            shown = command.uid or session.condstore
+            session.engine.untagged(flags_response(session, view, uid, bits, keywords, modseq, uid_shown=shown))
+        elif session.condstore:
+            line = (view.number(uid), b"UID %d MODSEQ (%d)" % (uid, modseq))
+            session.engine.untagged(b"%d FETCH (%b)" % line)
+    if refused:
+        numbers = refused if command.uid else [view.number(uid) for uid in refused]
+        return f"[MODIFIED {render.number_set(numbers).decode()}] some were changed by others"
+    return "stored"
+
+
+async def _store(
+    session: ImapContext, view: View, uids: list[int], how: str, flags: Flags, unchanged: int | None
+) -> tuple[list[tuple[int, int, str, int]], list[int]]:
+    after, refused, before = await session.resources.database.write(
+        lambda tx: messages.store_flags(tx, view.account_id, view.mailbox_id, uids, how, flags, unchanged)
+    )
+    changed = {uid: modseq for uid, _, _, modseq in after if modseq > before}
+    view.own.update(changed)
+    if changed and before == view.modseq and not view.awaiting_expunge and not flags.keywords:
+        view.modseq = before + 1  # nobody else changed anything: there is nothing to look for
+        view.own.clear()
+    return after, refused
+
+
+# -- EXPUNGE, COPY, MOVE
+
+
+async def expunge(session: ImapContext, command: t.Expunge) -> str:
+    view = session.selected
+    if view.read_only:
+        raise No("[READ-ONLY] the mailbox was opened with EXAMINE")
+    uids = None
+    if command.numbers is not None:
+        uids = await view.choose(session.resources.database, command.numbers, uid=True)
+    modseq = await remove_deleted(session, view, uids)
+    return f"[HIGHESTMODSEQ {modseq}] expunged" if modseq and session.condstore else "expunged"
+
+
+async def remove_deleted(session: ImapContext, view: View, uids: list[int] | None = None) -> int:
+    """Remove what is \\Deleted; returns the MODSEQ of the removal, 0 when nothing was removed."""
+    known = uids if uids is not None else await view.uids(session.resources.database)
+    _gone, modseq = await session.resources.database.write(
+        lambda tx: messages.expunge(tx, view.account_id, view.mailbox_id, known)
+    )
+    return modseq
+
+
+async def copy(session: ImapContext, command: t.Copy) -> str | None:
+    view, now = session.selected, int(session.resources.env.clock.now())
+    if command.move and view.read_only:
+        raise No("[READ-ONLY] the mailbox was opened with EXAMINE")
+    uids = await view.choose(session.resources.database, command.numbers, uid=command.uid)
+    if uids is None:
+        raise No("there is no message with that number", "BAD")
+
+    def unit(tx: Transaction) -> messages.Copied:
+        try:
+            target = mailboxes.find(tx, view.account_id, command.mailbox)
+        except mailboxes.NoSuchMailbox:
+            raise No("[TRYCREATE] there is no such mailbox") from None
+        if target.noselect:
+            raise No("[CANNOT] this is only a level of names")
+        return messages.copy(tx, view.account_id, view.mailbox_id, uids, target.mailbox_id, now, move=command.move)
+
+    copied = await session.resources.database.write(unit)
+    if not copied.sources:
+        return "nothing to copy"
+    sources, targets = render.number_list(copied.sources).decode(), render.number_list(copied.targets).decode()
+    code = f"[COPYUID {copied.uidvalidity} {sources} {targets}]"
+    if not command.move:
+        return f"{code} copied"
+    session.engine.untagged(f"OK {code} moved".encode())  # before the EXPUNGEs (RFC 6851 §4.3)
+    await session.tell_news(expunge=True)
+    return f"[HIGHESTMODSEQ {copied.modseq}] moved" if session.condstore else "moved"
+
+
+# -- APPEND
+
+
+async def append(session: ImapContext, command: t.Append) -> str:
+    account_id, now = session.account_id, int(session.resources.env.clock.now())
+    blobs, database = session.resources.blobs, session.resources.database
+    try:
+        target = await database.read(lambda tx: mailboxes.find(tx, account_id, command.mailbox))
+    except mailboxes.NoSuchMailbox:
+        raise No("[TRYCREATE] there is no such mailbox") from None
+    letters: list[Letter] = []
+    for message in command.messages:
+        if not message.content:
+            raise No("an empty message is not kept")
+        flags = parse_flags(name for name in message.flags if name.lower() != "\\recent")
+        content = without_nul(message.content)
+        blob = await blobs.put([content])
+        moment = now if message.internaldate is None else message.internaldate
+        letters.append(
+            describe(
+                content,
+                blob,
+                internaldate=moment,
+                zone=message.zone,
+                flags=flags.bits,
+                keywords=" ".join(flags.keywords),
+            )
+        )
+
+    def unit(tx: Transaction) -> tuple[int, list[int]]:
+        added: list[int] = []
+        validity = 0
+        for letter in letters:
+            messages.keep_blob(tx, letter.blob, 1)
+            uid, validity, _ = messages.add(tx, account_id, target.mailbox_id, letter, now)
+            added.append(uid)
+        return validity, added
+
+    validity, added = await database.write(unit)
+    return f"[APPENDUID {validity} {render.number_list(added).decode()}] kept"

@@ -1,0 +1,248 @@
+"""SEARCH: sets and columns first, texts last and only in what is left (RFC 9051 §6.4.4)."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from email.utils import parsedate
+
+from fubako.message.headers import fields, unfold
+from fubako.message.text import body_text, header_text
+from fubako.message.words import decode_words
+from fubako.protocol.imap import render
+from fubako.protocol.imap import types as t
+from fubako.server.imap.context import ImapContext
+from fubako.server.imap.view import View
+from fubako.store import messages
+from fubako.store.interface import BlobRef, Row, Transaction
+from fubako.store.messages import FLAG_BITS
+from fubako.store.search import fold
+
+_COST = {
+    t.Numbers: 0,
+    t.Recent: 0,
+    t.Flagged: 1,
+    t.ModSeq: 1,
+    t.Size: 1,
+    t.Dated: 2,
+    t.And: 3,
+    t.Or: 3,
+    t.Not: 3,
+    t.Text: 9,
+}
+_READ_BATCH = 200
+
+
+async def search(session: ImapContext, tag: str, command: t.Search) -> str:
+    view = session.selected
+    searching = _Searching(session, view)
+    uids = await view.uids(session.resources.database)
+    found = await searching.evaluate(command.criteria, set(uids))
+    hits = sorted(found)
+    if searching.asked_modseq:
+        session.enabled.add("CONDSTORE")
+    if command.returns is not None and "SAVE" in command.returns:
+        view.saved = _saved(hits, command.returns)
+    highest = await _highest_modseq(session, view, hits) if searching.asked_modseq and hits else 0
+    numbers = hits if command.uid else [view.number(uid) for uid in hits]
+    if command.returns is None and not session.rev2:
+        shown = b"".join(b" %d" % number for number in numbers)
+        session.engine.untagged(b"SEARCH" + shown + (b" (MODSEQ %d)" % highest if highest else b""))
+        return "searched"
+    returns = command.returns if command.returns is not None else frozenset({"ALL"})
+    line = _extended(tag, command.uid, returns, numbers, highest)
+    if line is not None:
+        session.engine.untagged(line)
+    return "searched"
+
+
+def _saved(hits: list[int], returns: frozenset[str]) -> list[int]:
+    """What `$` means afterwards (RFC 5182 §2.1): MIN and MAX alone save only these."""
+    if not returns & {"MIN", "MAX"} or returns & {"ALL", "COUNT"} or not hits:
+        return hits
+    kept = ([hits[0]] if "MIN" in returns else []) + ([hits[-1]] if "MAX" in returns else [])
+    return sorted(set(kept))
+
+
+def _extended(tag: str, uid: bool, returns: frozenset[str], numbers: list[int], highest: int) -> bytes | None:
+    if returns == {"SAVE"}:
+        return None
+    line = b'ESEARCH (TAG "%b")' % tag.encode() + (b" UID" if uid else b"")
+    if numbers and "MIN" in returns:
+        line += b" MIN %d" % numbers[0]
+    if numbers and "MAX" in returns:
+        line += b" MAX %d" % numbers[-1]
+    if numbers and "ALL" in returns:
+        line += b" ALL " + render.number_set(numbers)
+    if "COUNT" in returns:
+        line += b" COUNT %d" % len(numbers)
+    return line + (b" MODSEQ %d" % highest if highest else b"")
+
+
+async def _highest_modseq(session: ImapContext, view: View, hits: list[int]) -> int:
+    rows = await session.resources.database.read(
+        lambda tx: messages.select(tx, "uid, modseq", view.account_id, view.mailbox_id, hits)
+    )
+    return max((row[1] for row in rows), default=0)
+
+
+@dataclass
+class _Searching:
+    """Evaluates criteria to sets of UIDs; `among` is always what is still in question."""
+
+    session: ImapContext
+    view: View
+    asked_modseq: bool = False
+
+    async def evaluate(self, criterion: t.Criterion, among: set[int]) -> set[int]:
+        match criterion:
+            case t.And(criteria):
+                for one in sorted(criteria, key=lambda c: _COST[type(c)]):
+                    if not among and not isinstance(one, t.ModSeq):
+                        break
+                    among = await self.evaluate(one, among)
+                return among
+            case t.Or(either, other):
+                found = await self.evaluate(either, among)
+                return found | await self.evaluate(other, among - found)
+            case t.Not(inner):
+                return among - await self.evaluate(inner, among)
+            case t.Numbers(uid, numbers):
+                return await self._numbers(uid, numbers, among)
+            case t.Recent(wanted):
+                return {uid for uid in among if (uid >= self.view.recent_from) is wanted}
+            case t.Text():
+                return await self._text(criterion, among)
+            case t.Dated("sent"):
+                return await self._sent(criterion, among)
+            case _:
+                return await self._columns(criterion, among)
+
+    async def _numbers(self, uid: bool, numbers: t.SequenceSet, among: set[int]) -> set[int]:
+        chosen = await self.view.choose(self.session.resources.database, numbers, uid=uid)
+        if chosen is None:  # numbers beyond the last match nothing in a search
+            uids = await self.view.uids(self.session.resources.database)
+            clipped = [(low, min(high, len(uids))) for low, high in numbers.resolve(len(uids)) if low <= len(uids)]
+            chosen = [one for low, high in clipped for one in uids[low - 1 : high]]
+        return among & set(chosen)
+
+    async def _columns(self, criterion: t.Criterion, among: set[int]) -> set[int]:
+        """What one pass over the rows can tell."""
+        columns, test = self._test(criterion)
+        view = self.view
+        rows = await self.session.resources.database.read(
+            lambda tx: tx.rows(
+                f"SELECT uid, {columns} FROM message WHERE account_id=? AND mailbox_id=?",
+                (view.account_id, view.mailbox_id),
+            )
+        )
+        return {row[0] for row in rows if row[0] in among and test(row)}
+
+    def _test(self, criterion: t.Criterion) -> tuple[str, Callable[[Row], bool]]:
+        match criterion:
+            case t.Flagged(name, wanted):
+                bit = FLAG_BITS.get(name.lower())
+                if bit is not None:
+                    return "flags", lambda row: bool(row[1] & bit) is wanted
+                keyword = name.lower()
+                return "keywords", lambda row: (keyword in row[1].lower().split()) is wanted
+            case t.Size(larger, octets):
+                return "size", lambda row: row[1] > octets if larger else row[1] < octets
+            case t.ModSeq(modseq):
+                self.asked_modseq = True
+                return "modseq", lambda row: row[1] >= modseq
+            case t.Dated("saved", relation, day):
+                return "savedate, 0", lambda row: _related(render.local_day(row[1], 0).date(), relation, day)
+            case t.Dated(_, relation, day):
+                return "internaldate, zone", lambda row: _related(
+                    render.local_day(row[1], row[2]).date(), relation, day
+                )
+            case _:
+                raise AssertionError(criterion)
+
+    async def _sent(self, criterion: t.Dated, among: set[int]) -> set[int]:
+        def holds(header: bytes) -> bool:
+            value = next((value for name, value in fields(header) if name.lower() == b"date"), None)
+            parsed = parsedate(unfold(value).decode("ascii", "replace")) if value is not None else None
+            try:
+                return parsed is not None and _related(date(*parsed[:3]), criterion.relation, criterion.day)
+            except ValueError:
+                return False
+
+        return await self._by_header(among, holds)
+
+    # -- texts
+
+    async def _text(self, criterion: t.Text, among: set[int]) -> set[int]:
+        if criterion.where == "header":
+            return await self._by_header(among, _header_test(criterion.name.encode(), criterion.needle))
+        if not criterion.needle:
+            return among
+        index = self.session.resources.search
+        column = "body" if criterion.where == "body" else ""
+        found = None
+        if index is not None and len(among) > INDEX_FROM:
+            found = await index.find(
+                self.view.account_id, self.view.mailbox_id, sorted(among), criterion.needle, column
+            )
+        if found is not None:
+            among = among & found.uids
+            if found.exact:
+                return among
+        needle = fold(criterion.needle)
+
+        def holds(content: bytes, header_size: int) -> bool:
+            if criterion.where == "text" and needle in fold(header_text(content[:header_size])):
+                return True
+            return needle in fold(body_text(content))
+
+        return await self._by_content(among, holds)
+
+    async def _by_header(self, among: set[int], holds: Callable[[bytes], bool]) -> set[int]:
+        return await self._read(among, lambda _content, header: holds(header()))
+
+    async def _by_content(self, among: set[int], holds: Callable[[bytes, int], bool]) -> set[int]:
+        return await self._read(among, lambda content, header: holds(content(), len(header())))
+
+    async def _read(
+        self, among: set[int], holds: Callable[[Callable[[], bytes], Callable[[], bytes]], bool]
+    ) -> set[int]:
+        """Read the messages in question, a batch at a time so that others get their turn."""
+        view, blobs = self.view, self.session.resources.blobs
+        uids = sorted(among)
+        found: set[int] = set()
+        for start in range(0, len(uids), _READ_BATCH):
+            part = uids[start : start + _READ_BATCH]
+
+            def unit(tx: Transaction, part: list[int] = part) -> list[tuple[int, int, BlobRef]]:
+                rows = messages.select(tx, "uid, header_size, blob_id", view.account_id, view.mailbox_id, part)
+                return [(uid, size, messages.blob_of(tx, blob_id)) for uid, size, blob_id in rows]
+
+            for uid, size, ref in await self.session.resources.database.read(unit):
+                content = lambda ref=ref: blobs.read(ref)  # noqa: E731  # read only when it is asked for
+                header = lambda ref=ref, size=size: blobs.read(ref, 0, size)  # noqa: E731
+                if holds(content, header):
+                    found.add(uid)
+            await asyncio.sleep(0)
+        return found
+
+
+INDEX_FROM = 50  # below this many messages reading them is quicker than asking the index
+
+
+def _related(day: date, relation: str, wanted: date) -> bool:
+    if relation == "on":
+        return day == wanted
+    return day < wanted if relation == "before" else day >= wanted
+
+
+def _header_test(name: bytes, needle: str) -> Callable[[bytes], bool]:
+    folded = fold(needle)
+
+    def holds(header: bytes) -> bool:
+        for key, value in fields(header):
+            if key.lower() == name and (not folded or folded in fold(decode_words(unfold(value)))):
+                return True
+        return False
+
+    return holds

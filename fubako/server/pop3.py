@@ -1,0 +1,334 @@
+"""`Pop3Session`: POP3 over INBOX. The maildrop is a snapshot under a lock; deletion happens only at QUIT (RFC 1939 §6)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fubako.accounts.login import Identity
+from fubako.net.interface import Pump, Stream
+from fubako.net.line import Line
+from fubako.protocol import pop3
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.pop3 import State
+from fubako.protocol.sasl import SaslFailure
+from fubako.server.session import Resources, Session
+from fubako.store import messages
+from fubako.store.interface import BlobRef, StoreError, Transaction
+from fubako.store.mailboxes import INBOX_ID
+
+FAILURES_MAX = 5
+
+
+@dataclass(slots=True)
+class Drop:
+    """One message of the maildrop."""
+
+    uid: int
+    size: int
+    header_size: int
+    blob_id: int
+    deleted: bool = False
+
+
+class Pop3Session(Session):
+    """One connection."""
+
+    protocol = "pop3"
+
+    def __init__(
+        self,
+        resources: Resources,
+        stream: Stream,
+        service: str,
+        pump: Callable[[], Pump] | None,
+        *,
+        implicit_tls: bool = False,
+    ) -> None:
+        self.engine = pop3.Pop3Server()
+        line: Line[pop3.Event] = Line(self.engine, stream)
+        super().__init__(resources, line, service, pump, implicit_tls=implicit_tls)
+        self.timestamp = b""
+        self.user = ""
+        self.drops: list[Drop] = []
+        self.uidvalidity = 0
+        self.unlock: Callable[[], None] | None = None
+        self.failures = 0
+
+    async def converse(self) -> None:
+        self.stream.idle_seconds = self.resources.limits.pop3_idle_seconds
+        self._greet()
+        while True:
+            event = await self.line.event()
+            if not isinstance(event, pop3.Command):
+                raise ProtocolError("a SASL response without an exchange")
+            if event.keyword == "QUIT":
+                await self._quit()
+                await self.line.flush()
+                return
+            await self._command(event)
+
+    def _greet(self) -> None:
+        # the timestamp is only shown where APOP is allowed: under protection (attacks: C-APOP, collisions in MD5)
+        self.timestamp = self.resources.logins.timestamp() if self.encrypted else b""
+        self.engine.ok(f"Fubako POP3 {self.timestamp.decode()}".strip())
+
+    async def _command(self, event: pop3.Command) -> None:
+        match event.keyword, event.arguments:
+            case "CAPA", _:
+                self._capa()
+            case "STLS", _:
+                await self._stls()
+            case "USER", (name,):
+                self._user(name)
+            case "PASS", (password,):
+                await self._pass(password)
+            case "APOP", (name, digest):
+                await self._apop(name, digest)
+            case "AUTH", arguments:
+                await self._auth(arguments)
+            case "UTF8", _:
+                self.engine.ok("UTF-8 is on")
+            case "LANG", arguments:
+                self._lang(arguments)
+            case "STAT", _:
+                kept = self._kept()
+                self.engine.ok(f"{len(kept)} {sum(drop.size for _, drop in kept)}")
+            case "LIST", arguments:
+                self._list(arguments, lambda drop: str(drop.size))
+            case "UIDL", arguments:
+                self._list(arguments, lambda drop: f"{self.uidvalidity}.{drop.uid}")
+            case "RETR", (number,):
+                await self._retr(number)
+            case "TOP", (number, lines):
+                await self._top(number, lines)
+            case "DELE", (number,):
+                self._dele(number)
+            case "RSET", _:
+                for drop in self.drops:
+                    drop.deleted = False
+                self.engine.ok()
+            case _:
+                self.engine.ok()
+
+    # -- before the login
+
+    def _capa(self) -> None:
+        names = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "UTF8", "LANG", "EXPIRE NEVER"]
+        if self.pump is not None and self.stream.tls is None and not self.stream.local:
+            names.append("STLS")
+        if self.encrypted and self.engine.state is State.AUTHORIZATION:
+            names += ["USER", "SASL " + " ".join(self.resources.logins.mechanisms(self.bindings))]
+        names.append("IMPLEMENTATION Fubako")
+        self.engine.ok("this can be said")
+        self.engine.listing([name.encode() for name in names])
+
+    async def _stls(self) -> None:
+        if self.pump is None or self.stream.tls is not None or self.stream.local:
+            self.engine.err("STLS is not possible here")
+            return
+        self.engine.ok("begin TLS")
+        await self.line.start_tls(self.pump())
+        self.user = ""
+
+    def _lang(self, arguments: tuple[str, ...]) -> None:
+        if not arguments:
+            self.engine.ok("languages")
+            self.engine.listing([b"i-default English"])
+        elif arguments[0].lower() in ("*", "i-default", "en"):
+            self.engine.ok("i-default")
+        else:
+            self.engine.err("that language is not spoken here")
+
+    def _protected(self) -> bool:
+        if not self.encrypted:
+            self.engine.err("encryption required: STLS comes first", "AUTH")
+        return self.encrypted
+
+    def _user(self, name: str) -> None:
+        if self._protected():
+            self.user = name
+            self.engine.ok("the password, please")
+
+    async def _pass(self, password: str) -> None:
+        if not self._protected():
+            return
+        if not self.user:
+            self.engine.err("USER comes first")
+            return
+        name, self.user = self.user, ""
+        try:
+            identity = await self.resources.logins.password(name, password)
+        except SaslFailure as error:
+            await self._failed(error)
+            return
+        await self._enter(identity)
+
+    async def _apop(self, name: str, digest: str) -> None:
+        if not self._protected():
+            return
+        if not self.timestamp:
+            self.engine.err("APOP needs the timestamp of a protected greeting")
+            return
+        try:
+            identity = await self.resources.logins.apop(name, digest, self.timestamp)
+        except SaslFailure as error:
+            await self._failed(error)
+            return
+        await self._enter(identity)
+
+    async def _auth(self, arguments: tuple[str, ...]) -> None:
+        names = self.resources.logins.mechanisms(self.bindings) if self.encrypted else []
+        if not arguments:  # an old way to ask what there is
+            self.engine.ok("mechanisms")
+            self.engine.listing([name.encode() for name in names])
+            return
+        if not self._protected():
+            return
+        if arguments[0].upper() not in names:
+            self.engine.err("the mechanism is not offered here")
+            return
+        initial = arguments[1].encode() if len(arguments) > 1 else None
+        try:
+            identity = await self.sasl(arguments[0].upper(), initial, self._ask)
+        except SaslFailure as error:
+            self.engine.auth_ended()
+            await self._failed(error)
+            return
+        self.engine.auth_ended()
+        await self._enter(identity)
+
+    async def _ask(self, challenge: bytes) -> bytes:
+        self.engine.challenge(challenge)
+        event = await self.line.event()
+        if not isinstance(event, pop3.AuthResponse):
+            raise ProtocolError("a SASL response was expected")
+        return event.line
+
+    async def _failed(self, error: SaslFailure) -> None:
+        self.failures += 1
+        await self.login_failed(error)
+        if error.temporary:
+            self.engine.err("try again later", "SYS/TEMP")
+        else:
+            self.engine.err("authentication failed", "AUTH")
+        if self.failures >= FAILURES_MAX:
+            raise ProtocolError("too many failed logins", self.engine.output() + b"-ERR too many failures\r\n")
+
+    async def _enter(self, identity: Identity) -> None:
+        """The login holds: lock the maildrop and take the snapshot."""
+        account_id = identity.account.account_id
+        self.unlock = self.resources.lock_maildrop(f"pop3-{account_id}")
+        if self.unlock is None:
+            self.engine.err("another session has the maildrop", "IN-USE")
+            return
+
+        def unit(tx: Transaction) -> tuple[int, list[Drop]]:
+            row = tx.row("SELECT uidvalidity FROM mailbox WHERE account_id=? AND mailbox_id=?", (account_id, INBOX_ID))
+            rows = tx.rows(
+                "SELECT uid, size, header_size, blob_id FROM message WHERE account_id=? AND mailbox_id=? ORDER BY uid",
+                (account_id, INBOX_ID),
+            )
+            return int(row[0]) if row else 0, [Drop(*row) for row in rows]
+
+        self.uidvalidity, self.drops = await self.resources.database.read(unit)
+        self.login_held(identity)
+        self.engine.state = State.TRANSACTION
+        self.engine.ok(f"{len(self.drops)} messages")
+
+    # -- the maildrop
+
+    def _kept(self) -> list[tuple[int, Drop]]:
+        return [(number, drop) for number, drop in enumerate(self.drops, 1) if not drop.deleted]
+
+    def _find(self, text: str) -> Drop | None:
+        if text.isascii() and text.isdigit() and len(text) < 10 and 0 < int(text) <= len(self.drops):
+            drop = self.drops[int(text) - 1]
+            if not drop.deleted:
+                return drop
+        self.engine.err("there is no such message")
+        return None
+
+    def _list(self, arguments: tuple[str, ...], show: Callable[[Drop], str]) -> None:
+        if arguments:
+            drop = self._find(arguments[0])
+            if drop is not None:
+                self.engine.ok(f"{int(arguments[0])} {show(drop)}")
+            return
+        kept = self._kept()
+        self.engine.ok(f"{len(kept)} messages")
+        self.engine.listing([f"{number} {show(drop)}".encode() for number, drop in kept])
+
+    async def _blob(self, drop: Drop) -> BlobRef:
+        return await self.resources.database.read(lambda tx: messages.blob_of(tx, drop.blob_id))
+
+    async def _retr(self, number: str) -> None:
+        drop = self._find(number)
+        if drop is None:
+            return
+        content = await self._content(drop, None)
+        if content is not None:
+            self.engine.ok(f"{drop.size} octets")
+            self.engine.content(content)
+
+    async def _top(self, number: str, lines: str) -> None:
+        drop = self._find(number)
+        if drop is None:
+            return
+        if not (lines.isascii() and lines.isdigit() and len(lines) < 10):
+            self.engine.err("TOP takes a number of lines")
+            return
+        if not int(lines):
+            content = await self._content(drop, drop.header_size)
+        else:
+            content = await self._content(drop, None)
+            if content is not None:
+                content = _head(content, drop.header_size, int(lines))
+        if content is not None:
+            self.engine.ok()
+            self.engine.content(content)
+
+    async def _content(self, drop: Drop, length: int | None) -> bytes | None:
+        try:
+            return self.resources.blobs.read(await self._blob(drop), 0, length)
+        except StoreError as error:  # removed by another session since the snapshot, or damaged
+            self.resources.telemetry.event("store.error", self.trace_id, reason=str(error))
+            self.engine.err("the message is not there any more", "SYS/TEMP")
+            return None
+
+    def _dele(self, number: str) -> None:
+        drop = self._find(number)
+        if drop is not None:
+            drop.deleted = True
+            self.engine.ok()
+
+    async def _quit(self) -> None:
+        gone = [drop.uid for drop in self.drops if drop.deleted]
+        if self.identity is not None and gone:
+            account_id = self.identity.account.account_id
+            try:
+                await self.resources.database.write(
+                    lambda tx: messages.expunge(tx, account_id, INBOX_ID, gone, flagged=False)
+                )
+            except StoreError as error:
+                self.resources.telemetry.event("store.error", self.trace_id, reason=str(error))
+                self.engine.err("some messages were not removed", "SYS/TEMP")
+                return
+        self.engine.ok("bye")
+
+    def cleanup(self) -> None:
+        if self.unlock is not None:
+            self.unlock()
+            self.unlock = None
+
+    def farewell_bug(self) -> None:
+        self.stream.write(b"-ERR [SYS/TEMP] an error on our side\r\n")
+
+
+def _head(content: bytes, header_size: int, lines: int) -> bytes:
+    """The header and the first lines of the body."""
+    position = header_size
+    for _ in range(lines):
+        place = content.find(b"\r\n", position)
+        if place < 0:
+            return content
+        position = place + 2
+    return content[:position]

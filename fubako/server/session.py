@@ -1,0 +1,211 @@
+"""What all sessions share: their resources, the hop they record, the SASL exchange, and how they end."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fubako.accounts.login import Identity, Logins
+from fubako.clock import Env
+from fubako.delivery.intake import Intake
+from fubako.message.hop import Hop
+from fubako.net.interface import Pump, Stream, StreamClosed, StreamTimeout, TlsError
+from fubako.net.line import AnyLine
+from fubako.policy.limits import Guessing
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.sasl import SaslFailure
+from fubako.protocol.smtp import SmtpLimits
+from fubako.store.interface import Blobs, Changes, Database
+from fubako.telemetry import Telemetry, visible
+
+Locks = Callable[[str], Callable[[], None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds and octets, as their names say."""
+
+    smtp: SmtpLimits = field(default_factory=SmtpLimits)
+    smtp_idle_seconds: float = 300.0  # RFC 5321 §4.5.3.2.7
+    pop3_idle_seconds: float = 600.0  # RFC 1939 §3
+    imap_idle_seconds: float = 1800.0  # RFC 9051 §5.4
+    login_seconds: float = 60.0
+    append_octets_max: int = 50 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What sessions work with; the same for all of them."""
+
+    hostname: str
+    env: Env
+    telemetry: Telemetry
+    database: Database
+    blobs: Blobs
+    changes: Changes
+    logins: Logins
+    intake: Intake
+    guessing: Guessing
+    limits: Limits
+    lock_maildrop: Locks
+    search: Any = None
+
+
+class Session:
+    """One connection of one service. `pump` makes the server's side of a handshake, None where there is no TLS."""
+
+    protocol = ""
+
+    def __init__(
+        self,
+        resources: Resources,
+        line: AnyLine,
+        service: str,
+        pump: Callable[[], Pump] | None,
+        *,
+        implicit_tls: bool = False,
+    ) -> None:
+        self.resources = resources
+        self.line = line
+        self.service = service
+        self.pump = pump
+        self.implicit_tls = implicit_tls
+        self.identity: Identity | None = None
+        self.trace_id = resources.env.trace_id()
+        self.stopping = False
+
+    @property
+    def stream(self) -> Stream:
+        return self.line.stream
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether nobody on the way can read: TLS, or bytes that never leave the machine."""
+        return self.stream.tls is not None or self.stream.local
+
+    @property
+    def bindings(self) -> dict[str, bytes]:
+        return self.stream.tls.bindings if self.stream.tls is not None else {}
+
+    def hop(self) -> Hop:
+        """How this connection is protected, as of now."""
+        tls, identity = self.stream.tls, self.identity
+        return Hop(
+            self.service,
+            "in",
+            self.stream.peer,
+            self.resources.env.clock.now(),
+            self.stream.local,
+            tls.version if tls else "",
+            tls.cipher if tls else "",
+            "",
+            identity.account.address if identity else "",
+            identity.mechanism if identity else "",
+            identity.binding if identity else "",
+            self.trace_id,
+        )
+
+    async def run(self) -> None:
+        """The whole life of the connection. Only its end is certain: no error of one session reaches another."""
+        telemetry = self.resources.telemetry
+        try:
+            if self.implicit_tls and self.pump is not None:
+                self.stream.idle_seconds = self.resources.limits.login_seconds
+                await self.stream.start_tls(self.pump())
+            await self.converse()
+        except ProtocolError as error:
+            telemetry.event("session.protocol_error", self.trace_id, service=self.service, reason=visible(str(error)))
+            if error.farewell:
+                self.stream.write(error.farewell)
+        except TlsError as error:
+            telemetry.event(
+                "session.tls_error", self.trace_id, service=self.service, peer=self.stream.peer, reason=str(error)
+            )
+        except StreamTimeout:
+            self.timed_out()
+        except StreamClosed:
+            pass
+        except asyncio.CancelledError:
+            self.farewell_stopping()
+            raise
+        except Exception as error:  # our bug: it ends this connection alone
+            place = error.__traceback__
+            while place is not None and place.tb_next is not None:
+                place = place.tb_next
+            where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else ""
+            telemetry.event("session.bug", self.trace_id, service=self.service, error=repr(error), where=where)
+            self.farewell_bug()
+        finally:
+            self.cleanup()
+            self.line.close()
+
+    async def converse(self) -> None:
+        raise NotImplementedError  # each protocol has its own
+
+    def timed_out(self) -> None:
+        """Say goodbye to a peer that was silent for too long."""
+
+    def farewell_stopping(self) -> None:
+        """Say goodbye because the server ends."""
+
+    def farewell_bug(self) -> None:
+        """Say goodbye because we failed."""
+
+    def cleanup(self) -> None:
+        """Let go of what the session holds; runs exactly once."""
+
+    async def sasl(self, mechanism: str, initial: bytes | None, ask: Callable[[bytes], Awaitable[bytes]]) -> Identity:
+        """One exchange. `initial` and what `ask` gives are base64 lines. Raises SaslFailure.
+
+        `=` as the initial response means an empty one, `*` cancels (RFC 4954 §4).
+        """
+        exchange = self.resources.logins.exchange(mechanism, self.bindings)
+        if exchange is None:
+            raise SaslFailure("the mechanism is not offered here")
+        if initial is None:
+            response = await self._asked(ask, exchange.first.octets)
+        elif exchange.first.server_first:
+            raise SaslFailure("this mechanism has no initial response")
+        else:
+            response = b"" if initial == b"=" else _decode(initial)
+        while True:
+            step = await exchange.step(response)
+            if isinstance(step, Identity):
+                return step
+            response = await self._asked(ask, step)
+
+    @staticmethod
+    async def _asked(ask: Callable[[bytes], Awaitable[bytes]], challenge: bytes) -> bytes:
+        line = await ask(base64.b64encode(challenge))
+        if line == b"*":
+            raise SaslFailure("cancelled by the client")
+        return _decode(line)
+
+    async def login_failed(self, reason: SaslFailure) -> None:
+        """Count it, and make who guesses wait."""
+        self.resources.telemetry.event(
+            "login.failed", self.trace_id, service=self.service, peer=self.stream.peer, reason=str(reason)
+        )
+        await asyncio.sleep(self.resources.guessing.failed(self.stream.peer))
+
+    def login_held(self, identity: Identity) -> None:
+        self.identity = identity
+        self.resources.guessing.succeeded(self.stream.peer)
+        self.resources.telemetry.event(
+            "login.held",
+            self.trace_id,
+            service=self.service,
+            peer=self.stream.peer,
+            user=identity.account.address,
+            mechanism=identity.mechanism,
+            binding=identity.binding,
+        )
+
+
+def _decode(line: bytes) -> bytes:
+    try:
+        return base64.b64decode(line, validate=True)
+    except (binascii.Error, ValueError):
+        raise SaslFailure("the response is not base64") from None

@@ -1,0 +1,269 @@
+"""`SmtpSession`: SMTP on 25, submission on 465 and 587, LMTP on a socket: one session, three sets of rules."""
+
+from collections.abc import Callable
+
+from fubako.accounts import directory
+from fubako.message.envelope import Recipient, Sender, Transaction
+from fubako.message.status import Status
+from fubako.message.trace import with_protocol
+from fubako.net.interface import Pump, Stream
+from fubako.net.line import Line
+from fubako.policy.submission import SERVICES, may_receive, may_send
+from fubako.policy.verdict import Verdict
+from fubako.protocol import smtp
+from fubako.protocol import smtp_server as events
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.sasl import SaslFailure
+from fubako.server.session import Resources, Session
+from fubako.store.interface import Transaction as Rows
+
+AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
+AUTH_FAILURES_MAX = 5
+GO_AHEAD = Status(354, "", "go ahead")
+
+
+class SmtpSession(Session):
+    """One connection."""
+
+    protocol = "smtp"
+
+    def __init__(
+        self,
+        resources: Resources,
+        stream: Stream,
+        service: str,
+        pump: Callable[[], Pump] | None,
+        *,
+        implicit_tls: bool = False,
+    ) -> None:
+        self.rules = SERVICES[service]
+        self.lmtp = service == "lmtp"
+        self.engine = events.SmtpServer(resources.limits.smtp, lmtp=self.lmtp)
+        line: Line[events.Event] = Line(self.engine, stream)
+        super().__init__(resources, line, service, pump, implicit_tls=implicit_tls)
+        self.hello = ""
+        self.sender: Sender | None = None
+        self.recipients: list[tuple[Recipient, list[int]]] = []
+        self.chunks: list[bytes] = []
+        self.failures = 0
+
+    async def converse(self) -> None:
+        self.stream.idle_seconds = self.resources.limits.smtp_idle_seconds
+        self.engine.greet(f"{self.resources.hostname} {'LMTP' if self.lmtp else 'ESMTP'} Fubako")
+        while True:
+            event = await self.line.event()
+            match event:
+                case events.Content():
+                    self.chunks.append(event.octets)
+                case events.ContentEnd():
+                    await self._content_end(event)
+                case events.Mail():
+                    self._mail(event.sender)
+                case events.Rcpt():
+                    await self._rcpt(event.recipient)
+                case events.Data():
+                    self.engine.reply(GO_AHEAD)
+                case events.ChunkEnd():
+                    self.engine.reply(smtp.OK)
+                case events.Hello():
+                    self._hello(event)
+                case events.Auth():
+                    await self._auth(event)
+                case events.StartTls():
+                    await self._starttls()
+                case events.Reset():
+                    self._forget()
+                    self.engine.reply(smtp.OK)
+                case events.Noop():
+                    self._noop(event)
+                case events.Quit():
+                    self.engine.reply(Status(221, "2.0.0", "bye"))
+                    await self.line.flush()
+                    return
+                case events.AuthResponse():
+                    raise ProtocolError("a SASL response without an exchange")
+
+    def _forget(self) -> None:
+        self.sender = None
+        self.recipients = []
+        self.chunks = []
+
+    # -- greetings
+
+    def _hello(self, event: events.Hello) -> None:
+        self._forget()
+        self.hello = event.name
+        if event.verb == "HELO":
+            self.engine.reply(Status(250, "", self.resources.hostname))
+        else:
+            self.engine.reply(Status(250, "", "\n".join([self.resources.hostname, *self._extensions()])))
+
+    def _extensions(self) -> list[str]:
+        limits = self.resources.limits.smtp
+        names = [
+            "PIPELINING",
+            f"SIZE {limits.message}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "CHUNKING",
+            "BINARYMIME",
+            "ENHANCEDSTATUSCODES",
+            "DSN",
+            f"LIMITS RCPTMAX={limits.recipients}",
+        ]
+        if self._may_start_tls():
+            names.append("STARTTLS")
+        if self.encrypted and not self.lmtp and self.identity is None:
+            names.append("AUTH " + " ".join(self.resources.logins.mechanisms(self.bindings)))
+        if self.stream.tls is not None:
+            names.append("REQUIRETLS")
+        return names
+
+    def _may_start_tls(self) -> bool:
+        return self.pump is not None and self.stream.tls is None and not self.stream.local
+
+    async def _starttls(self) -> None:
+        if not self._may_start_tls() or self.pump is None:
+            self.engine.reply(Status(502, "5.5.1", "STARTTLS is not possible here"))
+            return
+        self.engine.reply(Status(220, "2.0.0", "go ahead"))
+        await self.line.start_tls(self.pump())
+        self._forget()
+        self.hello = ""
+
+    def _noop(self, event: events.Noop) -> None:
+        match event.verb:
+            case "VRFY" | "EXPN":
+                self.engine.reply(Status(252, "2.1.5", "send a letter and see"))
+            case "HELP":
+                self.engine.reply(Status(214, "2.0.0", "RFC 5321 tells what can be said here"))
+            case _:
+                self.engine.reply(smtp.OK)
+
+    # -- AUTH
+
+    async def _auth(self, event: events.Auth) -> None:
+        if self.lmtp or (self.identity is not None):
+            self.engine.reply(Status(503, "5.5.1", "AUTH is not possible now"))
+            return
+        if not self.encrypted:
+            self.engine.reply(Status(538, "5.7.11", "encryption required: STARTTLS comes first"))
+            return
+        if event.mechanism not in self.resources.logins.mechanisms(self.bindings):
+            self.engine.reply(Status(504, "5.5.4", "the mechanism is not offered here"))
+            return
+        try:
+            identity = await self.sasl(event.mechanism, event.initial, self._ask)
+        except SaslFailure as error:
+            await self._auth_failed(error)
+            return
+        self.login_held(identity)
+        self.engine.reply(Status(235, "2.7.0", "go ahead"))
+
+    async def _auth_failed(self, error: SaslFailure) -> None:
+        self.failures += 1
+        await self.login_failed(error)
+        self.engine.reply(Status(454, "4.7.0", "try again later") if error.temporary else AUTH_FAILED)
+        if self.failures >= AUTH_FAILURES_MAX:
+            raise ProtocolError("too many failed logins", Status(421, "4.7.0", "too many failures").wire())
+
+    async def _ask(self, challenge: bytes) -> bytes:
+        self.engine.reply(Status(334, "", challenge.decode()))
+        event = await self.line.event()
+        if not isinstance(event, events.AuthResponse):
+            raise ProtocolError("a SASL response was expected")
+        return event.line
+
+    # -- the envelope
+
+    @property
+    def user(self) -> str:
+        return self.identity.account.address if self.identity else ""
+
+    def _mail(self, sender: Sender) -> None:
+        if sender.size > self.resources.limits.smtp.message:
+            self.engine.reply(smtp.TOO_BIG)
+            return
+        verdict = may_send(
+            self.rules,
+            encrypted=self.encrypted,
+            user=self.user,
+            sender=sender.address,
+            require_tls=sender.require_tls,
+        )
+        if verdict.accepted:
+            self._forget()
+            self.sender = sender
+        self._judge(verdict, Status(250, "2.1.0", "ok"))
+
+    def _judge(self, verdict: Verdict, accepted: Status) -> None:
+        if verdict.status is not None:
+            self.resources.telemetry.event(
+                "letter.refused", self.trace_id, service=self.service, rule=verdict.rule, reply=str(verdict.status)
+            )
+        self.engine.reply(verdict.status or accepted)
+
+    async def _rcpt(self, recipient: Recipient) -> None:
+        if len(self.recipients) >= self.resources.limits.smtp.recipients:
+            self.engine.reply(Status(452, "4.5.3", "too many recipients"))
+            return
+        address = recipient.address
+
+        def unit(tx: Rows) -> tuple[bool, list[int]]:
+            local = not address.domain or directory.is_local(tx, address.domain)
+            return local, directory.resolve(tx, address) if local else []
+
+        local, account_ids = await self.resources.database.read(unit)
+        verdict = may_receive(self.rules, local=local, known=bool(account_ids), user=self.user)
+        if verdict.accepted:
+            self.recipients.append((recipient, account_ids))
+        self._judge(verdict, Status(250, "2.1.5", "ok"))
+
+    # -- content
+
+    async def _content_end(self, event: events.ContentEnd) -> None:
+        assert self.sender is not None
+        if event.too_big:
+            self._reply_all([smtp.TOO_BIG] * len(self.recipients))
+            self._forget()
+            return
+        transaction = Transaction(
+            self.hop(),
+            self.hello,
+            self.sender,
+            [recipient for recipient, _ in self.recipients],
+            self.chunks,
+            trace_id=self.resources.env.trace_id(),
+            user=self.user,
+        )
+        transaction.protocol = with_protocol(transaction, lmtp=self.lmtp)
+        accounts = list(dict.fromkeys(account for _, ids in self.recipients for account in ids))
+        accepted = await self.resources.intake.accept(transaction, accounts)
+        gone = Status(550, "5.1.1", "the mailbox is gone")
+        replies = [
+            accepted.status if not accepted.status.ok or accepted.account_ids.intersection(ids) else gone
+            for _, ids in self.recipients
+        ]
+        self._reply_all(replies)
+        self._forget()
+
+    def _reply_all(self, replies: list[Status]) -> None:
+        """One reply, or in LMTP one for each recipient in order (RFC 2033 §4.2)."""
+        if not self.lmtp:
+            best = next((reply for reply in replies if reply.ok), replies[0])
+            self.engine.reply(best)
+            return
+        for reply in replies[:-1]:
+            self.engine.say(reply)
+        self.engine.reply(replies[-1])
+
+    # -- the end
+
+    def timed_out(self) -> None:
+        self.stream.write(Status(421, "4.4.2", "nothing was said for too long").wire())
+
+    def farewell_stopping(self) -> None:
+        self.stream.write(Status(421, "4.3.2", "the server is shutting down").wire())
+
+    def farewell_bug(self) -> None:
+        self.stream.write(Status(421, "4.3.0", "an error on our side, try again later").wire())

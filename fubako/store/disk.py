@@ -1,0 +1,80 @@
+"""`OsDisk`: the real file system. Nothing is durable until it was synced, the name of a new file included."""
+
+import fcntl
+import os
+import time
+from collections.abc import Sequence
+
+_IOV_MAX = 512
+
+
+class OsHandle:
+    """One file, appended to and read at offsets."""
+
+    __slots__ = ("_end", "_fd")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._end = os.fstat(fd).st_size
+
+    def size(self) -> int:
+        return self._end
+
+    def append(self, buffers: Sequence[bytes]) -> None:
+        """Write all at the end; a short write is continued, a failed one leaves garbage that `truncate` takes away."""
+        for start in range(0, len(buffers), _IOV_MAX):
+            part = buffers[start : start + _IOV_MAX]
+            wanted = sum(map(len, part))
+            written = os.pwritev(self._fd, part, self._end)
+            if written < wanted:
+                rest = memoryview(b"".join(part))[written:]
+                while rest:
+                    count = os.pwrite(self._fd, rest, self._end + wanted - len(rest))
+                    rest = rest[count:]
+            self._end += wanted
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._fd, length, offset)
+
+    def truncate(self, length: int) -> None:
+        os.ftruncate(self._fd, length)
+        self._end = length
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def lock(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class OsDisk:
+    """Files by path."""
+
+    def names(self, directory: str) -> list[str]:
+        return sorted(os.listdir(directory))
+
+    def create(self, path: str) -> OsHandle:
+        return OsHandle(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+    def open(self, path: str) -> OsHandle:
+        return OsHandle(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+    def sync_directory(self, directory: str) -> None:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self, path: str) -> None:
+        os.unlink(path)
+
+    def age(self, path: str) -> float:
+        return time.time() - os.stat(path).st_mtime

@@ -1,0 +1,107 @@
+"""The seams of storage. Semantics live above them and are written once."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Place = tuple[int, int]  # (account_id, mailbox_id)
+
+
+class StoreError(Exception):
+    """The store cannot do this; the message says why, in words for an administrator."""
+
+
+class StoreFull(StoreError):
+    """No room, or the disk refuses to write: the sender may try again later."""
+
+
+class Transaction(Protocol):
+    """One transaction, as a unit of work sees it. SQL is the common part of SQLite and PostgreSQL."""
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]: ...
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None: ...
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> None: ...
+    def many(self, sql: str, parameters: Iterable[Sequence[Any]]) -> None: ...
+
+    def touched(self, place: Place) -> None:
+        """Say that a mailbox changed: others get a hint once the commit is durable."""
+
+
+class Database(Protocol):
+    """Runs units of work. A unit is a function of the transaction alone: it may be run again."""
+
+    async def write(self, unit: Callable[[Transaction], T]) -> T:
+        """Commit with whatever else is waiting; returns when it is durable. Raises StoreFull, or what the unit raised."""
+        ...
+
+    async def read(self, unit: Callable[[Transaction], T]) -> T:
+        """One consistent view of what is committed."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """Where content lies: octets [offset, offset + size) of a segment; `blob_id` is its name for ever."""
+
+    blob_id: int
+    segment: int
+    offset: int
+    size: int
+
+
+class Blobs(Protocol):
+    """Immutable content."""
+
+    async def put(self, chunks: Sequence[bytes]) -> BlobRef:
+        """Durable on return. Raises StoreFull."""
+        ...
+
+    def read(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
+        """Octets of the content. Raises StoreError when they are not what was put."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Changes(Protocol):
+    """Hints that a mailbox may have changed. One may be missed: MODSEQ is the truth."""
+
+    def publish(self, places: Iterable[Place]) -> None: ...
+    def subscribe(self, account_id: int, wake: Callable[[int], None]) -> Callable[[], None]:
+        """`wake(mailbox_id)` on the loop at each hint; returns the function that ends it."""
+        ...
+
+
+class Handle(Protocol):
+    """An open file of a `Disk`. All amounts are octets."""
+
+    def size(self) -> int: ...
+    def append(self, buffers: Sequence[bytes]) -> None: ...
+    def read(self, offset: int, length: int) -> bytes: ...
+    def truncate(self, length: int) -> None: ...
+    def sync(self) -> None: ...
+    def lock(self) -> bool:
+        """Take the file for this process; False when another one has it."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """What the segments need of a file system; a simulated one forgets what was not synced."""
+
+    def names(self, directory: str) -> list[str]: ...
+    def create(self, path: str) -> Handle:
+        """A new file; FileExistsError when there is one. Its name is durable only after `sync_directory`."""
+        ...
+
+    def open(self, path: str) -> Handle: ...
+    def sync_directory(self, directory: str) -> None: ...
+    def remove(self, path: str) -> None: ...
+    def age(self, path: str) -> float:
+        """Seconds since the file was last written."""
+        ...

@@ -1,0 +1,64 @@
+"""The rows: tables, their version, and the numbered steps from one version to the next.
+
+Every key of mail begins with `account_id`. No sequence, trigger or foreign key; only SQL that PostgreSQL knows too.
+"""
+
+from fubako.store.interface import StoreError, Transaction
+
+VERSION = 1
+
+_STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        "CREATE TABLE format (version BIGINT NOT NULL)",
+        "CREATE TABLE domain (name TEXT PRIMARY KEY, created BIGINT NOT NULL)",
+        """CREATE TABLE account (
+            account_id BIGINT PRIMARY KEY, address TEXT NOT NULL UNIQUE, created BIGINT NOT NULL,
+            mailbox_next BIGINT NOT NULL, uidvalidity BIGINT NOT NULL, enabled BIGINT NOT NULL DEFAULT 1)""",
+        "CREATE TABLE alias (address TEXT PRIMARY KEY, targets TEXT NOT NULL)",
+        """CREATE TABLE credential (
+            account_id BIGINT NOT NULL, credential_id BIGINT NOT NULL, kind TEXT NOT NULL, label TEXT NOT NULL,
+            created BIGINT NOT NULL, argon2 TEXT NOT NULL, salt BYTEA NOT NULL, iterations BIGINT NOT NULL,
+            stored_key BYTEA NOT NULL, server_key BYTEA NOT NULL, secret TEXT,
+            PRIMARY KEY (account_id, credential_id))""",
+        """CREATE TABLE mailbox (
+            account_id BIGINT NOT NULL, mailbox_id BIGINT NOT NULL, name TEXT NOT NULL,
+            uidvalidity BIGINT NOT NULL, uidnext BIGINT NOT NULL, modseq BIGINT NOT NULL, recent BIGINT NOT NULL,
+            messages BIGINT NOT NULL, unseen BIGINT NOT NULL, deleted BIGINT NOT NULL, octets BIGINT NOT NULL,
+            special_use TEXT NOT NULL, noselect BIGINT NOT NULL, keywords TEXT NOT NULL DEFAULT '',
+            PRIMARY KEY (account_id, mailbox_id))""",
+        "CREATE UNIQUE INDEX mailbox_name ON mailbox (account_id, name)",
+        "CREATE TABLE subscription (account_id BIGINT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (account_id, name))",
+        """CREATE TABLE message (
+            account_id BIGINT NOT NULL, mailbox_id BIGINT NOT NULL, uid BIGINT NOT NULL, modseq BIGINT NOT NULL,
+            flags BIGINT NOT NULL, keywords TEXT NOT NULL, internaldate BIGINT NOT NULL, zone BIGINT NOT NULL,
+            savedate BIGINT NOT NULL, size BIGINT NOT NULL, header_size BIGINT NOT NULL, blob_id BIGINT NOT NULL,
+            envelope BYTEA NOT NULL, structure BYTEA NOT NULL, trace_id TEXT NOT NULL, journey TEXT NOT NULL,
+            PRIMARY KEY (account_id, mailbox_id, uid))""",
+        "CREATE INDEX message_modseq ON message (account_id, mailbox_id, modseq)",
+        "CREATE INDEX message_trace ON message (trace_id)",
+        """CREATE TABLE expunged (
+            account_id BIGINT NOT NULL, mailbox_id BIGINT NOT NULL, modseq BIGINT NOT NULL, uid BIGINT NOT NULL,
+            PRIMARY KEY (account_id, mailbox_id, modseq, uid))""",
+        """CREATE TABLE blob (
+            blob_id BIGINT PRIMARY KEY, segment BIGINT NOT NULL, place BIGINT NOT NULL, size BIGINT NOT NULL,
+            refs BIGINT NOT NULL)""",
+        "CREATE INDEX blob_segment ON blob (segment)",
+    ),
+}
+
+
+def migrate(transaction: Transaction, table_exists: bool) -> int:
+    """Bring the rows to VERSION; returns the version found (0: a new store). Raises StoreError for one from the future."""
+    found = 0
+    if table_exists:
+        row = transaction.row("SELECT version FROM format")
+        found = int(row[0]) if row else 0
+    if found > VERSION:
+        raise StoreError(f"the store has format {found}, this program knows up to {VERSION}: a newer Fubako wrote it")
+    for step in range(found + 1, VERSION + 1):
+        for statement in _STEPS[step]:
+            transaction.run(statement)
+    if found < VERSION:
+        transaction.run("DELETE FROM format")
+        transaction.run("INSERT INTO format (version) VALUES (?)", (VERSION,))
+    return found

@@ -1,0 +1,124 @@
+"""`SearchIndex`: which messages hold a text. A derived file per account: it may be deleted at any time.
+
+Words are kept as they are and found by scanning the vocabulary, so a needle inside a word is found; Japanese, Chinese and
+Korean text is cut into pairs of characters, so a word of two characters is found. What the index cannot decide exactly it
+says so, and the caller reads the candidates.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff々〆ー"
+_CJK_RUN = re.compile(f"[{_CJK}]+")
+_TOKEN = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
+_SIMPLE_WORD = re.compile(r"[a-z0-9]+")
+_TERMS_MAX = 800
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """UIDs that may hold the needle; `exact`: they do."""
+
+    uids: set[int]
+    exact: bool
+
+
+def fold(text: str) -> str:
+    """The form in which texts are compared: without regard to case."""
+    return text.casefold()
+
+
+def _prepared(text: str) -> str:
+    """Text for the tokenizer: a run of CJK characters becomes its pairs."""
+    return _CJK_RUN.sub(lambda match: " " + " ".join(_pairs(match.group(0))) + " ", fold(text))
+
+
+def _pairs(run: str) -> list[str]:
+    return [run] if len(run) == 1 else [run[i : i + 2] for i in range(len(run) - 1)]
+
+
+class SearchIndex:
+    """The index of one account. Not for two threads at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = apsw.Connection(str(path))
+        run = self._connection.execute
+        self._connection.set_busy_timeout(10_000)
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=OFF")  # it can be made again
+        if run("PRAGMA user_version").get != _VERSION:
+            run("DROP TABLE IF EXISTS letters")
+            run("DROP TABLE IF EXISTS words")
+            run("DROP TABLE IF EXISTS progress")
+            run("CREATE VIRTUAL TABLE letters USING fts5(header, body, content='', contentless_delete=1,"
+                " tokenize=\"unicode61 remove_diacritics 0\")")  # fmt: skip
+            run("CREATE VIRTUAL TABLE words USING fts5vocab(letters, row)")
+            run("CREATE TABLE progress (mailbox_id INTEGER PRIMARY KEY, uid INTEGER NOT NULL)")
+            run(f"PRAGMA user_version={_VERSION}")
+
+    def indexed(self, mailbox_id: int) -> int:
+        """The last UID that is in the index."""
+        return int(self._connection.execute("SELECT uid FROM progress WHERE mailbox_id=?", (mailbox_id,)).get or 0)
+
+    def add(self, mailbox_id: int, letters: Iterable[tuple[int, str, str]]) -> None:
+        """(uid, header text, body text) in UID order."""
+        run = self._connection.execute
+        last = 0
+        with self._connection:
+            for uid, header, body in letters:
+                run("INSERT OR REPLACE INTO letters (rowid, header, body) VALUES (?,?,?)",
+                    (mailbox_id << 32 | uid, _prepared(header), _prepared(body)))  # fmt: skip
+                last = uid
+            if last:
+                run("INSERT INTO progress (mailbox_id, uid) VALUES (?,?) ON CONFLICT (mailbox_id) DO UPDATE SET uid=max(uid, ?)",
+                    (mailbox_id, last, last))  # fmt: skip
+
+    def find(self, mailbox_id: int, needle: str, column: str) -> Found | None:
+        """`column`: "body", "header" or "" for both. None when the index cannot help (no letter or digit in the needle)."""
+        needle = fold(needle)
+        tokens = _TOKEN.findall(needle)
+        if not tokens:
+            return None
+        groups: list[str] = []
+        for position, token in enumerate(tokens):
+            group = self._group(token, first=position == 0, last=position == len(tokens) - 1)
+            if group is None:
+                return None
+            if not group:
+                return Found(set(), exact=True)
+            groups.append(group)
+        query = " AND ".join(groups)
+        rows = self._connection.execute(
+            "SELECT rowid FROM letters WHERE letters MATCH ? AND rowid BETWEEN ? AND ?",
+            (f"{column} : ({query})" if column else query, mailbox_id << 32, (mailbox_id + 1 << 32) - 1),
+        ).fetchall()
+        exact = len(tokens) == 1 and tokens[0] == needle
+        exact = exact and bool(_SIMPLE_WORD.fullmatch(needle) or (_CJK_RUN.fullmatch(needle)))
+        return Found({int(row[0]) & 0xFFFFFFFF for row in rows}, exact)  # type: ignore[arg-type]  # a rowid
+
+    def _group(self, token: str, *, first: bool, last: bool) -> str | None:
+        """An FTS5 expression for one token of the needle; "" when nothing can match, None when too much would."""
+        if _CJK_RUN.fullmatch(token):
+            if len(token) > 1:  # the pairs of a run lie side by side: a phrase of them is the run
+                return '"' + " ".join(_pairs(token)) + '"'
+            pattern = f"*{token}*"
+        elif first and last:
+            pattern = f"*{token}*"
+        else:
+            pattern = f"*{token}" if first else f"{token}*" if last else token
+        rows = self._connection.execute(
+            "SELECT term FROM words WHERE term GLOB ? LIMIT ?", (pattern, _TERMS_MAX + 1)
+        ).fetchall()
+        if len(rows) > _TERMS_MAX:
+            return None
+        if not rows:
+            return ""
+        return "(" + " OR ".join(f'"{row[0]}"' for row in rows) + ")"
+
+    def close(self) -> None:
+        self._connection.close()
