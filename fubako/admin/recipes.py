@@ -22,9 +22,11 @@ def recipes(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "fetchmail",
-            f'echo \'poll localhost protocol pop3 service {pops} user "{b}" password "{bp}" ssl sslcertck'
-            f' sslcertfile "{ca}" keep mda "cat >> letters.mbox"\' > fetchmailrc && chmod 600 fetchmailrc'
-            " && fetchmail -f fetchmailrc",
+            (
+                f'echo \'poll localhost protocol pop3 service {pops} user "{b}" password "{bp}" ssl sslcertck'
+                f' sslcertfile "{ca}" keep mda "cat >> letters.mbox"\' > fetchmailrc && chmod 600 fetchmailrc'
+                " && fetchmail -f fetchmailrc"
+            ),
         ),
         (
             "msmtp",

@@ -18,7 +18,8 @@ _ALIASES = {
     "iso-8859-8-i": "iso-8859-8",
     "unknown-8bit": "latin-1",
 }
-_TEXT_CODECS_ONLY = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
+_TRAILING = re.compile(rb"[ \t]+(\r?\n|\Z)")  # put there on the way (RFC 2045 §6.7 rule 3)
+_NOT_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
 
 
 def codec_name(charset: str) -> str | None:
@@ -28,7 +29,7 @@ def codec_name(charset: str) -> str | None:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
         return None
-    if not getattr(found, "_is_text_encoding", True) or found.name.replace("-", "_") in _TEXT_CODECS_ONLY:
+    if not getattr(found, "_is_text_encoding", True) or found.name.replace("-", "_") in _NOT_CHARSETS:
         return None
     return found.name
 
@@ -87,5 +88,5 @@ def decode_transfer(octets: bytes, encoding: bytes) -> bytes | None:
     if name == b"base64":
         return decode_base64(octets)
     if name == b"quoted-printable":
-        return quopri.decodestring(octets)
+        return quopri.decodestring(_TRAILING.sub(rb"\1", octets))
     return None

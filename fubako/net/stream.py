@@ -161,13 +161,18 @@ class BufferedStream:
         if self._gone:
             raise StreamClosed("the peer is gone")
 
-    async def start_tls(self, pump: Pump) -> None:
+    def begin_tls(self, pump: Pump) -> None:
+        """From now on every byte goes through the pump. Synchronous: nothing can arrive in between."""
         if self._inbox:
             raise TlsError("bytes were sent behind STARTTLS")  # CVE-2011-0411
         if self._pump is not None:
             raise TlsError("TLS is already there")
         self._pump = pump
         self._flush_pump()
+
+    async def handshake(self) -> None:
+        pump = self._pump
+        assert pump is not None
         while not pump.established:
             if self._failure is not None:
                 raise self._failure
@@ -175,6 +180,10 @@ class BufferedStream:
                 raise TlsError("the peer ended the connection during the handshake")
             await self._wait()
         self.tls = pump.facts()
+
+    async def start_tls(self, pump: Pump) -> None:
+        self.begin_tls(pump)
+        await self.handshake()
 
     def close(self) -> None:
         if self._timer is not None:

@@ -71,7 +71,9 @@ class Session:
         self.line = line
         self.service = service
         self.pump = pump
-        self.implicit_tls = implicit_tls
+        self.implicit_tls = implicit_tls and pump is not None
+        if self.implicit_tls and pump is not None:
+            line.stream.begin_tls(pump())  # here, and not in `run`: the client may speak before our task begins
         self.identity: Identity | None = None
         self.trace_id = resources.env.trace_id()
         self.stopping = False
@@ -111,9 +113,9 @@ class Session:
         """The whole life of the connection. Only its end is certain: no error of one session reaches another."""
         telemetry = self.resources.telemetry
         try:
-            if self.implicit_tls and self.pump is not None:
+            if self.implicit_tls:
                 self.stream.idle_seconds = self.resources.limits.login_seconds
-                await self.stream.start_tls(self.pump())
+                await self.stream.handshake()
             await self.converse()
         except ProtocolError as error:
             telemetry.event("session.protocol_error", self.trace_id, service=self.service, reason=visible(str(error)))

@@ -192,7 +192,8 @@ class Cursor:
         zone = (int(groups[7]) * 60 + int(groups[8])) * (-1 if groups[6] == b"-" else 1)
         day = _day(groups[2], groups[1], groups[0])
         try:
-            moment = datetime(day.year, day.month, day.day, *(int(g) for g in groups[3:6]), tzinfo=UTC)
+            hour, minute, second = (int(group) for group in groups[3:6])
+            moment = datetime(day.year, day.month, day.day, hour, minute, second, tzinfo=UTC)
         except ValueError:
             raise ParseError("the time does not exist") from None
         return int((moment - timedelta(minutes=zone)).timestamp()), zone

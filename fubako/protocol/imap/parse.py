@@ -17,6 +17,10 @@ APPEND_MESSAGES_MAX = 1000
 ID_PAIRS_MAX = 30
 
 
+class BadName(ParseError):
+    """A mailbox name that no mailbox can have: NO [CANNOT]."""
+
+
 def parse(name: str, cursor: Cursor, *, utf8: bool) -> t.Command:
     """The command `name` whose arguments begin at the cursor; `utf8`: mailbox names come in UTF-8 (RFC 6855)."""
     if name in BARE:
@@ -59,7 +63,7 @@ def _mailbox_name(name: str, utf8: bool) -> str:
     try:
         return utf7.decode(name)
     except ValueError as error:
-        raise ParseError(f"the mailbox name is malformed: {error}") from None
+        raise BadName(f"the mailbox name is malformed: {error}") from None
 
 
 def _login(cursor: Cursor, _utf8: bool) -> t.Command:
@@ -180,9 +184,9 @@ def _list(cursor: Cursor, utf8: bool) -> t.Command:
         while not cursor.accept(b")"):
             if patterns:
                 cursor.space()
-            patterns.append(_mailbox_name(cursor.list_pattern(), utf8))
+            patterns.append(_pattern(cursor, utf8))
     else:
-        patterns.append(_mailbox_name(cursor.list_pattern(), utf8))
+        patterns.append(_pattern(cursor, utf8))
     returns: set[str] = set()
     status: tuple[str, ...] = ()
     if cursor.accept(b" "):
@@ -194,9 +198,18 @@ def _list(cursor: Cursor, utf8: bool) -> t.Command:
     unknown = (select - {"SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE"}) | (
         returns - {"SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "STATUS"}
     )
-    if unknown or select == {"RECURSIVEMATCH"}:
+    if unknown or ("RECURSIVEMATCH" in select and not select & {"SUBSCRIBED", "SPECIAL-USE"}):
         raise ParseError("a LIST option is not known or cannot stand alone")
     return t.List(reference, tuple(patterns), select, frozenset(returns), status, extended=extended)
+
+
+def _pattern(cursor: Cursor, utf8: bool) -> str:
+    """A pattern that is no valid name is allowed: it matches nothing."""
+    text = cursor.list_pattern()
+    try:
+        return _mailbox_name(text, utf8)
+    except BadName:
+        return text
 
 
 def _list_returns(cursor: Cursor) -> tuple[set[str], tuple[str, ...]]:
@@ -227,7 +240,7 @@ def _words(cursor: Cursor) -> list[str]:
 def _lsub(cursor: Cursor, utf8: bool) -> t.Command:
     reference = _mailbox_name(cursor.astring(), utf8)
     cursor.space()
-    return t.List(reference, (_mailbox_name(cursor.list_pattern(), utf8),), lsub=True)
+    return t.List(reference, (_pattern(cursor, utf8),), lsub=True)
 
 
 def _status_items(cursor: Cursor) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap.cursor import Cursor, ParseError
 from fubako.protocol.imap.fragments import Fragments, Text
-from fubako.protocol.imap.parse import parse
+from fubako.protocol.imap.parse import BadName, parse
 from fubako.protocol.imap.parse_search import BadCharset
 from fubako.protocol.imap.types import Authenticate, Bare, Tagged
 
@@ -151,6 +151,9 @@ class ImapServer:
             command = parse(name, cursor, utf8=self.utf8)
         except BadCharset as error:
             self._refuse(tag, "NO", f"[BADCHARSET (UTF-8)] {error}")
+            return None
+        except BadName as error:
+            self._refuse(tag, "NO", f"[CANNOT] {error}")
             return None
         except ParseError as error:
             self._refuse(tag, "BAD", str(error))

@@ -57,6 +57,12 @@ class ImapContext(Session):
     def condstore(self) -> bool:
         return "CONDSTORE" in self.enabled or "QRESYNC" in self.enabled
 
+    def use_condstore(self) -> None:
+        """A command asked for MODSEQ: from now on it is shown, and the client learns where it stands (RFC 7162 §3.1.2)."""
+        if not self.condstore and self.view is not None:
+            self.engine.untagged(b"OK [HIGHESTMODSEQ %d] the last change" % self.view.modseq)
+        self.enabled.add("CONDSTORE")
+
     def shown_name(self, name: str) -> bytes:
         return render.astring(name if self.engine.utf8 else utf7.encode(name))
 

@@ -147,7 +147,7 @@ async def list_(session: ImapContext, command: t.List) -> str:
     for name in sorted(names, key=lambda name: (name != "INBOX", name)):
         if not matcher.fullmatch(name):
             continue
-        if _show(session, command, name, by_name, subscribed) and name in by_name:
+        if _show(session, command, name, by_name, subscribed, matcher) and name in by_name:
             shown.append(by_name[name])
     for box in shown if command.status else ():
         if not box.noselect:
@@ -156,12 +156,19 @@ async def list_(session: ImapContext, command: t.List) -> str:
 
 
 def _show(
-    session: ImapContext, command: t.List, name: str, by_name: dict[str, MailboxState], subscribed: set[str]
+    session: ImapContext,
+    command: t.List,
+    name: str,
+    by_name: dict[str, MailboxState],
+    subscribed: set[str],
+    matcher: re.Pattern[str],
 ) -> bool:
     box = by_name.get(name)
     prefix = name + DELIMITER
     below = name in subscribed
-    recursive = "RECURSIVEMATCH" in command.select and any(other.startswith(prefix) for other in subscribed)
+    # a level is shown for what lies below it and is not shown itself (RFC 5258 §3.5)
+    hidden = (other for other in subscribed if other.startswith(prefix) and not matcher.fullmatch(other))
+    recursive = "RECURSIVEMATCH" in command.select and any(hidden)
     if "SUBSCRIBED" in command.select and not below and not recursive:
         return False
     if "SPECIAL-USE" in command.select and (box is None or not box.special_use):
@@ -241,7 +248,7 @@ async def status(session: ImapContext, command: t.Status) -> str:
     if box.noselect:
         raise No("[NONEXISTENT] this is only a level of names")
     if "HIGHESTMODSEQ" in command.items:
-        session.enabled.add("CONDSTORE")
+        session.use_condstore()
     line = _status_line(session, box, command.items)
     session.engine.untagged(line.replace(b"RECENT 0", b"RECENT %d" % recent))
     return "counted"

@@ -51,7 +51,7 @@ async def fetch(session: ImapContext, command: t.Fetch) -> str:
     if command.uid and "UID" not in items:
         items.insert(0, "UID")
     if command.changed_since is not None or "MODSEQ" in items:
-        session.enabled.add("CONDSTORE")
+        session.use_condstore()
     if command.changed_since is not None and "MODSEQ" not in items:
         items.append("MODSEQ")
     if command.vanished:
@@ -212,7 +212,7 @@ async def store(session: ImapContext, command: t.Store) -> str:
     if uids is None:
         raise No("there is no message with that number", "BAD")
     if command.unchanged_since is not None:
-        session.enabled.add("CONDSTORE")
+        session.use_condstore()
     names = [name for name in command.flags if name.lower() != "\\recent"]
     flags = parse_flags(names)
     await session.tell_news(expunge=False)

@@ -7,6 +7,7 @@ from datetime import date
 from email.utils import parsedate
 
 from fubako.message.headers import fields, unfold
+from fubako.message.mailboxes import parse_list
 from fubako.message.text import body_text, header_text
 from fubako.message.words import decode_words
 from fubako.protocol.imap import render
@@ -40,10 +41,12 @@ async def search(session: ImapContext, tag: str, command: t.Search) -> str:
     found = await searching.evaluate(command.criteria, set(uids))
     hits = sorted(found)
     if searching.asked_modseq:
-        session.enabled.add("CONDSTORE")
+        session.use_condstore()
     if command.returns is not None and "SAVE" in command.returns:
-        view.saved = _saved(hits, command.returns)
-    highest = await _highest_modseq(session, view, hits) if searching.asked_modseq and hits else 0
+        view.saved = _returned(hits, command.returns)
+    highest = 0
+    if searching.asked_modseq and hits:
+        highest = await _highest_modseq(session, view, _returned(hits, command.returns or frozenset()))
     numbers = hits if command.uid else [view.number(uid) for uid in hits]
     if command.returns is None and not session.rev2:
         shown = b"".join(b" %d" % number for number in numbers)
@@ -56,8 +59,8 @@ async def search(session: ImapContext, tag: str, command: t.Search) -> str:
     return "searched"
 
 
-def _saved(hits: list[int], returns: frozenset[str]) -> list[int]:
-    """What `$` means afterwards (RFC 5182 §2.1): MIN and MAX alone save only these."""
+def _returned(hits: list[int], returns: frozenset[str]) -> list[int]:
+    """What a search gives: with MIN and MAX alone only these (`$`: RFC 5182 §2.1; MODSEQ: RFC 4731 §3.2)."""
     if not returns & {"MIN", "MAX"} or returns & {"ALL", "COUNT"} or not hits:
         return hits
     kept = ([hits[0]] if "MIN" in returns else []) + ([hits[-1]] if "MAX" in returns else [])
@@ -236,12 +239,26 @@ def _related(day: date, relation: str, wanted: date) -> bool:
     return day < wanted if relation == "before" else day >= wanted
 
 
+_ADDRESSES = frozenset({b"from", b"to", b"cc", b"bcc", b"sender", b"reply-to"})
+
+
+def _normalised(value: bytes) -> str:
+    """An address list without comments and odd spacing, as people search for it."""
+    shown = ((box.name or b"", box.mailbox or b"", box.host or b"") for box in parse_list(value))
+    return decode_words(b", ".join(b"%b <%b@%b>" % one for one in shown))
+
+
 def _header_test(name: bytes, needle: str) -> Callable[[bytes], bool]:
     folded = fold(needle)
 
     def holds(header: bytes) -> bool:
         for key, value in fields(header):
-            if key.lower() == name and (not folded or folded in fold(decode_words(unfold(value)))):
+            if key.lower() != name:
+                continue
+            text = unfold(value)
+            if not folded or folded in fold(decode_words(text)):
+                return True
+            if name in _ADDRESSES and folded in fold(_normalised(text)):
                 return True
         return False
 

@@ -1,0 +1,207 @@
+"""Postfix and Dovecot from Debian's packages, from private folders on high ports of loopback, at full durability."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+USERS = 100
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_port(port: int, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"nobody listens on {port}")
+
+
+@dataclass
+class Dovecot:
+    """Tuned: login and mail processes are kept (service_count = 0), mail_fsync as Debian has it."""
+
+    root: Path
+    chain: Path
+    key: Path
+    password: str = "benchmark password"
+    ports: dict = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+
+    def start(self) -> "Dovecot":
+        self.root.mkdir(parents=True)
+        self.root.chmod(0o755)
+        for name in ("imap", "imaps", "pop3s", "lmtp", "auth"):
+            self.ports[name] = free_port()
+        passwd = "".join(
+            f"user{i}@fubako.test:{{PLAIN}}{self.password}:1000:1000::{self.root}/mail/user{i}::\n" for i in range(USERS)
+        )
+        (self.root / "passwd").write_text(passwd)
+        (self.root / "mail").mkdir()
+        shutil.chown(self.root / "mail", 1000, 1000)
+        (self.root / "dovecot.conf").write_text(self.config())
+        self.process = subprocess.Popen(
+            ["dovecot", "-F", "-c", str(self.root / "dovecot.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_port(self.ports["imaps"])
+        return self
+
+    def config(self) -> str:
+        p = self.ports
+        return f"""
+base_dir = {self.root}/run
+state_dir = {self.root}/state
+log_path = {self.root}/log
+protocols = imap pop3 lmtp
+ssl = yes
+ssl_cert = <{self.chain}
+ssl_key = <{self.key}
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+mail_location = maildir:~/Maildir
+mail_uid = 1000
+mail_gid = 1000
+first_valid_uid = 100
+default_internal_user = dovecot
+default_login_user = dovenull
+mail_max_userip_connections = 5000
+default_client_limit = 4000
+default_process_limit = 2500
+service anvil {{
+  client_limit = 8000
+}}
+service auth {{
+  client_limit = 8000
+  inet_listener {{
+    address = 127.0.0.1
+    port = {p["auth"]}
+  }}
+}}
+service imap-login {{
+  service_count = 0
+  process_min_avail = 2
+  client_limit = 4000
+  inet_listener imap {{
+    address = 127.0.0.1
+    port = {p["imap"]}
+  }}
+  inet_listener imaps {{
+    address = 127.0.0.1
+    port = {p["imaps"]}
+  }}
+}}
+service pop3-login {{
+  service_count = 0
+  process_min_avail = 2
+  client_limit = 4000
+  inet_listener pop3 {{
+    port = 0
+  }}
+  inet_listener pop3s {{
+    address = 127.0.0.1
+    port = {p["pop3s"]}
+  }}
+}}
+service imap {{
+  service_count = 0
+  process_min_avail = 2
+  process_limit = 2500
+}}
+service pop3 {{
+  service_count = 0
+  process_min_avail = 2
+}}
+service lmtp {{
+  process_min_avail = 2
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {p["lmtp"]}
+  }}
+}}
+passdb {{
+  driver = passwd-file
+  args = {self.root}/passwd
+}}
+userdb {{
+  driver = passwd-file
+  args = {self.root}/passwd
+}}
+"""
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(20)
+
+
+@dataclass
+class Postfix:
+    """Delivers to Dovecot over LMTP, or with `virtual` to Maildirs of its own; AUTH through Dovecot on `submissions`."""
+
+    root: Path
+    chain: Path
+    key: Path
+    dovecot: Dovecot | None = None
+    ports: dict = field(default_factory=dict)
+
+    def start(self) -> "Postfix":
+        config, spool = self.root / "etc", self.root / "spool"
+        self.root.mkdir(parents=True)
+        self.root.chmod(0o755)
+        shutil.copytree("/etc/postfix", config)
+        for name in ("smtp", "submissions"):
+            self.ports[name] = free_port()
+        for folder in (spool, self.root / "data", self.root / "mail"):
+            folder.mkdir()
+        shutil.chown(self.root / "data", "postfix")
+        shutil.chown(self.root / "mail", 1000, 1000)
+        users = "".join(f"user{i}@fubako.test user{i}/\n" for i in range(USERS))
+        (config / "virtual").write_text(users)
+        transport = f"lmtp:inet:127.0.0.1:{self.dovecot.ports['lmtp']}" if self.dovecot else "virtual"
+        settings = {
+            "compatibility_level": "3.6", "queue_directory": spool, "data_directory": self.root / "data",
+            "command_directory": "/usr/sbin", "daemon_directory": "/usr/lib/postfix/sbin", "mail_owner": "postfix",
+            "setgid_group": "postdrop", "inet_interfaces": "127.0.0.1", "inet_protocols": "ipv4", "mydestination": "",
+            "myhostname": "bench.test", "virtual_mailbox_domains": "fubako.test",
+            "virtual_mailbox_maps": f"texthash:{config}/virtual", "virtual_mailbox_base": f"{self.root}/mail",
+            "virtual_uid_maps": "static:1000", "virtual_gid_maps": "static:1000", "virtual_transport": transport,
+            "maillog_file": f"{self.root}/log", "maillog_file_prefixes": str(self.root), "smtpd_client_connection_rate_limit": "0",
+            "smtpd_client_connection_count_limit": "0", "default_process_limit": "100", "smtputf8_enable": "no",
+            "disable_dns_lookups": "yes", "smtpd_peername_lookup": "no", "alias_maps": "", "alias_database": "",
+            "smtpd_recipient_restrictions": "permit_sasl_authenticated, reject_unauth_destination",
+            "smtpd_tls_cert_file": self.chain, "smtpd_tls_key_file": self.key, "smtpd_tls_security_level": "may",
+        }  # fmt: skip
+        if self.dovecot:
+            settings |= {
+                "smtpd_sasl_type": "dovecot", "smtpd_sasl_path": f"inet:127.0.0.1:{self.dovecot.ports['auth']}",
+                "smtpd_sasl_auth_enable": "yes",
+            }  # fmt: skip
+        (config / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
+        master = [
+            line.replace(" y ", " n ") if not line.startswith("#") else line
+            for line in (config / "master.cf").read_text().splitlines()
+        ]
+        master = [line for line in master if not line.startswith(("smtp ", "smtp\t")) or "unix" in line]
+        master = ["n".join(line.split("y", 1)) if " y " in line and not line.startswith("#") else line for line in master]
+        master.append(f"127.0.0.1:{self.ports['smtp']} inet n - n - - smtpd")
+        master.append(f"127.0.0.1:{self.ports['submissions']} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes")
+        master.append("postlog unix-dgram n - n - 1 postlogd")
+        (config / "master.cf").write_text("\n".join(master) + "\n")
+        os.chown(config, 0, 0)
+        subprocess.run(["postfix", "-c", str(config), "start"], check=True, capture_output=True)
+        wait_port(self.ports["smtp"])
+        return self
+
+    def stop(self) -> None:
+        subprocess.run(["postfix", "-c", str(self.root / "etc"), "stop"], check=False, capture_output=True)
