@@ -1,0 +1,49 @@
+"""Fixtures: one real server a run; letters that break careless programs; loud skips."""
+
+import os
+import secrets
+from pathlib import Path
+
+import pytest
+from letters import hostile_letter
+from server import Server, have
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    running = Server(tmp_path_factory.mktemp("up") / "data").start()
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def user(server):
+    """(address, password) of a fresh account."""
+    return server.new_user("u" + secrets.token_hex(4))
+
+
+@pytest.fixture
+def letter() -> bytes:
+    return hostile_letter()
+
+
+@pytest.fixture
+def needs():
+    """needs("mutt"): skip loudly without the program; under CI that is a failure."""
+
+    def check(*programs: str) -> None:
+        missing = [program for program in programs if not have(program)]
+        if missing and os.environ.get("CI"):
+            pytest.fail(f"CI lacks {', '.join(missing)}")
+        if missing:
+            pytest.skip(f"not installed: {', '.join(missing)}")
+
+    return check
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    """A private home folder for a program under test."""
+    path = tmp_path / "home"
+    path.mkdir(mode=0o700)
+    return path
