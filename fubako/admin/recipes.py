@@ -16,8 +16,8 @@ def recipes(facts: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "mutt",
             (
-                f"mutt -n -F /dev/null -e 'set ssl_usesystemcerts=no certificate_file={ca} imap_user={b} imap_pass={bp}"
-                f" imap_authenticators=plain' -f imaps://localhost:{imaps}/INBOX"
+                f"mutt -n -F /dev/null -e 'set ssl_ca_certificates_file={ca} imap_user={b} imap_pass={bp}'"
+                f" -f imaps://localhost:{imaps}/INBOX"
             ),
         ),
         (

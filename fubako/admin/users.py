@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fubako.accounts import directory, secrets
@@ -18,10 +19,17 @@ async def add_domain(database: Database, env: Env, name: str) -> None:
     await database.write(lambda tx: directory.add_domain(tx, name, _now(env)))
 
 
-async def add_user(database: Database, env: Env, address: str, password: str | None = None) -> str:
+async def _made(env: Env, password: str, kind: str, label: str, *, keep_secret: bool) -> secrets.Credential:
+    make = partial(secrets.make, password, kind, label, _now(env), env.random, keep_secret=keep_secret)
+    return await asyncio.to_thread(make)
+
+
+async def add_user(
+    database: Database, env: Env, address: str, password: str | None = None, *, keep_secret: bool = False
+) -> str:
     """Create a user; returns the password (a random one when none is given)."""
     password = password or secrets.generate(env.random)
-    credential = await asyncio.to_thread(secrets.make, password, "password", "", _now(env), env.random)
+    credential = await _made(env, password, "password", "", keep_secret=keep_secret)
 
     def unit(tx: Transaction) -> None:
         account = directory.add_account(tx, address, _now(env))
@@ -31,9 +39,11 @@ async def add_user(database: Database, env: Env, address: str, password: str | N
     return password
 
 
-async def set_password(database: Database, env: Env, address: str, password: str | None = None) -> str:
+async def set_password(
+    database: Database, env: Env, address: str, password: str | None = None, *, keep_secret: bool = False
+) -> str:
     password = password or secrets.generate(env.random)
-    credential = await asyncio.to_thread(secrets.make, password, "password", "", _now(env), env.random)
+    credential = await _made(env, password, "password", "", keep_secret=keep_secret)
     await database.write(lambda tx: secrets.keep(tx, directory.account(tx, address).account_id, credential))
     return password
 
@@ -41,7 +51,7 @@ async def set_password(database: Database, env: Env, address: str, password: str
 async def add_device(database: Database, env: Env, address: str, label: str) -> str:
     """A device password: random, kept as it is, so that CRAM-MD5 and APOP can use it. Returned once, never shown again."""
     password = secrets.generate(env.random, 24)
-    credential = await asyncio.to_thread(secrets.make, password, "device", label, _now(env), env.random)
+    credential = await _made(env, password, "device", label, keep_secret=True)
     await database.write(lambda tx: secrets.keep(tx, directory.account(tx, address).account_id, credential))
     return password
 

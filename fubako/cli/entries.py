@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fubako import app
 from fubako.accounts import directory
 from fubako.admin import journey, users
 from fubako.cli.configured import config_option, json_option, show, with_store
@@ -68,6 +69,9 @@ def _given_password(from_stdin: bool) -> str | None:
     return line
 
 
+secret_option = click.option(
+    "--keep-secret", is_flag=True, help="Keep the password readable in the store, so that CRAM-MD5 and APOP can use it."
+)
 stdin_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from standard input, else make one."
 )
@@ -76,12 +80,15 @@ stdin_option = click.option(
 @user.command("add")
 @click.argument("address")
 @stdin_option
+@secret_option
 @config_option
 @json_option
-def user_add(address: str, password_stdin: bool, config_file: Path | None, as_json: bool) -> None:
+def user_add(address: str, password_stdin: bool, keep_secret: bool, config_file: Path | None, as_json: bool) -> None:
     """Create ADDRESS. A password that was made is shown once."""
     given = _given_password(password_stdin)
-    password = with_store(config_file, lambda store: users.add_user(store.database, ENV, address, given))
+    password = with_store(
+        config_file, lambda store: users.add_user(store.database, ENV, address, given, keep_secret=keep_secret)
+    )
     _show_secret(address, None if given else password, as_json)
 
 
@@ -95,12 +102,15 @@ def _show_secret(address: str, password: str | None, as_json: bool) -> None:
 @user.command("passwd")
 @click.argument("address")
 @stdin_option
+@secret_option
 @config_option
 @json_option
-def user_passwd(address: str, password_stdin: bool, config_file: Path | None, as_json: bool) -> None:
+def user_passwd(address: str, password_stdin: bool, keep_secret: bool, config_file: Path | None, as_json: bool) -> None:
     """Change the password of ADDRESS."""
     given = _given_password(password_stdin)
-    password = with_store(config_file, lambda store: users.set_password(store.database, ENV, address, given))
+    password = with_store(
+        config_file, lambda store: users.set_password(store.database, ENV, address, given, keep_secret=keep_secret)
+    )
     _show_secret(address, None if given else password, as_json)
 
 

@@ -84,8 +84,8 @@ def test_submission_mechanisms(server, tls, letter, method):
     client.quit()
 
 
-def test_the_main_password_does_not_work_with_cram_md5(server, tls):
-    address, password, _ = server.account("alice")
+def test_a_password_not_made_for_it_does_not_work_with_cram_md5(server, user, tls):
+    address, password = user
     client = smtp(server, "submission", tls)
     client.ehlo()
     client.user, client.password = address, password
@@ -93,14 +93,14 @@ def test_the_main_password_does_not_work_with_cram_md5(server, tls):
         client.auth("CRAM-MD5", client.auth_cram_md5)
 
 
-def test_apop_with_the_device_password_only(server, tls):
-    address, password, device = server.account("alice")
+def test_apop_only_with_a_password_made_for_it(server, user, tls):
+    address, _, device = server.account("alice")
     client = poplib.POP3_SSL("localhost", server.port("pop3s"), context=tls)
     client.apop(address, device)
     client.quit()
     client = poplib.POP3_SSL("localhost", server.port("pop3s"), context=tls)
     with pytest.raises(poplib.error_proto):
-        client.apop(address, password)
+        client.apop(*user)
 
 
 def test_nothing_secret_before_tls(server, user):
