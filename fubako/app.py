@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from fubako.accounts.login import Logins
+from fubako.admin import transfer
 from fubako.clock import Env
 from fubako.config import SERVICES, Config, ConfigError, split_address
 from fubako.delivery.intake import Intake
@@ -33,6 +34,7 @@ from fubako.store.indexer import Indexer
 from fubako.store.interface import StoreError
 from fubako.store.segments import SegmentBlobs, SegmentCore
 from fubako.store.sqlite import SqliteCore, SqliteDatabase
+from fubako.store.verify import Report, compact, verify
 from fubako.telemetry import Telemetry
 
 uvloop: ModuleType | None
@@ -111,6 +113,25 @@ def open_store(directory: Path, *, shared: bool = True) -> Store:
     database = SqliteDatabase(SqliteCore(str(directory / "mail.sqlite")), changes)
     blobs = SegmentBlobs(SegmentCore(OsDisk(), str(directory / "segments")))
     return Store(database, blobs, changes, Indexer(directory / "search", database, blobs), directory)
+
+
+def _cores(directory: Path) -> tuple[SqliteCore, SegmentCore]:
+    if not (directory / "mail.sqlite").exists():
+        raise StoreError(f"there is no store in {directory}")
+    return SqliteCore(str(directory / "mail.sqlite")), SegmentCore(OsDisk(), str(directory / "segments"))
+
+
+def verify_store(directory: Path, progress: Callable[[int, int], None]) -> Report:
+    return verify(*_cores(directory), progress)
+
+
+def compact_store(directory: Path) -> int:
+    return compact(*_cores(directory))
+
+
+def backup_store(directory: Path, target: Path, progress: Callable[[int, int], None]) -> int:
+    database, _ = _cores(directory)
+    return transfer.backup(database.backup, directory, target, progress)
 
 
 def claim(directory: Path) -> int:

@@ -180,10 +180,10 @@ class Matcher:
                 return len(got) >= len(want) and all(self.match(w, g) for w, g in zip(want, got, strict=False))
         if kind == "status":
             return self.match(want[1], got[1]) and self.subset(want[2], got[2], 2)
-        if kind in ("flags",):
+        if kind == "flags":
             return self.subset(want[1], got[1], 1)
         if kind in ("ok", "no", "bad", "bye", "search", "esearch", "id", "vanished", "namespace", "enabled"):
-            if kind in ("search",):
+            if kind == "search":
                 return len(want) == len(got) and all(self.match(w, g) for w, g in zip(want, got, strict=True))
             return len(got) >= len(want) and all(self.match(w, g) for w, g in zip(want, got, strict=False))
         return len(got) >= len(want) and all(self.match(w, g) for w, g in zip(want, got, strict=False))
@@ -252,7 +252,7 @@ class Client:
                 continue
             else:
                 head, _, rest = line.partition(b" ")
-                return head.decode(), untagged, [w for w in safe_tokens(rest)]
+                return head.decode(), untagged, list(safe_tokens(rest))
 
     def command(self, data: bytes):
         self.count += 1
@@ -371,7 +371,7 @@ class Run:
         if missing:
             raise Skip(" ".join(missing))
         self.clean(first, mailbox)
-        state = settings.get("state", "selected" if "messages" in settings or True else "")
+        state = settings.get("state", "selected")
         matcher = Matcher(variables)
         self.appended = 0
         clients = []
@@ -388,7 +388,7 @@ class Run:
                 continue
             self.login(client)
             if state == "selected":
-                untagged, reply = client.command(b"SELECT " + mailbox.encode())
+                _untagged, reply = client.command(b"SELECT " + mailbox.encode())
                 assert reply[0].upper() == "OK", reply
         try:
             self.play(steps, clients, matcher, mailbox, messages)
@@ -492,7 +492,7 @@ class Run:
 
 
 def groups() -> list[str]:
-    return sorted(p.name for p in SUITE.iterdir() if not p.suffix and p.name not in ("AUTHORS",))
+    return sorted(p.name for p in SUITE.iterdir() if not p.suffix and p.name != "AUTHORS")
 
 
 def main() -> int:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from fubako import app
 from fubako.accounts import directory
 from fubako.admin import journey, users
 from fubako.cli.configured import config_option, json_option, show, with_store

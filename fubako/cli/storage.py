@@ -1,11 +1,17 @@
 """`fubako config check` and `fubako store …`."""
 
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from fubako import app
-from fubako.cli.configured import config_option, load_found
+from fubako.admin import transfer
+from fubako.cli.configured import config_option, json_option, load_found, with_store
+from fubako.cli.exits import DATAERR
+from fubako.clock import Env
 
 
 @click.group()
@@ -29,3 +35,88 @@ def config_check(config_file: Path | None) -> None:
 @click.group()
 def store() -> None:
     """The store: check it, copy it, get mail in and out."""
+
+
+class _Progress:
+    """A line on standard error while long work goes on; only where somebody looks."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._shown = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._shown:
+            click.echo(f"\r{self._what}: {done}{f' of {total}' if total else ''}", err=True, nl=False)
+            if done == total:
+                click.echo("", err=True)
+
+
+def _directory(config_file: Path | None) -> Path:
+    config, base = load_found(config_file)
+    return base / config.directory
+
+
+@store.command("verify")
+@config_option
+@json_option
+def store_verify(config_file: Path | None, as_json: bool) -> int:
+    """Check every checksum, count and reference. Changes nothing; may run while the server does."""
+    report = app.verify_store(_directory(config_file), _Progress("contents checked"))
+    facts = asdict(report)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        for fault in report.faults:
+            click.echo(fault)
+        click.echo(
+            f"{report.messages} messages, {report.blobs} contents, {report.octets} octets,"
+            f" {report.orphan_octets} octets to be given back, {len(report.faults)} faults"
+        )
+    return DATAERR if report.faults else 0
+
+
+@store.command("compact")
+@config_option
+def store_compact(config_file: Path | None) -> None:
+    """Give back the room of removed messages. May run while the server does."""
+    click.echo(f"{app.compact_store(_directory(config_file))} octets given back")
+
+
+@store.command("backup")
+@click.argument("target", type=click.Path(path_type=Path))
+@config_option
+def store_backup(target: Path, config_file: Path | None) -> None:
+    """Copy the whole store to the folder TARGET. May run while the server does; a second run copies what is new."""
+    octets = app.backup_store(_directory(config_file), target, _Progress("octets copied"))
+    click.echo(f"{octets} octets in {target}")
+
+
+@store.command("export")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("addresses", nargs=-1)
+@click.option("--format", "kind", type=click.Choice(["maildir", "mbox"]), default="maildir", show_default=True)
+@config_option
+def store_export(target: Path, addresses: tuple[str, ...], kind: str, config_file: Path | None) -> None:
+    """Write mail to the folder TARGET, as Maildir++ or mbox, with flags and dates; of ADDRESSES, or of everybody."""
+
+    async def work(opened: app.Store) -> int:
+        progress = _Progress("messages written")
+        return await transfer.export(opened.database, opened.blobs, list(addresses), target, kind, progress)
+
+    click.echo(f"{with_store(config_file, work)} messages in {target}")
+
+
+@store.command("import")
+@click.argument("address")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--mailbox", default="", help="Where an mbox, or the Maildir itself, goes; INBOX when not given.")
+@config_option
+def store_import(address: str, source: Path, mailbox: str, config_file: Path | None) -> None:
+    """Read SOURCE, a Maildir with its folders or an mbox file, into the mailboxes of ADDRESS, with flags and dates."""
+
+    async def work(opened: app.Store) -> int:
+        progress = _Progress("messages read")
+        now = int(Env().clock.now())
+        return await transfer.import_(opened.database, opened.blobs, address, source, mailbox, now, progress)
+
+    click.echo(f"{with_store(config_file, work)} messages imported")

@@ -58,8 +58,6 @@ class SqliteCore:
         self._path, self._vfs, self._exclusive = path, vfs, exclusive
         try:
             self._writer = self._connect()
-            if exclusive:
-                self._writer.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute(f"PRAGMA synchronous={synchronous}")
             self._writer.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
@@ -73,6 +71,8 @@ class SqliteCore:
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(self._path, vfs=self._vfs, statementcachesize=300)
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        if self._exclusive:  # before the file is looked at: its WAL would ask for shared memory
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         return connection
 

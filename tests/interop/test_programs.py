@@ -205,7 +205,8 @@ def test_mbsync_both_ways_with_a_japanese_folder(server, user, home, needs, lett
     (home / "mail").mkdir()
     (home / "mbsyncrc").write_text(
         f"IMAPAccount a\nHost localhost\nPort {server.port('imaps')}\nUser {user[0]}\nPass {user[1]}\nSSLType IMAPS\n"
-        f"CertificateFile {server.ca}\n\nIMAPStore far\nAccount a\n\nMaildirStore near\nPath {home}/mail/\nInbox {home}/mail/INBOX\n"
+        f"CertificateFile {server.ca}\n\n"
+        f"IMAPStore far\nAccount a\n\nMaildirStore near\nPath {home}/mail/\nInbox {home}/mail/INBOX\n"
         "SubFolders Verbatim\n\nChannel c\nFar :far:\nNear :near:\nPatterns *\nCreate Both\nExpunge Both\nSyncState *\n"
     )
     command = ("mbsync", "-c", f"{home}/mbsyncrc", "-a")

@@ -1,0 +1,71 @@
+# Both commands of the README, and what the people who work on Fubako use. Everything lives in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# tests in CI run on the built wheel, everywhere else on the working tree
+INSTALL := $(if $(CI),--force-reinstall .,-e .)
+SEED ?= 0
+RUNS ?= 10000
+
+.PHONY: run test check fix bench fuzz interop sim docs lock clean
+
+run: .venv/run.stamp
+	$(BIN)/fubako up $(ARGS)
+
+test: .venv/dev.stamp
+	tests/install-programs
+	$(BIN)/pytest $(PYTEST)
+
+check: .venv/dev.stamp
+	$(BIN)/ruff format --check fubako tests bench docs
+	$(BIN)/ruff check fubako tests bench docs
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+fix: .venv/dev.stamp
+	$(BIN)/ruff check --fix fubako tests bench docs
+	$(BIN)/ruff format fubako tests bench docs
+
+docs: .venv/dev.stamp
+	$(BIN)/python docs/generate.py
+
+interop: .venv/dev.stamp
+	tests/install-programs
+	$(BIN)/pytest tests/interop $(PYTEST)
+
+# more crashes than every `make test` has, and others: make sim RUNS=1000000 SEED=7
+sim: .venv/dev.stamp
+	$(BIN)/python tests/sim/crashes.py --runs $(RUNS) --seed $(SEED)
+
+fuzz: .venv/dev.stamp
+	$(BIN)/pytest tests/fuzz $(PYTEST) --hypothesis-profile=long
+
+# against Postfix and Dovecot in the same run, one line each
+bench: .venv/dev.stamp
+	tests/install-programs
+	$(BIN)/python bench/run.py $(BENCH)
+
+lock:
+	uv pip compile -q pyproject.toml --group pyproject.toml:build --extra uvloop --universal --python-version 3.11 \
+	  --generate-hashes --no-header -o requirements.lock
+	uv pip compile -q pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev --extra uvloop --universal \
+	  --python-version 3.11 --generate-hashes --no-header -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/made.stamp:
+	$(PYTHON) -c 'import sys; sys.exit("Fubako needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/run.stamp: .venv/made.stamp requirements.lock pyproject.toml
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation $(INSTALL)
+	@touch $@
+
+.venv/dev.stamp: .venv/made.stamp requirements-dev.lock pyproject.toml $(if $(CI),$(shell find fubako -name '*.py'))
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	$(PIP) install --no-deps --no-build-isolation $(INSTALL)
+	@touch $@ .venv/run.stamp

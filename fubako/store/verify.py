@@ -1,0 +1,104 @@
+"""`verify`: every checksum, every count, every reference; and `compact`: give back the room of what was removed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fubako.store.interface import BlobRef, Transaction
+from fubako.store.segments import SegmentCore
+from fubako.store.sqlite import SqliteCore
+
+QUIET_SECONDS = 600.0  # a segment written to more recently may hold content whose rows are not committed yet
+LIVE_SHARE = 0.5
+_BATCH = 100
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class Report:
+    """What was looked at, and every fault in words."""
+
+    messages: int = 0
+    blobs: int = 0
+    octets: int = 0
+    orphan_octets: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def verify(database: SqliteCore, segments: SegmentCore, progress: Progress) -> Report:
+    """Reads everything; changes nothing. `progress(done, all)` in blobs."""
+    report = Report()
+    report.faults += [f"SQLite: {fault}" for fault in database.integrity()]
+    blobs = database.read(
+        lambda tx: tx.rows("SELECT blob_id, segment, place, size, refs FROM blob ORDER BY segment, place")
+    )
+    known = {(row[1], row[2]) for row in blobs}
+    for number, (blob_id, segment, place, size, _refs) in enumerate(blobs, 1):
+        fault = segments.check(BlobRef(blob_id, segment, place, size))
+        if fault:
+            report.faults.append(fault)
+        report.octets += size
+        if number % _BATCH == 0 or number == len(blobs):
+            progress(number, len(blobs))
+    report.blobs = len(blobs)
+    for number in segments.numbers():
+        report.orphan_octets += sum(size for offset, size in segments.records(number) if (number, offset) not in known)
+    database.read(lambda tx: _rows(tx, report))
+    return report
+
+
+def _rows(tx: Transaction, report: Report) -> None:
+    report.messages = int(tx.rows("SELECT count(*) FROM message")[0][0])
+    for account_id, mailbox_id, *wrong in tx.rows(
+        "SELECT mailbox.account_id, mailbox.mailbox_id, messages, unseen, deleted, octets, uidnext, mailbox.modseq,"
+        " count(uid), coalesce(sum(flags & 1 = 0), 0), coalesce(sum(flags & 8 != 0), 0), coalesce(sum(size), 0),"
+        " coalesce(max(uid), 0), coalesce(max(message.modseq), 0) FROM mailbox LEFT JOIN message"
+        " ON message.account_id=mailbox.account_id AND message.mailbox_id=mailbox.mailbox_id"
+        " GROUP BY mailbox.account_id, mailbox.mailbox_id"
+    ):
+        if wrong[:4] != wrong[6:10] or wrong[4] <= wrong[10] or wrong[5] < wrong[11]:
+            report.faults.append(f"mailbox {mailbox_id} of account {account_id}: its counts do not match its messages")
+    for blob_id, refs, count in tx.rows(
+        "SELECT blob.blob_id, refs, count(message.blob_id) FROM blob LEFT JOIN message ON message.blob_id=blob.blob_id"
+        " GROUP BY blob.blob_id HAVING refs != count(message.blob_id)"
+    ):
+        report.faults.append(f"blob {blob_id:x}: {count} messages hold it, {refs} are counted")
+    for uid, account_id in tx.rows(
+        "SELECT uid, account_id FROM message WHERE NOT EXISTS (SELECT 1 FROM blob WHERE blob.blob_id=message.blob_id)"
+    ):
+        report.faults.append(f"UID {uid} of account {account_id}: its content is missing")
+
+
+def compact(database: SqliteCore, segments: SegmentCore, quiet_seconds: float = QUIET_SECONDS) -> int:
+    """Copy what lives out of segments that are mostly dead, and remove them. Returns octets given back.
+
+    New place durable first, rows second, old file last: a crash at any point leaves every content reachable.
+    """
+    given_back = 0
+    for number in segments.numbers():
+        if not segments.removable(number, quiet_seconds):
+            continue
+        live = database.read(
+            lambda tx, n=number: tx.rows("SELECT blob_id, place, size FROM blob WHERE segment=? ORDER BY place", (n,))  # type: ignore[misc]  # binds the loop's value
+        )
+        octets = segments.octets(number)
+        if sum(row[2] for row in live) > LIVE_SHARE * octets:
+            continue
+        for start in range(0, len(live), _BATCH):
+            _move(database, segments, number, live[start : start + _BATCH])
+        segments.remove(number)
+        given_back += octets - sum(row[2] for row in live)
+    return given_back
+
+
+def _move(database: SqliteCore, segments: SegmentCore, number: int, rows: list[tuple[int, ...]]) -> None:
+    contents = [[segments.read(BlobRef(blob_id, number, place, size))] for blob_id, place, size in rows]
+    placed = segments.put(contents)
+
+    def unit(tx: Transaction) -> None:
+        tx.many(
+            "UPDATE blob SET segment=?, place=? WHERE blob_id=? AND segment=?",
+            [(ref.segment, ref.offset, row[0], number) for ref, row in zip(placed, rows, strict=True)],
+        )
+
+    database.commit([unit])
