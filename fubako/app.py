@@ -44,7 +44,7 @@ except ImportError:  # an extra; everything works without it
     uvloop = None
 
 GRACE_SECONDS = 10.0
-SWITCH_SECONDS = 0.001  # the writer threads get the interpreter sooner than by default
+SWITCH_SECONDS = 0.0005  # the threads that wait for the disk get the interpreter back sooner than by default
 _SESSIONS: dict[str, type[Session]] = {"smtp": SmtpSession, "pop3": Pop3Session, "imap": ImapSession}
 _PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp": "smtp", "pop3": "pop3", "pop3s": "pop3",
              "imap": "imap", "imaps": "imap"}  # fmt: skip

@@ -28,12 +28,33 @@ class SystemClock:
         return time.monotonic()
 
 
+_POOL_OCTETS = 4096
+
+
+class RandomPool:
+    """The operating system's randomness, taken in larger pieces: one system call serves hundreds of ids.
+
+    Not for two processes: a child makes its own.
+    """
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._used = 0
+
+    def __call__(self, octets: int) -> bytes:
+        if self._used + octets > len(self._pool):
+            self._pool, self._used = os.urandom(max(_POOL_OCTETS, octets)), 0
+        taken = self._pool[self._used : self._used + octets]
+        self._used += octets
+        return taken
+
+
 @dataclass(frozen=True, slots=True)
 class Env:
     """What a part of the program takes from the world around it."""
 
     clock: Clock = field(default_factory=SystemClock)
-    random: Callable[[int], bytes] = os.urandom
+    random: Callable[[int], bytes] = field(default_factory=RandomPool)
 
     def trace_id(self) -> str:
         """A new id for a connection or a message: 16 hexadecimal digits."""

@@ -149,6 +149,9 @@ def resolve(tx: Transaction, address: Address) -> list[int]:
 
     Loops end where they began. A subaddress (local+detail, RFC 5233) reaches the account without its detail.
     """
+    row = tx.row("SELECT account_id FROM account WHERE address=?", (address.key,))
+    if row is not None:
+        return [int(row[0])]
     found: dict[int, None] = {}
     seen: set[str] = set()
     start = address.key if address.domain else f"{address.local}@{default_domain(tx)}".lower()

@@ -51,11 +51,21 @@ def unfold(value: bytes) -> bytes:
 def first_fields(header: bytes) -> dict[bytes, bytes]:
     """Lower-case name -> unfolded value of its first appearance."""
     found: dict[bytes, bytes] = {}
-    for name, value in fields(header):
-        key = name.lower()
-        if key not in found:
-            found[key] = unfold(value)
-    return found
+    open_key = b""  # the field that a fold would belong to; empty when its name was seen before
+    for line in header.split(b"\r\n"):
+        if not line:
+            break
+        if line[0] in b" \t":
+            if open_key:
+                found[open_key] += line
+            continue
+        name, colon, value = line.partition(b":")
+        open_key = name.rstrip(b" \t").lower() if colon else b""
+        if open_key in found:
+            open_key = b""
+        if open_key:
+            found[open_key] = value
+    return {key: value.strip(b" \t") for key, value in found.items()}
 
 
 def subset(header: bytes, names: frozenset[bytes], *, without: bool = False) -> bytes:

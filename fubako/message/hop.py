@@ -3,7 +3,7 @@
 Policy, trace, the user's screen and the log all read this one record. A hop never holds a secret.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -62,8 +62,9 @@ class Hop:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values, without the fields that are empty."""
-        facts = {key: value for key, value in asdict(self).items() if value not in ("", False, 0.0)}
-        return {**facts, "seal": self.seal.value}
+        facts = {key: value for key in Hop.__slots__ if (value := getattr(self, key))}
+        facts["seal"] = self.seal.value
+        return facts
 
 
 def hop_from_dict(facts: dict[str, Any]) -> Hop:

@@ -21,6 +21,9 @@ class Status:
 
     def wire(self) -> bytes:
         """The reply as sent: every line carries the codes, the last one a blank instead of a hyphen."""
+        if "\n" not in self.text:
+            parts = (str(self.code), self.enhanced, self.text) if self.enhanced else (str(self.code), self.text)
+            return (" ".join(parts) + "\r\n").encode("utf-8")
         prefix = f"{self.enhanced} " if self.enhanced else ""
         lines = [prefix + line for line in self.text.split("\n")]
         head = [f"{self.code}-{line}\r\n" for line in lines[:-1]]

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from fubako.message.envelope import Transaction
 from fubako.message.hop import Hop, hop_from_dict
@@ -12,7 +13,12 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 def mail_date(at: float) -> str:
     """RFC 5322 §3.3 date-time in UTC, independent of the locale."""
-    when = datetime.fromtimestamp(int(at), UTC)
+    return _second(int(at))
+
+
+@lru_cache(maxsize=16)
+def _second(at: int) -> str:
+    when = datetime.fromtimestamp(at, UTC)
     return f"{_DAYS[when.weekday()]}, {when.day:02d} {_MONTHS[when.month - 1]} {when.year} {when:%H:%M:%S} +0000"
 
 

@@ -26,9 +26,6 @@ class TcpStream(BufferedStream, asyncio.Protocol):
         name: Any = transport.get_extra_info("peername")
         if isinstance(name, tuple):
             self.peer = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-            endpoint = transport.get_extra_info("socket")
-            if endpoint is not None:
-                endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
             self.peer, self.local = "unix socket", True
         if self._connected is not None:

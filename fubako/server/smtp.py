@@ -1,6 +1,7 @@
 """`SmtpSession`: SMTP on 25, submission on 465 and 587, LMTP on a socket: one session, three sets of rules."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from fubako.accounts import directory
 from fubako.message.envelope import Recipient, Sender, Transaction
@@ -20,6 +21,11 @@ from fubako.store.interface import Transaction as Rows
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
 AUTH_FAILURES_MAX = 5
 GO_AHEAD = Status(354, "", "go ahead")
+
+
+@lru_cache(maxsize=64)
+def _hello_reply(hostname: str, extensions: tuple[str, ...]) -> Status:
+    return Status(250, "", "\n".join([hostname, *extensions]))
 
 
 class SmtpSession(Session):
@@ -96,7 +102,7 @@ class SmtpSession(Session):
         if event.verb == "HELO":
             self.engine.reply(Status(250, "", self.resources.hostname))
         else:
-            self.engine.reply(Status(250, "", "\n".join([self.resources.hostname, *self._extensions()])))
+            self.engine.reply(_hello_reply(self.resources.hostname, tuple(self._extensions())))
 
     def _extensions(self) -> list[str]:
         limits = self.resources.limits.smtp
@@ -210,8 +216,9 @@ class SmtpSession(Session):
         address = recipient.address
 
         def unit(tx: Rows) -> tuple[bool, list[int]]:
-            local = not address.domain or directory.is_local(tx, address.domain)
-            return local, directory.resolve(tx, address) if local else []
+            account_ids = directory.resolve(tx, address)
+            local = bool(account_ids) or not address.domain or directory.is_local(tx, address.domain)
+            return local, account_ids
 
         local, account_ids = await self.resources.database.read(unit)
         verdict = may_receive(self.rules, local=local, known=bool(account_ids), user=self.user)

@@ -14,6 +14,7 @@ from fubako.store.interface import Place
 
 _PLACE = struct.Struct(">QQ")
 _DATAGRAM_PLACES_MAX = 500
+LOOK_SECONDS = 1.0
 
 
 class LocalChanges:
@@ -46,6 +47,8 @@ class WorkerChanges(LocalChanges):
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self._directory = directory
+        self._known: list[Path] = []
+        self._looked = float("-inf")
         self._path = directory / f"{os.getpid()}.changes"
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -56,17 +59,26 @@ class WorkerChanges(LocalChanges):
     def publish(self, places: Iterable[Place]) -> None:
         told = list(places)
         super().publish(told)
-        peers = [path for path in self._directory.glob("*.changes") if path != self._path]
+        peers = self._peers()
         for start in range(0, len(told), _DATAGRAM_PLACES_MAX) if peers else ():
             datagram = b"".join(_PLACE.pack(*place) for place in told[start : start + _DATAGRAM_PLACES_MAX])
             for path in peers:
                 self._tell(path, datagram)
+
+    def _peers(self) -> list[Path]:
+        """The other workers' sockets; looked for once a second, because a hint may be missed but not be dear."""
+        now = asyncio.get_running_loop().time()
+        if now > self._looked + LOOK_SECONDS:
+            self._known = [path for path in self._directory.glob("*.changes") if path != self._path]
+            self._looked = now
+        return self._known
 
     def _tell(self, path: Path, datagram: bytes) -> None:
         try:
             self._socket.sendto(datagram, str(path))
         except ConnectionRefusedError:  # its worker is gone
             path.unlink(missing_ok=True)
+            self._looked = float("-inf")
         except OSError:  # its queue is full: it will look by itself
             pass
 

@@ -1,24 +1,42 @@
 """`OsDisk`: the real file system. Nothing is durable until it was synced, the name of a new file included."""
 
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Sequence
 
 _IOV_MAX = 512
+_RWF_DSYNC: int = getattr(os, "RWF_DSYNC", 0)
 
 
 class OsHandle:
     """One file, appended to and read at offsets."""
 
-    __slots__ = ("_end", "_fd")
+    __slots__ = ("_dsync", "_end", "_fd")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._end = os.fstat(fd).st_size
+        self._dsync = bool(_RWF_DSYNC)
 
     def size(self) -> int:
         return self._end
+
+    def append_synced(self, buffers: Sequence[bytes]) -> None:
+        """With RWF_DSYNC the write returns when it is on the disk; what does not fit one call is synced behind it."""
+        if len(buffers) <= _IOV_MAX and self._dsync:
+            wanted = sum(map(len, buffers))
+            try:
+                if os.pwritev(self._fd, buffers, self._end, _RWF_DSYNC) == wanted:
+                    self._end += wanted
+                    return
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+                self._dsync = False
+        self.append(buffers)
+        self.sync()
 
     def append(self, buffers: Sequence[bytes]) -> None:
         """Write all at the end; a short write is continued, a failed one leaves garbage that `truncate` takes away."""

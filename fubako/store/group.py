@@ -1,77 +1,77 @@
-"""`Group`: one thread that does the work of all who wait in one go, and wakes them together.
+"""`Syncing`: one thread that waits for the disk, so that the loop does not.
 
-The heart of group commit: while one batch is being synced, the next one gathers.
+The heart of group commit: everything that needs the interpreter runs on the loop; the thread only makes the system call
+that waits, because each return from one has to win the interpreter back from a busy loop. While one batch is being synced,
+the next one gathers.
 """
 
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-J = TypeVar("J")
-R = TypeVar("R")
-
-BATCH_MAX = 512
-
-_Entry = tuple[J, "asyncio.Future[R]"]
+Done = Callable[[Any, BaseException | None], None]
 
 
-class Group(Generic[J, R]):
-    """`work(jobs)` runs on the thread and gives a result or an exception for each job, in order."""
+class Syncing:
+    """`run(work, done)`: `work()` on the thread, then `done(result, error)` on the loop, in order."""
 
-    def __init__(self, name: str, work: Callable[[Sequence[J]], Sequence[R | BaseException]]) -> None:
-        self._work = work
-        self._queue: queue.SimpleQueue[_Entry[J, R] | None] = queue.SimpleQueue()
+    def __init__(self, name: str) -> None:
+        self._queue: queue.SimpleQueue[tuple[Callable[[], Any], Done] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: J) -> "asyncio.Future[R]":
-        future: asyncio.Future[R] = self._loop.create_future()
-        self._queue.put((job, future))
-        return future
+    def run(self, work: Callable[[], Any], done: Done) -> None:
+        self._queue.put((work, done))
 
-    def _run(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            batch, last = [first], False
-            while len(batch) < BATCH_MAX:
-                try:
-                    entry = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if entry is None:
-                    last = True
-                    break
-                batch.append(entry)
-            results = self._try([job for job, _ in batch])
+    def _serve(self) -> None:
+        while (job := self._queue.get()) is not None:
+            work, done = job
+            result, error = None, None
             try:
-                self._loop.call_soon_threadsafe(self._wake, [future for _, future in batch], results)
+                result = work()
+            except BaseException as caught:  # whoever waits must learn of it, whatever it is
+                error = caught
+            try:
+                self._loop.call_soon_threadsafe(done, result, error)
             except RuntimeError:  # the loop has been closed: nobody waits any more
                 return
-            if last:
-                return
-
-    def _try(self, jobs: Sequence[J]) -> Sequence[R | BaseException]:
-        try:
-            return self._work(jobs)
-        except BaseException as error:  # whoever waits must learn of it, whatever it is
-            return [error] * len(jobs)
-
-    @staticmethod
-    def _wake(futures: "Sequence[asyncio.Future[R]]", results: Sequence[R | BaseException]) -> None:
-        for future, result in zip(futures, results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
 
     async def close(self) -> None:
         """Do what is waiting, then end."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+
+
+class Gathering:
+    """How long a batch should wait for company: not at all while arrivals are rare, `GATHER_SECONDS` once they come faster
+    than one commit can be made, because a commit costs the same for one letter as for twenty."""
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+        self._interval = 1.0
+
+    def arrived(self, now: float) -> None:
+        self._interval += (min(now - self._last, 1.0) - self._interval) / SMOOTHING
+        self._last = now
+
+    @property
+    def seconds(self) -> float:
+        return GATHER_SECONDS if self._interval < BUSY_INTERVAL_SECONDS else 0.0
+
+
+GATHER_SECONDS = 0.003
+BUSY_INTERVAL_SECONDS = 0.0015
+SMOOTHING = 8
+
+
+def settle(future: "asyncio.Future[Any]", result: Any) -> None:
+    """Give a waiter its result, or raise it there when it is an exception; one that no longer waits is left alone."""
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

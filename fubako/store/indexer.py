@@ -1,6 +1,7 @@
 """`Indexer`: keeps the search indexes of all accounts up to date, on a thread of its own, when somebody searches."""
 
 import asyncio
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,7 @@ class Indexer:
         async with lock:
             index = self._index(account_id)
             last: int = await self._run(index.indexed, mailbox_id)
-            missing = [uid for uid in uids if uid > last]
+            missing = uids[bisect_right(uids, last) :]
             for start in range(0, len(missing), _BATCH):
                 contents = await self._contents(account_id, mailbox_id, missing[start : start + _BATCH])
                 await self._run(_add, index, mailbox_id, contents)

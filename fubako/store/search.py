@@ -48,6 +48,7 @@ class SearchIndex:
     def __init__(self, path: Path) -> None:
         self._connection = apsw.Connection(str(path))
         run = self._connection.execute
+        self._vocabulary: str | None = None
         self._connection.set_busy_timeout(10_000)
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=OFF")  # it can be made again
@@ -68,6 +69,7 @@ class SearchIndex:
     def add(self, mailbox_id: int, letters: Iterable[tuple[int, str, str]]) -> None:
         """(uid, header text, body text) in UID order."""
         run = self._connection.execute
+        self._vocabulary = None
         last = 0
         with self._connection:
             for uid, header, body in letters:
@@ -106,11 +108,9 @@ class SearchIndex:
         if _CJK_RUN.fullmatch(token):
             if len(token) > 1:  # the pairs of a run lie side by side: a phrase of them is the run
                 return '"' + " ".join(_pairs(token)) + '"'
-            pattern = f"*{token}*"
-        elif first and last:
-            pattern = f"*{token}*"
-        else:
-            pattern = f"*{token}" if first else f"{token}*" if last else token
+            pattern = f"^.*{token}.*$"
+        else:  # what stands inside the needle is whole, its ends may be parts of longer words
+            pattern = f"^{'.*' if first else ''}{re.escape(token)}{'.*' if last else ''}$"
         rows = self._connection.execute(
             "SELECT term FROM words WHERE term GLOB ? LIMIT ?", (pattern, _TERMS_MAX + 1)
         ).fetchall()

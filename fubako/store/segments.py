@@ -5,12 +5,13 @@ the content. Invariant: a record that was acknowledged lies in a synced file who
 record was never acknowledged, so a start may cut it off.
 """
 
+import asyncio
 import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from fubako.store.group import Group
+from fubako.store.group import Gathering, Syncing, settle
 from fubako.store.interface import BlobRef, Disk, Handle, StoreError, StoreFull
 
 MAGIC = b"fubako-segment-1\n"
@@ -18,6 +19,7 @@ _HEADER = struct.Struct(">4sQII")
 _MARK = b"FBR1"
 SEGMENT_OCTETS_MAX = 64 * 1024 * 1024
 _OPEN_MAX = 64
+BATCH_MAX = 512
 _OFFSET_BITS = 36
 
 
@@ -120,6 +122,12 @@ class SegmentCore:
 
     def put(self, contents: Sequence[Sequence[bytes]]) -> list[BlobRef]:
         """Append all, sync once. Raises StoreFull; then nothing of the batch is there."""
+        refs, buffers = self.place(contents)
+        self.write(buffers)
+        return refs
+
+    def place(self, contents: Sequence[Sequence[bytes]]) -> tuple[list[BlobRef], list[bytes]]:
+        """Where the contents will lie, and what is to be written there. Raises StoreFull."""
         refs: list[BlobRef] = []
         buffers: list[bytes] = []
         try:
@@ -127,23 +135,27 @@ class SegmentCore:
                 previous, self._active = self._active, self._begin()
                 if previous is not None:
                     previous.close()
-            start = end = self._active.size()
-            for chunks in contents:
-                header = _header(chunks)
-                size = sum(map(len, chunks))
-                refs.append(self._ref(end + len(header), size))
-                buffers.append(header)
-                buffers.extend(chunks)
-                end += len(header) + size
-            try:
-                self._active.append(buffers)
-                self._active.sync()
-            except OSError:
-                self._abandon(start)
-                raise
         except OSError as error:
             raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
-        return refs
+        end = self._active.size()
+        for chunks in contents:
+            header = _header(chunks)
+            size = sum(map(len, chunks))
+            refs.append(self._ref(end + len(header), size))
+            buffers.append(header)
+            buffers.extend(chunks)
+            end += len(header) + size
+        return refs, buffers
+
+    def write(self, buffers: Sequence[bytes]) -> None:
+        """Append and sync what `place` gave. Raises StoreFull."""
+        assert self._active is not None
+        start = self._active.size()
+        try:
+            self._active.append_synced(buffers)
+        except OSError as error:
+            self._abandon(start)
+            raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
 
     def _abandon(self, start: int) -> None:
         """After a failed write or sync nobody knows what is on the disk (fsync reports an error once): leave the file."""
@@ -222,18 +234,56 @@ class SegmentCore:
 
 
 class SegmentBlobs:
-    """The core behind a thread that syncs for everybody who waits."""
+    """Group sync: contents gather while the batch before is being written."""
 
     def __init__(self, core: SegmentCore) -> None:
         self.core = core
-        self._group: Group[Sequence[bytes], BlobRef] = Group("segments", core.put)
+        self._loop = asyncio.get_running_loop()
+        self._syncing = Syncing("segments")
+        self._waiting: list[tuple[Sequence[bytes], asyncio.Future[BlobRef]]] = []
+        self._busy = False
+        self._idle: asyncio.Future[None] | None = None
+        self._gathering = Gathering()
 
     async def put(self, chunks: Sequence[bytes]) -> BlobRef:
-        return await self._group.submit(chunks)
+        future: asyncio.Future[BlobRef] = self._loop.create_future()
+        self._waiting.append((chunks, future))
+        self._gathering.arrived(self._loop.time())
+        if not self._busy:
+            self._busy = True
+            self._loop.call_later(self._gathering.seconds, self._begin)
+        return await future
+
+    def _begin(self) -> None:
+        batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+        try:
+            refs, buffers = self.core.place([chunks for chunks, _ in batch])
+        except StoreError as error:
+            self._end(batch, [], error)
+            return
+        self._syncing.run(lambda: self.core.write(buffers), lambda _, error: self._end(batch, refs, error))
+
+    def _end(
+        self,
+        batch: list[tuple[Sequence[bytes], "asyncio.Future[BlobRef]"]],
+        refs: list[BlobRef],
+        error: BaseException | None,
+    ) -> None:
+        for (_, future), result in zip(batch, [error] * len(batch) if error else refs, strict=True):
+            settle(future, result)
+        if self._waiting:
+            self._loop.call_later(self._gathering.seconds, self._begin)
+        else:
+            self._busy = False
+            if self._idle is not None:
+                settle(self._idle, None)
 
     def read(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
         return self.core.read(ref, start, length)
 
     async def close(self) -> None:
-        await self._group.close()
+        if self._busy:
+            self._idle = self._loop.create_future()
+            await self._idle
+        await self._syncing.close()
         self.core.close()

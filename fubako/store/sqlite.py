@@ -1,8 +1,9 @@
-"""`SqliteDatabase`: the embedded `Database`. One writer thread commits every waiting unit together.
+"""`SqliteDatabase`: the embedded `Database`. All units that wait are committed together.
 
 Invariant: `write` returns only after COMMIT with synchronous=FULL on a WAL, so the rows are on the disk.
 """
 
+import asyncio
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,7 @@ from typing import Any, TypeVar, cast
 import apsw
 
 from fubako.store import schema
-from fubako.store.group import Group
+from fubako.store.group import Syncing, settle
 from fubako.store.interface import Changes, Place, Row, StoreError, StoreFull, Transaction
 
 T = TypeVar("T")
@@ -21,6 +22,9 @@ Unit = Callable[[Transaction], Any]
 _BUSY_MILLISECONDS = 30_000
 _CACHE_KIB = 32 * 1024
 _CHECKPOINT_PAGES = 4000
+_MMAP_OCTETS = 1 << 30
+BATCH_MAX = 512
+_DISK = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError)
 
 
 class SqliteTransaction:
@@ -56,17 +60,17 @@ class SqliteCore:
         self, path: str, *, vfs: str | None = None, exclusive: bool = False, synchronous: str = "FULL"
     ) -> None:
         self._path, self._vfs, self._exclusive = path, vfs, exclusive
+        self._lock_fd = -1 if exclusive else os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._writer = self._connect()
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute(f"PRAGMA synchronous={synchronous}")
             self._writer.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             found = self._writer.execute("SELECT 1 FROM sqlite_master WHERE name='format'").fetchone()
-            self.commit([lambda tx: schema.migrate(tx, found is not None)])[0]
+            self.commit([lambda tx: schema.migrate(tx, found is not None)])
         except apsw.Error as error:
             raise StoreError(f"the database {path} cannot be opened: {error}") from None
         self._reader = self._writer if exclusive else self._connect()
-        self._lock_fd = -1 if exclusive else os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(self._path, vfs=self._vfs, statementcachesize=300)
@@ -74,48 +78,73 @@ class SqliteCore:
         if self._exclusive:  # before the file is looked at: its WAL would ask for shared memory
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        if not self._exclusive:
+            connection.execute(f"PRAGMA mmap_size={_MMAP_OCTETS}")
         return connection
 
-    def commit(self, units: Sequence[Unit]) -> tuple[list[Any], set[Place]]:
-        """Run the units in one transaction; a unit that fails is left out and its exception is its result."""
-        locked = getattr(self, "_lock_fd", -1)
-        if locked >= 0:  # SQLite polls for the write lock; this wakes at once and takes turns between processes
-            fcntl.flock(locked, fcntl.LOCK_EX)
+    def lock(self, *, wait: bool) -> bool:
+        """Take turns with other processes. SQLite would poll; this wakes at once."""
+        if self._lock_fd < 0:
+            return True
         try:
-            return self._commit(units)
-        except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as error:
-            raise StoreFull(f"the store cannot write: {error}") from None
-        finally:
-            if locked >= 0:
-                fcntl.flock(locked, fcntl.LOCK_UN)
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
-    def _commit(self, units: Sequence[Unit]) -> tuple[list[Any], set[Place]]:
-        try:
-            return self._attempt(units)
-        except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError):
-            raise
-        except Exception as error:  # it belongs to one unit: find out whose it is
-            if len(units) == 1:
-                return [error], set()
-        results: list[Any] = []
-        places: set[Place] = set()
-        for unit in units:
-            result, touched = self._commit([unit])
-            results += result
-            places |= touched
-        return results, places
-
-    def _attempt(self, units: Sequence[Unit]) -> tuple[list[Any], set[Place]]:
+    def run(self, units: Sequence[Unit]) -> tuple[list[Any], set[Place]]:
+        """Begin a transaction and run the units in it; one that fails is left out and its exception is its result."""
         transaction = SqliteTransaction(self._writer)
-        self._writer.execute("BEGIN IMMEDIATE")
         try:
-            results = [unit(transaction) for unit in units]
-            self._writer.execute("COMMIT")
-        except BaseException:
-            if self._writer.in_transaction:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                return [unit(transaction) for unit in units], transaction.places
+            except _DISK:
+                raise
+            except Exception:  # it belongs to one unit: begin again, and let each one fail alone
                 self._writer.execute("ROLLBACK")
+                self._writer.execute("BEGIN IMMEDIATE")
+                return [self._alone(unit, transaction) for unit in units], transaction.places
+        except _DISK as error:
+            self.abandon()
+            raise StoreFull(f"the store cannot write: {error}") from None
+
+    def _alone(self, unit: Unit, transaction: SqliteTransaction) -> Any:
+        self._writer.execute("SAVEPOINT unit")
+        try:
+            result = unit(transaction)
+        except _DISK:
             raise
-        return results, transaction.places
+        except Exception as error:
+            self._writer.execute("ROLLBACK TO unit")
+            result = error
+        self._writer.execute("RELEASE unit")
+        return result
+
+    def finish(self) -> None:
+        """COMMIT: returns when the rows are on the disk; lets the next process have its turn. Raises StoreFull."""
+        try:
+            self._writer.execute("COMMIT")
+        except _DISK as error:
+            self.abandon()
+            raise StoreFull(f"the store cannot write: {error}") from None
+        self.unlock()
+
+    def abandon(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+        self.unlock()
+
+    def unlock(self) -> None:
+        if self._lock_fd >= 0:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def commit(self, units: Sequence[Unit]) -> tuple[list[Any], set[Place]]:
+        """All of it at once, for who may wait."""
+        self.lock(wait=True)
+        results = self.run(units)
+        self.finish()
+        return results
 
     def read(self, unit: Callable[[Transaction], T]) -> T:
         self._reader.execute("BEGIN")
@@ -147,28 +176,74 @@ class SqliteCore:
 
 
 class SqliteDatabase:
-    """The core behind a writer thread; reads run where they are asked for, because they take microseconds."""
+    """Group commit: units gather while the one before is being synced, run on the loop together, and wake together.
+
+    Reads run where they are asked for, because they take microseconds.
+    """
 
     def __init__(self, core: SqliteCore, changes: Changes | None = None) -> None:
         self.core = core
         self._changes = changes
-        self._group: Group[Unit, tuple[Any, set[Place]]] = Group("database", self._work)
-
-    def _work(self, units: Sequence[Unit]) -> Sequence[tuple[Any, set[Place]] | BaseException]:
-        results, places = self.core.commit(units)
-        shared: set[Place] = places
-        return [result if isinstance(result, Exception) else (result, shared) for result in results]
+        self._loop = asyncio.get_running_loop()
+        self._syncing = Syncing("database")
+        self._waiting: list[tuple[Unit, asyncio.Future[Any]]] = []
+        self._busy = False
+        self._idle: asyncio.Future[None] | None = None
 
     async def write(self, unit: Callable[[Transaction], T]) -> T:
-        result, places = await self._group.submit(unit)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._waiting.append((unit, future))
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._begin)
+        return await future
+
+    def _begin(self) -> None:
+        if self.core.lock(wait=False):
+            self._run(None, None)
+        else:
+            self._syncing.run(lambda: self.core.lock(wait=True), self._run)
+
+    def _run(self, _locked: Any, error: BaseException | None) -> None:
+        batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+        try:
+            if error is not None:
+                raise error
+            results, places = self.core.run([unit for unit, _ in batch])
+        except Exception as failure:
+            self._end(batch, [failure] * len(batch), set())
+            return
+        self._syncing.run(self.core.finish, lambda _, failed: self._finished(batch, results, places, failed))
+
+    def _finished(
+        self,
+        batch: list[tuple[Unit, "asyncio.Future[Any]"]],
+        results: list[Any],
+        places: set[Place],
+        failed: BaseException | None,
+    ) -> None:
+        if failed is not None:
+            results, places = [failed] * len(batch), set()
+        self._end(batch, results, places)
+
+    def _end(self, batch: list[tuple[Unit, "asyncio.Future[Any]"]], results: list[Any], places: set[Place]) -> None:
+        for (_, future), result in zip(batch, results, strict=True):
+            settle(future, result)
         if places and self._changes is not None:
             self._changes.publish(places)
-            places.clear()  # one batch is told of once
-        return cast("T", result)
+        if self._waiting:
+            self._begin()
+        else:
+            self._busy = False
+            if self._idle is not None:
+                settle(self._idle, None)
 
     async def read(self, unit: Callable[[Transaction], T]) -> T:
         return self.core.read(unit)
 
     async def close(self) -> None:
-        await self._group.close()
+        if self._busy:
+            self._idle = self._loop.create_future()
+            await self._idle
+        await self._syncing.close()
         self.core.close()

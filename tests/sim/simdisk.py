@@ -181,6 +181,10 @@ class SimHandle:
         for buffer in buffers:  # each may be torn off by itself
             self.disk.write(self.file, len(self.file.data), buffer)
 
+    def append_synced(self, buffers) -> None:
+        self.append(buffers)
+        self.sync()
+
     def read(self, offset: int, length: int) -> bytes:
         return bytes(self.file.data[offset : offset + length])
 

@@ -1,0 +1,72 @@
+"""Fubako as `serve` runs it, for a benchmark: a folder of its own, high ports, users user0 … user99."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peers import USERS, free_port, wait_port
+
+from fubako import app
+from fubako.accounts import directory, secrets
+from fubako.clock import Env
+from fubako.trust.authority import ensure_authority, ensure_server
+
+FUBAKO = str(Path(sys.executable).parent / "fubako")
+
+
+def certificate(root: Path) -> tuple[Path, Path, Path]:
+    """(authority, chain, key), the same for every server of a run."""
+    ca = root / "ca.pem"
+    ensure_authority(ca, root / "ca.key", "bench authority", Env().clock.now())
+    ensure_server(root / "server.pem", root / "server.key", (ca, root / "ca.key"), ["localhost", "127.0.0.1"], Env().clock.now())
+    return ca, root / "server.pem", root / "server.key"
+
+
+@dataclass
+class Fubako:
+    root: Path
+    chain: Path
+    key: Path
+    password: str = "benchmark password"
+    workers: int = 2
+    ports: dict = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+
+    def start(self) -> "Fubako":
+        self.root.mkdir(parents=True)
+        shutil.copy(self.chain, self.root / "server.pem")
+        shutil.copy(self.key, self.root / "server.key")
+        for name in ("smtp", "submissions", "imap", "imaps", "pop3s"):
+            self.ports[name] = free_port()
+        listen = "".join(
+            f'[[listen]]\nservice = "{name}"\naddresses = ["127.0.0.1:{port}"]\n' for name, port in self.ports.items()
+        )
+        config = self.root / "fubako.toml"
+        config.write_text(
+            f'hostname = "localhost"\nquiet = true\nworkers = {self.workers}\n[tls]\n'
+            f'certificates = [{{ chain = "server.pem", key = "server.key" }}]\n{listen}'
+        )
+        asyncio.run(self.accounts())
+        self.process = subprocess.Popen([FUBAKO, "serve", "--config", str(config)])
+        wait_port(self.ports["imaps"])
+        return self
+
+    async def accounts(self) -> None:
+        store, env = app.open_store(self.root / "store"), Env()
+        credential = secrets.make(self.password, "password", "", 1, env.random)
+
+        def unit(tx) -> None:
+            directory.add_domain(tx, "fubako.test", 1)
+            for i in range(USERS):
+                account = directory.add_account(tx, f"user{i}@fubako.test", 1)
+                secrets.keep(tx, account.account_id, credential)
+
+        await store.database.write(unit)
+        await store.close()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)

@@ -1,0 +1,345 @@
+"""Every claim of speed, beside Postfix and Dovecot in the same run: one line each, a ratio is the result.
+
+python bench/run.py [NAME …] [--rounds 3]
+"""
+
+import argparse
+import base64
+import imaplib
+import os
+import random
+import shutil
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ours import Fubako, certificate
+from peers import USERS, Dovecot, Postfix
+
+LETTERS = 4000
+MAILBOX = 10_000
+
+
+def letter(number: int = 0, words: str = "") -> bytes:
+    """5 KiB of text, as people write it."""
+    rng = random.Random(number)
+    vocabulary = ["meeting", "report", "letter", "budget", "travel", "question", "answer", "garden", "mountain", "会議", "監査", "資料"]
+    lines = []
+    while sum(len(line.encode()) + 2 for line in lines) < 4700:
+        lines.append(" ".join(rng.choice(vocabulary) + str(rng.randint(0, 999)) for _ in range(7)))
+    return (
+        f"From: Sender {number} <sender{number}@elsewhere.test>\r\nTo: User <user@fubako.test>\r\nCc: a@b.test, C D <c@d.test>\r\n"
+        f"Subject: letter {number} about {rng.choice(vocabulary[:9])}\r\nDate: Sun, 22 Nov 2026 12:{number % 60:02d}:00 +0900\r\n"
+        f"Message-ID: <{number}.bench@elsewhere.test>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Transfer-Encoding: 8bit\r\n\r\n" + words + "\r\n".join(lines) + "\r\n"
+    ).encode()
+
+
+class Bench:
+    def __init__(self, root: Path, rounds: int) -> None:
+        self.root, self.rounds = root, rounds
+        self.driver = root / "driver"
+        source = Path(__file__).with_name("driver.c")
+        subprocess.run(["cc", "-O2", "-o", str(self.driver), str(source), "-lssl", "-lcrypto"], check=True)
+        self.ca, self.chain, self.key = certificate(root)
+        content = letter()
+        (root / "letter").write_bytes((b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n")
+        self.count = 0
+
+    def folder(self, name: str) -> Path:
+        self.count += 1
+        return self.root / f"{name}{self.count}"
+
+    def ours(self, workers: int = 2) -> Fubako:
+        return Fubako(self.folder("fubako"), self.chain, self.key, workers=workers).start()
+
+    def dovecot(self) -> Dovecot:
+        return Dovecot(self.folder("dovecot"), self.chain, self.key).start()
+
+    def postfix(self, dovecot: Dovecot | None = None) -> Postfix:
+        return Postfix(self.folder("postfix"), self.chain, self.key, dovecot).start()
+
+    def drive(self, port: int, script: str, count: int, concurrent: int, tls: bool) -> float:
+        """Conversations a second."""
+        path = self.root / "script"
+        path.write_text(script)
+        done = subprocess.run(
+            [str(self.driver), "127.0.0.1", str(port), str(count), str(concurrent), str(int(tls)), str(path)],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(done.stderr[-500:])
+        return float(done.stdout.split()[0])
+
+    def smtp(self, auth: str = "") -> str:
+        login = f"> AUTH PLAIN {auth}\n< 235\n" if auth else ""
+        sender = "user1@fubako.test" if auth else "sender@elsewhere.test"
+        return (
+            f"mod {USERS}\n< 220\n> EHLO bench.test\n< 250\n{login}> MAIL FROM:<{sender}>\n< 250\n> RCPT TO:<user%d@fubako.test>\n"
+            f"< 250\n> DATA\n< 354\n@ {self.root}/letter\n< 250\n> QUIT\n< 221\n"
+        )
+
+    def report(self, name: str, unit: str, ours: list[float], peer: list[float], who: str, more_is_better: bool = True) -> None:
+        a, b = statistics.median(ours), statistics.median(peer)
+        ratio = a / b if more_is_better else b / a
+        print(f"{name:<14} fubako {a:>9.1f} {unit:<10} {who} {b:>9.1f} {unit:<10} ratio {ratio:.2f}", flush=True)
+
+    # -- claims
+
+    def accept(self) -> None:
+        """5 KiB letters over plain SMTP, a session a letter, 20 at once."""
+        ours, postfix = self.ours(), self.postfix()
+        try:
+            for port in (ours.ports["smtp"], postfix.ports["smtp"]):
+                self.drive(port, self.smtp(), 300, 20, tls=False)
+            a, b = [], []
+            for _ in range(self.rounds):
+                a.append(self.drive(ours.ports["smtp"], self.smtp(), LETTERS, 20, tls=False))
+                time.sleep(1)
+                b.append(self.drive(postfix.ports["smtp"], self.smtp(), LETTERS // 4, 20, tls=False))
+                time.sleep(4)  # let Postfix's queue run empty
+            self.report("accept", "letters/s", a, b, "postfix")
+        finally:
+            ours.stop()
+            postfix.stop()
+
+    def mailboxes(self) -> None:
+        """Into 100 mailboxes until IMAP shows them: the clock stops when the last mailbox has its last letter."""
+        ours, dovecot = self.ours(), self.dovecot()
+        postfix = self.postfix(dovecot)
+        count = 2000
+        try:
+            a, b = [], []
+            shown_a = shown_b = 0
+            for _ in range(self.rounds):
+                shown_a += count // USERS
+                a.append(self.until_shown(ours.ports["smtp"], ours.ports["imap"], ours, count, shown_a, tls_port=ours.ports["imaps"]))
+                shown_b += count // USERS
+                b.append(self.until_shown(postfix.ports["smtp"], dovecot.ports["imap"], dovecot, count, shown_b, tls_port=dovecot.ports["imaps"]))
+            self.report("mailboxes", "letters/s", a, b, "postfix+dovecot")
+        finally:
+            ours.stop()
+            postfix.stop()
+            dovecot.stop()
+
+    def until_shown(self, smtp: int, _imap: int, server, count: int, wanted: int, tls_port: int) -> float:
+        clients = [self.imap(tls_port, f"user{i}", server.password) for i in range(0, USERS, 10)]
+        start = time.monotonic()
+        self.drive(smtp, self.smtp(), count, 20, tls=False)
+        waiting = set(range(len(clients)))
+        while waiting:
+            for i in list(waiting):
+                if int(clients[i].select("INBOX", readonly=True)[1][0]) >= wanted:
+                    waiting.discard(i)
+        seconds = time.monotonic() - start
+        for client in clients:
+            client.logout()
+        return count / seconds
+
+    def imap(self, port: int, user: str, password: str) -> imaplib.IMAP4_SSL:
+        context = ssl.create_default_context(cafile=str(self.ca))
+        client = imaplib.IMAP4_SSL("localhost", port, ssl_context=context)
+        client.login(f"{user}@fubako.test", password)
+        return client
+
+    def auth(self) -> None:
+        """AUTH PLAIN over TLS on 465, a connection a letter."""
+        ours, dovecot = self.ours(), self.dovecot()
+        postfix = self.postfix(dovecot)
+        secret = base64.b64encode(f"\0user1@fubako.test\0{ours.password}".encode()).decode()
+        try:
+            a, b = [], []
+            self.drive(ours.ports["submissions"], self.smtp(secret), 100, 4, tls=True)
+            self.drive(postfix.ports["submissions"], self.smtp(secret), 50, 4, tls=True)
+            for _ in range(self.rounds):
+                a.append(self.drive(ours.ports["submissions"], self.smtp(secret), 2000, 20, tls=True))
+                time.sleep(1)
+                b.append(self.drive(postfix.ports["submissions"], self.smtp(secret), 500, 20, tls=True))
+                time.sleep(4)
+            self.report("auth", "letters/s", a, b, "postfix+dovecot")
+        finally:
+            ours.stop()
+            postfix.stop()
+            dovecot.stop()
+
+    def login(self) -> None:
+        """Login, SELECT, LOGOUT over TLS, 20 at once."""
+        ours, dovecot = self.ours(), self.dovecot()
+        script = (
+            "mod 100\n<< * OK\n> a LOGIN user%d@fubako.test \"benchmark password\"\n<< a OK\n> b SELECT INBOX\n<< b OK\n"
+            "> c LOGOUT\n<< c OK\n"
+        )  # fmt: skip
+        try:
+            for server in (ours, dovecot):
+                self.drive(server.ports["imaps"], script, 400, 4, tls=True)
+            a, b = [], []
+            for _ in range(self.rounds):
+                a.append(self.drive(ours.ports["imaps"], script, 2000, 20, tls=True))
+                b.append(self.drive(dovecot.ports["imaps"], script, 2000, 20, tls=True))
+            self.report("login", "logins/s", a, b, "dovecot")
+        finally:
+            ours.stop()
+            dovecot.stop()
+
+    def fill(self, server, count: int) -> None:
+        """`count` different letters into user1's INBOX."""
+        import socket
+
+        context = ssl.create_default_context(cafile=str(self.ca))
+        sock = context.wrap_socket(socket.create_connection(("127.0.0.1", server.ports["imaps"])), server_hostname="localhost")
+        file = sock.makefile("rb")
+        file.readline()
+        sock.sendall(b'a LOGIN user1@fubako.test "benchmark password"\r\n')
+        while not file.readline().startswith(b"a "):
+            pass
+        for start in range(0, count, 200):
+            block = b"b APPEND INBOX"
+            for number in range(start, start + 200):
+                content = letter(number, "needleword " if number % 100 == 7 else "")
+                block += b" {%d+}\r\n" % len(content) + content
+            sock.sendall(block + b"\r\n")
+            line = file.readline()
+            assert line.startswith(b"b OK"), line
+        sock.close()
+
+    def filled(self):
+        ours, dovecot = self.ours(), self.dovecot()
+        for server in (ours, dovecot):
+            self.fill(server, MAILBOX)
+        return ours, dovecot
+
+    def timed(self, server, command: str, rounds: int, expect: int) -> list[float]:
+        client = self.imap(server.ports["imaps"], "user1", server.password)
+        client.select("INBOX", readonly=True)
+        seconds = []
+        for _ in range(rounds):
+            start = time.monotonic()
+            client.send(f"x1 {command}\r\n".encode())
+            count = 0
+            while not (line := client.readline()).startswith(b"x1 "):
+                count += line.startswith(b"* ") and (b"FETCH" in line or 0) or len(line.split()) - 2
+                while line.endswith(b"}\r\n"):
+                    client.read(int(line.rpartition(b"{")[2][:-3]))
+                    line = client.readline()
+            seconds.append((time.monotonic() - start) * 1000)
+            assert line.startswith(b"x1 OK"), line
+            assert count == expect, (count, expect)
+        client.logout()
+        return seconds
+
+    def fetch(self) -> None:
+        """FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE) of 10,000."""
+        ours, dovecot = self.filled()
+        command = "FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)"
+        try:
+            first = self.timed(ours, command, 1, MAILBOX)
+            first_peer = self.timed(dovecot, command, 1, MAILBOX)
+            a = self.timed(ours, command, 5, MAILBOX)
+            b = self.timed(dovecot, command, 5, MAILBOX)
+            self.report("fetch warm", "ms", a, b, "dovecot", more_is_better=False)
+            self.report("fetch first", "ms", first, first_peer, "dovecot", more_is_better=False)
+            for needle, expect in (("needleword", MAILBOX // 100), ("eedlewor", MAILBOX // 100)):
+                first = self.timed(ours, f"SEARCH BODY {needle}", 1, expect)
+                a = self.timed(ours, f"SEARCH BODY {needle}", 5, expect)
+                b = self.timed(dovecot, f"SEARCH BODY {needle}", 3, expect)
+                self.report(f"search {needle[:7]}", "ms", a, b, "dovecot", more_is_better=False)
+                print(f"               (the first search, which makes the index: {first[0]:.0f} ms)")
+            self.pop3(ours, dovecot)
+        finally:
+            ours.stop()
+            dovecot.stop()
+
+    def pop3(self, ours, dovecot) -> None:
+        """RETR of 1,000 over TLS, one after the other."""
+        script = '<< +OK\n> USER user1@fubako.test\n<< +OK\n> PASS benchmark password\n<< +OK\n'
+        script += "".join(f"> RETR {n}\n<< +OK\n<< .\n" for n in range(1, 61)) + "> QUIT\n<< +OK\n"
+        # one connection at a time: the maildrop is locked; 60 letters in each
+        a, b = [], []
+        for _ in range(self.rounds):
+            a.append(60 * self.drive(ours.ports["pop3s"], script, 17, 1, tls=True))
+            b.append(60 * self.drive(dovecot.ports["pop3s"], script, 17, 1, tls=True))
+        self.report("pop3 retr", "letters/s", a, b, "dovecot")
+
+    def memory(self) -> None:
+        """PSS of the whole process tree with 1,000 idle IMAP connections over TLS, logged in and selected."""
+        ours, dovecot = self.ours(), self.dovecot()
+        try:
+            a0, b0 = pss(ours.process.pid), pss(dovecot.process.pid)
+            a = self.idle(ours) / 1024
+            b = self.idle(dovecot) / 1024
+            self.report("memory", "MiB", [a], [b], "dovecot", more_is_better=False)
+            print(f"               (without connections: fubako {a0 / 1024:.0f} MiB, dovecot {b0 / 1024:.0f} MiB)")
+        finally:
+            ours.stop()
+            dovecot.stop()
+
+    def idle(self, server) -> int:
+        import socket
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        held = []
+        for i in range(1000):
+            sock = context.wrap_socket(socket.create_connection(("127.0.0.1", server.ports["imaps"])))
+            file = sock.makefile("rb", buffering=0)
+            sock.sendall(f'a LOGIN user{i % USERS}@fubako.test "benchmark password"\r\nb SELECT INBOX\r\nc IDLE\r\n'.encode())
+            data = b""
+            while b"\r\n+ " not in data:
+                data += sock.recv(65536)
+            held.append((sock, file))
+        time.sleep(2)
+        total = pss(server.process.pid)
+        for sock, file in held:
+            file.close()
+            sock.close()
+        return total
+
+
+def pss(root: int) -> int:
+    """KiB of a process and all below it."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                stat = Path(f"/proc/{entry}/stat").read_text()
+            except OSError:
+                continue
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry))
+    total, waiting = 0, [root]
+    while waiting:
+        pid = waiting.pop()
+        waiting += children.get(pid, [])
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total
+
+
+def main() -> int:
+    names = ["accept", "mailboxes", "auth", "login", "fetch", "memory"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*names, []], default=names)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    missing = [program for program in ("postfix", "dovecot", "cc") if not shutil.which(program)]
+    if missing:
+        print(f"not installed: {', '.join(missing)}; BENCH_PEERS=1 tests/install-programs installs the peers", file=sys.stderr)
+        return 69
+    root = Path(tempfile.mkdtemp(prefix="fubako-bench-"))
+    root.chmod(0o755)
+    try:
+        bench = Bench(root, options.rounds)
+        for name in options.names or names:
+            getattr(bench, name)()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
