@@ -21,7 +21,9 @@ def certificate(root: Path) -> tuple[Path, Path, Path]:
     """(authority, chain, key), the same for every server of a run."""
     ca = root / "ca.pem"
     ensure_authority(ca, root / "ca.key", "bench authority", Env().clock.now())
-    ensure_server(root / "server.pem", root / "server.key", (ca, root / "ca.key"), ["localhost", "127.0.0.1"], Env().clock.now())
+    ensure_server(
+        root / "server.pem", root / "server.key", (ca, root / "ca.key"), ["localhost", "127.0.0.1"], Env().clock.now()
+    )
     return ca, root / "server.pem", root / "server.key"
 
 

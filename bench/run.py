@@ -28,7 +28,20 @@ MAILBOX = 10_000
 def letter(number: int = 0, words: str = "") -> bytes:
     """5 KiB of text, as people write it."""
     rng = random.Random(number)
-    vocabulary = ["meeting", "report", "letter", "budget", "travel", "question", "answer", "garden", "mountain", "会議", "監査", "資料"]
+    vocabulary = [
+        "meeting",
+        "report",
+        "letter",
+        "budget",
+        "travel",
+        "question",
+        "answer",
+        "garden",
+        "mountain",
+        "会議",
+        "監査",
+        "資料",
+    ]
     lines = []
     while sum(len(line.encode()) + 2 for line in lines) < 4700:
         lines.append(" ".join(rng.choice(vocabulary) + str(rng.randint(0, 999)) for _ in range(7)))
@@ -84,7 +97,9 @@ class Bench:
             f"< 250\n> DATA\n< 354\n@ {self.root}/letter\n< 250\n> QUIT\n< 221\n"
         )
 
-    def report(self, name: str, unit: str, ours: list[float], peer: list[float], who: str, more_is_better: bool = True) -> None:
+    def report(
+        self, name: str, unit: str, ours: list[float], peer: list[float], who: str, more_is_better: bool = True
+    ) -> None:
         a, b = statistics.median(ours), statistics.median(peer)
         ratio = a / b if more_is_better else b / a
         print(f"{name:<14} fubako {a:>9.1f} {unit:<10} {who} {b:>9.1f} {unit:<10} ratio {ratio:.2f}", flush=True)
@@ -118,9 +133,22 @@ class Bench:
             shown_a = shown_b = 0
             for _ in range(self.rounds):
                 shown_a += count // USERS
-                a.append(self.until_shown(ours.ports["smtp"], ours.ports["imap"], ours, count, shown_a, tls_port=ours.ports["imaps"]))
+                a.append(
+                    self.until_shown(
+                        ours.ports["smtp"], ours.ports["imap"], ours, count, shown_a, tls_port=ours.ports["imaps"]
+                    )
+                )
                 shown_b += count // USERS
-                b.append(self.until_shown(postfix.ports["smtp"], dovecot.ports["imap"], dovecot, count, shown_b, tls_port=dovecot.ports["imaps"]))
+                b.append(
+                    self.until_shown(
+                        postfix.ports["smtp"],
+                        dovecot.ports["imap"],
+                        dovecot,
+                        count,
+                        shown_b,
+                        tls_port=dovecot.ports["imaps"],
+                    )
+                )
             self.report("mailboxes", "letters/s", a, b, "postfix+dovecot")
         finally:
             ours.stop()
@@ -191,7 +219,9 @@ class Bench:
         import socket
 
         context = ssl.create_default_context(cafile=str(self.ca))
-        sock = context.wrap_socket(socket.create_connection(("127.0.0.1", server.ports["imaps"])), server_hostname="localhost")
+        sock = context.wrap_socket(
+            socket.create_connection(("127.0.0.1", server.ports["imaps"])), server_hostname="localhost"
+        )
         file = sock.makefile("rb")
         file.readline()
         sock.sendall(b'a LOGIN user1@fubako.test "benchmark password"\r\n')
@@ -222,7 +252,7 @@ class Bench:
             client.send(f"x1 {command}\r\n".encode())
             count = 0
             while not (line := client.readline()).startswith(b"x1 "):
-                count += line.startswith(b"* ") and (b"FETCH" in line or 0) or len(line.split()) - 2
+                count += (line.startswith(b"* ") and (b"FETCH" in line or 0)) or len(line.split()) - 2
                 while line.endswith(b"}\r\n"):
                     client.read(int(line.rpartition(b"{")[2][:-3]))
                     line = client.readline()
@@ -256,7 +286,7 @@ class Bench:
 
     def pop3(self, ours, dovecot) -> None:
         """RETR of 1,000 over TLS, one after the other."""
-        script = '<< +OK\n> USER user1@fubako.test\n<< +OK\n> PASS benchmark password\n<< +OK\n'
+        script = "<< +OK\n> USER user1@fubako.test\n<< +OK\n> PASS benchmark password\n<< +OK\n"
         script += "".join(f"> RETR {n}\n<< +OK\n<< .\n" for n in range(1, 61)) + "> QUIT\n<< +OK\n"
         # one connection at a time: the maildrop is locked; 60 letters in each
         a, b = [], []
@@ -287,7 +317,9 @@ class Bench:
         for i in range(1000):
             sock = context.wrap_socket(socket.create_connection(("127.0.0.1", server.ports["imaps"])))
             file = sock.makefile("rb", buffering=0)
-            sock.sendall(f'a LOGIN user{i % USERS}@fubako.test "benchmark password"\r\nb SELECT INBOX\r\nc IDLE\r\n'.encode())
+            sock.sendall(
+                f'a LOGIN user{i % USERS}@fubako.test "benchmark password"\r\nb SELECT INBOX\r\nc IDLE\r\n'.encode()
+            )
             data = b""
             while b"\r\n+ " not in data:
                 data += sock.recv(65536)
@@ -328,7 +360,10 @@ def main() -> int:
     options = parser.parse_args()
     missing = [program for program in ("postfix", "dovecot", "cc") if not shutil.which(program)]
     if missing:
-        print(f"not installed: {', '.join(missing)}; BENCH_PEERS=1 tests/install-programs installs the peers", file=sys.stderr)
+        print(
+            f"not installed: {', '.join(missing)}; BENCH_PEERS=1 tests/install-programs installs the peers",
+            file=sys.stderr,
+        )
         return 69
     root = Path(tempfile.mkdtemp(prefix="fubako-bench-"))
     root.chmod(0o755)

@@ -83,10 +83,6 @@ class Store:
     indexer: Indexer
     directory: Path
 
-    @property
-    def mended(self) -> list[str]:
-        return self.blobs.core.mended
-
     async def close(self) -> None:
         await self.blobs.close()
         self.indexer.close()
@@ -119,6 +115,11 @@ def _cores(directory: Path) -> tuple[SqliteCore, SegmentCore]:
     if not (directory / "mail.sqlite").exists():
         raise StoreError(f"there is no store in {directory}")
     return SqliteCore(str(directory / "mail.sqlite")), SegmentCore(OsDisk(), str(directory / "segments"))
+
+
+def mend(directory: Path) -> list[str]:
+    """Before a server starts: put right what an unclean end left; what was done, in words."""
+    return SegmentCore(OsDisk(), str(directory / "segments")).mend()
 
 
 def verify_store(directory: Path, progress: Callable[[int, int], None]) -> Report:
@@ -251,8 +252,6 @@ class Application:
         self.resources = self._resources(None)
         limits = self.config.limits
         self.connections = Connections(limits.connections, limits.connections_per_network)
-        for what in self.store.mended:
-            self.telemetry.event("store.mended", what=what)
 
     def _resources(self, before: Resources | None) -> Resources:
         config, env = self.config, self.env

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from fubako.telemetry import Telemetry
 
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 15
+READY_SECONDS = 30.0
 
 
 @click.command()
@@ -98,9 +100,13 @@ def notify(message: str) -> None:
 def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -> int:
     """Keep `count` workers alive; pass signals on. A worker that dies is replaced."""
     telemetry = Telemetry(quiet=config.quiet)
+    for what in app.mend(path.resolve().parent / config.directory):
+        telemetry.event("store.mended", what=what)
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    workers = {_start(path, config, bound) for _ in range(count)}
+    ready = os.pipe()
+    workers = {_start(path, config, bound, ready[1]) for _ in range(count)}
+    _wait_ready(ready[0], count)
     notify("READY=1")
     telemetry.event("serve.started", workers=count, pids=sorted(workers))
     while True:
@@ -114,7 +120,7 @@ def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -
             for pid in _reap(workers):
                 telemetry.event("worker.died", pid=pid)
                 signal.sigtimedwait(set(), RESTART_SECONDS)
-                workers.add(_start(path, config, bound))
+                workers.add(_start(path, config, bound, ready[1]))
         else:
             break
     notify("STOPPING=1")
@@ -150,19 +156,25 @@ def _stop(workers: set[int]) -> None:
         os.waitpid(pid, 0)
 
 
-def _start(path: Path, config: Config, bound: list[app.Bound]) -> int:
+def _wait_ready(pipe: int, count: int) -> None:
+    """Until every worker serves, or there is no hope of it."""
+    while count and select.select([pipe], [], [], READY_SECONDS)[0]:
+        count -= len(os.read(pipe, count))
+
+
+def _start(path: Path, config: Config, bound: list[app.Bound], ready: int) -> int:
+    """A worker; its signals stay blocked until it can take them."""
     pid = os.fork()
     if pid:
         return pid
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
     code = 70
     try:
-        code = app.run(_work(path, path.resolve().parent, config, bound))
+        code = app.run(_work(path, path.resolve().parent, config, bound, ready))
     finally:
         os._exit(code)
 
 
-async def _work(path: Path, base: Path, config: Config, bound: list[app.Bound]) -> int:
+async def _work(path: Path, base: Path, config: Config, bound: list[app.Bound], ready: int) -> int:
     """One worker process."""
     telemetry = Telemetry(quiet=config.quiet)
     application = app.Application(config, base, app.open_store(base / config.directory), telemetry)
@@ -178,6 +190,8 @@ async def _work(path: Path, base: Path, config: Config, bound: list[app.Bound]) 
     loop.add_signal_handler(signal.SIGHUP, reload)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
+    os.write(ready, b".")
     await stopping.wait()
     await application.close()
     return 0

@@ -61,13 +61,13 @@ async def _up(place: quickstart.Place, *, once: bool, first: bool, events: bool)
         {split_address(address)[0] for one in config.listen if one.service != "lmtp" for address in one.addresses}
     )
     quickstart.ensure_certificates(place, hosts, env.clock.now())
+    for what in app.mend(place.root / config.directory):
+        click.echo(f"mended after an unclean end: {what}")
     bound = app.bind(config, place.root)
     application = app.Application(
         config, place.root, app.open_store(place.root / config.directory), Telemetry(quiet=not events), env
     )
     try:
-        for what in application.store.mended:
-            click.echo(f"mended after an unclean end: {what}")
         facts = await quickstart.ensure_accounts(place, application.store.database, env, _services(config))
         await application.listen(bound)
         proof = await prove(facts, application.store.database, env)

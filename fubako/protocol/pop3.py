@@ -1,4 +1,4 @@
-"""POP3, both sides: `Pop3Server` and `Pop3Client` (RFC 1939, 2449, 2595, 5034, 6856).
+"""POP3, both sides: `Pop3Server` and `Pop3Client` (RFC 1939, RFC 2449, RFC 2595, RFC 5034, RFC 6856).
 
 The server's engine owns syntax and the order of commands, which is the table `ALLOWED`; decisions are the session's.
 """

@@ -111,14 +111,17 @@ class SearchIndex:
             pattern = f"^.*{token}.*$"
         else:  # what stands inside the needle is whole, its ends may be parts of longer words
             pattern = f"^{'.*' if first else ''}{re.escape(token)}{'.*' if last else ''}$"
-        rows = self._connection.execute(
-            "SELECT term FROM words WHERE term GLOB ? LIMIT ?", (pattern, _TERMS_MAX + 1)
-        ).fetchall()
-        if len(rows) > _TERMS_MAX:
+        terms = re.findall(pattern, self._terms(), re.MULTILINE)
+        if len(terms) > _TERMS_MAX:
             return None
-        if not rows:
-            return ""
-        return "(" + " OR ".join(f'"{row[0]}"' for row in rows) + ")"
+        return "(" + " OR ".join(f'"{term}"' for term in terms) + ")" if terms else ""
+
+    def _terms(self) -> str:
+        """Every term on a line of its own. SQLite counts what each term holds when it lists them; so it is asked once."""
+        if self._vocabulary is None:
+            rows = self._connection.execute("SELECT term FROM words").fetchall()
+            self._vocabulary = "\n".join(str(row[0]) for row in rows)
+        return self._vocabulary
 
     def close(self) -> None:
         self._connection.close()

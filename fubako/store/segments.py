@@ -56,7 +56,6 @@ class SegmentCore:
         self._active: Handle | None = None
         self._number = 0
         self._open: OrderedDict[int, Handle] = OrderedDict()
-        self.mended: list[str] = []
 
     def numbers(self) -> list[int]:
         names = self._disk.names(self._directory)
@@ -89,18 +88,30 @@ class SegmentCore:
         self._number = number
         return handle
 
-    def _mend(self, handle: Handle, number: int) -> None:
-        """Cut off what was being written when the power went."""
+    def mend(self) -> list[str]:
+        """Mend every segment that may still grow and that nobody holds; what was done, in words."""
+        done = []
+        for number in self.numbers():
+            handle = self._disk.open(self._path(number))
+            if handle.size() < self._segment_max and handle.lock():
+                done.append(self._mend(handle, number))
+            handle.close()
+        return [what for what in done if what]
+
+    def _mend(self, handle: Handle, number: int) -> str:
+        """Cut off what was being written when the power went; what was done, in words."""
+        done = ""
         if handle.read(0, len(MAGIC)) != MAGIC:
             end = 0
         else:
             end = max((record[0] + record[1] for record in self._walk(handle)), default=len(MAGIC))
         if end < handle.size():
-            self.mended.append(f"segment {number:x}: {handle.size() - end} octets of an unfinished write cut off")
+            done = f"segment {number:x}: {handle.size() - end} octets of an unfinished write cut off"
             handle.truncate(end)
         if end == 0:
             handle.append([MAGIC])
         handle.sync()
+        return done
 
     def _walk(self, handle: Handle) -> Iterator[tuple[int, int]]:
         """(offset, size) of each whole record's content, up to the first that is not."""

@@ -27,9 +27,9 @@ def _run(run: list[str]) -> str:
 
 def decode(text: str) -> str:
     """The name; raises ValueError for text that no encoder makes (RFC 3501: one name, one form)."""
+    if not (text.isascii() and (text.isprintable() or not text)):
+        raise ValueError("a name outside printable ASCII needs UTF-8 to be enabled")
     if "&" not in text:
-        if not text.isascii():
-            raise ValueError("a name outside ASCII needs UTF-8 to be enabled")
         return text
     out: list[str] = []
     position = 0

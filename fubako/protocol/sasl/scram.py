@@ -1,4 +1,4 @@
-"""SCRAM (RFC 5802, 7677) with channel binding (-PLUS; RFC 9266 tls-exporter, RFC 5929 tls-server-end-point)."""
+"""SCRAM (RFC 5802, RFC 7677) with channel binding (-PLUS; RFC 9266 tls-exporter, RFC 5929 tls-server-end-point)."""
 
 import base64
 import binascii

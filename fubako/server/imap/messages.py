@@ -1,6 +1,7 @@
 """Commands on messages: FETCH, STORE, COPY, MOVE, EXPUNGE, APPEND."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from fubako.delivery.letters import describe
 from fubako.protocol.imap import render
@@ -33,9 +34,6 @@ _NEEDS = {
     "SAVEDATE": (_SAVED,),
     "UID": (),
 }
-
-Shower = Callable[[Row], bytes]
-
 
 # -- FETCH
 
@@ -91,7 +89,6 @@ class _Fetching:
         self.place = {column: position for position, column in enumerate(self.order)}
         self.columns = ", ".join(_COLUMNS[column] for column in self.order)
         self.extra = "" if changed_since is None else f" AND modseq>{int(changed_since)}"
-        self.rev1_strings = not session.engine.utf8
 
     async def run(self, uids: list[int]) -> None:
         step = FETCH_CONTENT_BATCH if self.reads_content else FETCH_BATCH
@@ -113,47 +110,43 @@ class _Fetching:
                 await line.flush()
 
     def _lines(self, rows: list[Row]) -> bytes:
-        """Many rows at once, without content."""
-        known = self.view._uids or []
-        number = self.view.number
-        showers = [self._shower(item) for item in self.items if isinstance(item, str)]
-        out: list[bytes] = []
-        position = number(rows[0][0]) if rows else 0
-        for row in rows:
-            if position > len(known) or known[position - 1] != row[0]:
-                position = number(row[0])
-            out.append(b"* %d FETCH (%b)\r\n" % (position, b" ".join([show(row) for show in showers])))
-            position += 1
-        return b"".join(out)
+        """Many rows at once, without content: column by column, and one format for the whole line."""
+        if not rows:
+            return b""
+        columns = list(zip(*rows, strict=True))
+        shown = [self._shown(item, columns) for item in self.items if isinstance(item, str)]
+        line = b"* %d FETCH (" + b" ".join([form for form, _ in shown]) + b")\r\n"
+        numbers = self.view.numbers(columns[0])
+        return b"".join([line % values for values in zip(numbers, *(column for _, column in shown), strict=True)])
 
-    def _shower(self, item: str) -> Shower:
+    def _shown(self, item: str, columns: Sequence[Sequence[Any]]) -> tuple[bytes, Iterable[Any]]:
+        """How an item is shown, and its values for every row."""
         place = self.place
         match item:
             case "UID":
-                return lambda row: b"UID %d" % row[0]
+                return b"UID %d", columns[0]
             case "FLAGS":
-                flags, keywords, shown = place[_FLAGS], place[_KEYWORDS], self.view.shown_flags
-                return lambda row: b"FLAGS (%b)" % shown(row[0], row[flags], row[keywords])
+                values = map(self.view.shown_flags, columns[0], columns[place[_FLAGS]], columns[place[_KEYWORDS]])
+                return b"FLAGS (%b)", values
             case "INTERNALDATE":
-                at, zone, show = place[_DATE], place[_ZONE], render.date_time
-                return lambda row: b'INTERNALDATE "%b"' % show(row[at], row[zone])
+                return b'INTERNALDATE "%b"', map(render.date_time, columns[place[_DATE]], columns[place[_ZONE]])
             case "SAVEDATE":
-                saved, show = place[_SAVED], render.date_time
-                return lambda row: b'SAVEDATE "%b"' % show(row[saved], 0)
+                return b'SAVEDATE "%b"', [render.date_time(at, 0) for at in columns[place[_SAVED]]]
             case "RFC822.SIZE":
-                size = place[_SIZE]
-                return lambda row: b"RFC822.SIZE %d" % row[size]
+                return b"RFC822.SIZE %d", columns[place[_SIZE]]
             case "ENVELOPE":
-                envelope = place[_ENVELOPE]
-                return lambda row: b"ENVELOPE " + row[envelope]
+                return b"ENVELOPE %b", columns[place[_ENVELOPE]]
             case "BODYSTRUCTURE":
-                structure = place[_STRUCTURE]
-                return lambda row: b"BODYSTRUCTURE " + row[structure]
+                return b"BODYSTRUCTURE %b", columns[place[_STRUCTURE]]
             case "MODSEQ":
-                modseq = place[_MODSEQ]
-                return lambda row: b"MODSEQ (%d)" % row[modseq]
+                return b"MODSEQ (%d)", columns[place[_MODSEQ]]
             case _:
                 raise AssertionError(item)
+
+    def _show_one(self, item: str, row: Row) -> bytes:
+        form, values = self._shown(item, [(value,) for value in row])
+        shown: bytes = form % next(iter(values))
+        return shown
 
     async def _with_content(self, row: Row, *, show_flags: bool) -> None:
         blob_id = row[self.place[_BLOB]]
@@ -166,11 +159,11 @@ class _Fetching:
             elif item == "BODY":
                 shown.append(b"BODY " + render.body_structure(content.root, extended=False))
             else:
-                shown.append(self._shower(item)(row))
+                shown.append(self._show_one(item, row))
         if show_flags and "FLAGS" not in self.items:
-            shown.append(self._shower("FLAGS")(row))
+            shown.append(self._show_one("FLAGS", row))
             if self.session.condstore and "MODSEQ" not in self.items:
-                shown.append(self._shower("MODSEQ")(row))
+                shown.append(self._show_one("MODSEQ", row))
         self.session.engine.send(b"* %d FETCH (%b)\r\n" % (self.view.number(row[0]), b" ".join(shown)))
 
     @staticmethod

@@ -4,7 +4,9 @@ Invariant: a number means the message the client thinks it means; numbers move o
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from fubako.protocol.imap.types import SequenceSet
 from fubako.store import mailboxes, messages
@@ -61,6 +63,14 @@ class View:
         """The number of a UID that is known."""
         assert self._uids is not None
         return bisect_left(self._uids, uid) + 1
+
+    def numbers(self, some: Sequence[int]) -> Sequence[int]:
+        """The numbers of UIDs that are known, sorted."""
+        uids = self._uids or []
+        first = self.number(some[0])
+        if uids[first - 1 : first - 1 + len(some)] == list(some):  # the usual case: an unbroken run
+            return range(first, first + len(some))
+        return [self.number(uid) for uid in some]
 
     async def choose(self, database: Database, numbers: SequenceSet, *, uid: bool) -> list[int] | None:
         """The UIDs a set names, sorted; None when a number is beyond the last (RFC 9051 §6.4)."""
@@ -145,7 +155,12 @@ class View:
 
     def shown_flags(self, uid: int, bits: int, keywords: str) -> bytes:
         """The flags of a message as this session sees them, \\Recent included."""
-        names = flag_names(bits, keywords)
-        if uid >= self.recent_from:
-            names = f"{names} \\Recent" if names else "\\Recent"
-        return names.encode()
+        return _flags(bits, keywords, uid >= self.recent_from)
+
+
+@lru_cache(maxsize=1024)
+def _flags(bits: int, keywords: str, recent: bool) -> bytes:
+    names = flag_names(bits, keywords)
+    if recent:
+        names = f"{names} \\Recent" if names else "\\Recent"
+    return names.encode()

@@ -1,0 +1,189 @@
+"""`fubako serve`: workers, SIGHUP, a worker that dies, sockets from outside, a clean end."""
+
+import imaplib
+import os
+import shutil
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from server import FUBAKO, STANDARD, Server, free_offset
+
+from fubako.clock import Env
+from fubako.trust.authority import ensure_authority, ensure_server
+
+
+class Serving:
+    """A quickstart's folder, served by workers."""
+
+    def __init__(self, root: Path, **environment: str) -> None:
+        self.server = Server(root).start()
+        assert self.server.stop() == 0
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(str(root / "notify"))
+        self.notify.settimeout(20)
+        self.process = subprocess.Popen(
+            [FUBAKO, "serve", "--config", str(root / "fubako.toml"), "--workers", "2"],
+            stderr=subprocess.PIPE, text=True, env={**os.environ, "NOTIFY_SOCKET": str(root / "notify"), **environment},
+        )  # fmt: skip
+        self.told("READY=1")
+
+    def told(self, wanted: str) -> None:
+        while self.notify.recv(4096).decode() != wanted:
+            pass
+
+    def children(self) -> list[int]:
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+    def imap(self, name: str = "bob") -> imaplib.IMAP4_SSL:
+        address, password, _ = self.server.account(name)
+        for _ in range(100):
+            try:
+                client = imaplib.IMAP4_SSL(
+                    "localhost",
+                    self.server.port("imaps"),
+                    ssl_context=ssl.create_default_context(cafile=self.server.ca),
+                )
+                break
+            except (ConnectionRefusedError, ConnectionResetError):
+                time.sleep(0.05)
+        client.login(address, password)
+        return client
+
+    def stop(self) -> str:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(30) == 0
+        events = self.process.stderr.read()
+        self.process.stderr.close()
+        self.notify.close()
+        return events
+
+
+@pytest.fixture
+def serving(tmp_path):
+    running = Serving(tmp_path / "d")
+    yield running
+    if running.process.poll() is None:
+        running.stop()
+
+
+def leaf(serving) -> str:
+    context = ssl.create_default_context(cafile=serving.server.ca)
+    with (
+        socket.create_connection(("localhost", serving.server.port("imaps"))) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as tls,
+    ):
+        return tls.getpeercert()["serialNumber"]
+
+
+def test_workers_tell_each_other_and_reload_drops_no_session(serving):
+    assert len(serving.children()) == 2
+    clients = [serving.imap() for _ in range(6)]  # the kernel spreads them over the workers
+    for client in clients:
+        client.select()
+        client.send(b"x1 IDLE\r\n")
+        assert client.readline().startswith(b"+ ")
+    before = leaf(serving)
+    root = serving.server.root
+    (root / "server.pem").unlink()
+    ensure_server(
+        root / "server.pem", root / "server.key", (root / "ca.pem", root / "ca.key"), ["localhost"], Env().clock.now()
+    )
+    serving.process.send_signal(signal.SIGHUP)
+    serving.told("RELOADING=1")
+    serving.told("READY=1")
+    end = time.monotonic() + 20
+    while leaf(serving) == before:
+        assert time.monotonic() < end
+    with smtplib.SMTP("localhost", serving.server.port("smtp")) as sender:
+        sender.sendmail("a@elsewhere.test", ["bob@fubako.test"], "Subject: told\r\n\r\nto all\r\n")
+    for client in clients:
+        client.sock.settimeout(20)
+        while b"EXISTS" not in client.readline():
+            pass
+    events = serving.stop()
+    assert '"event": "serve.stopped"' in events
+    assert events.count('"event": "config.reloaded"') == 2
+    for client in clients:  # a graceful end says BYE
+        assert any(line.startswith(b"* BYE") for line in iter(client.readline, b""))
+    assert not (serving.server.root / "lmtp.sock").exists()
+
+
+def test_a_broken_configuration_is_refused_at_sighup_and_the_old_one_goes_on(serving):
+    config = serving.server.root / "fubako.toml"
+    config.write_text(config.read_text() + "\nnonsense = [\n")
+    serving.process.send_signal(signal.SIGHUP)
+    serving.told("RELOADING=1")
+    serving.told("READY=1")
+    serving.imap().logout()
+    assert "config.refused" in serving.stop()
+
+
+def test_a_worker_that_dies_is_replaced(serving):
+    first = serving.children()
+    os.kill(first[0], signal.SIGKILL)
+    end = time.monotonic() + 20
+    while len(serving.children()) < 2 or set(serving.children()) == set(first):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    for _ in range(4):
+        serving.imap().logout()
+    assert "worker.died" in serving.stop()
+
+
+def test_socket_activation_and_dropped_privileges(tmp_path):
+    if os.getuid() != 0:
+        pytest.skip("only root can give privileges up")
+    root = tmp_path / "d"
+    server = Server(root).start()
+    assert server.stop() == 0
+    for parent in (root, *list(root.parents)[:4]):
+        if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    for name in ("server.key", "server.pem", "fubako.toml"):
+        shutil.chown(root / name, "nobody")
+    config = root / "fubako.toml"
+    config.write_text('user = "nobody"\n' + config.read_text())
+    offset = free_offset()
+    listener = socket.create_server(("127.0.0.1", STANDARD["imaps"] + offset))
+    code = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='imaps');"
+        "os.execv(sys.argv[2], sys.argv[2:])"
+    )
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(listener.fileno()), FUBAKO, "serve", "--config", str(config), "--workers", "1"],
+        pass_fds=[listener.fileno()], stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    listener.close()
+    try:
+        address, password, _ = server.account("bob")
+        context = ssl.create_default_context(cafile=server.ca)
+        client = imaplib.IMAP4_SSL("localhost", STANDARD["imaps"] + offset, ssl_context=context, timeout=20)
+        client.login(address, password)
+        client.logout()
+        assert "Uid:\t65534\t65534\t65534\t65534" in Path(f"/proc/{process.pid}/status").read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, process.stderr.read()
+        process.stderr.close()
+
+
+def test_authority_is_not_made_anew(tmp_path):
+    assert ensure_authority(tmp_path / "ca.pem", tmp_path / "ca.key", "x", 1e9)
+    assert not ensure_authority(tmp_path / "ca.pem", tmp_path / "ca.key", "x", 1e9)
+    names = ["localhost", "127.0.0.1"]
+    pair = (tmp_path / "ca.pem", tmp_path / "ca.key")
+    assert ensure_server(tmp_path / "s.pem", tmp_path / "s.key", pair, names, 1e9)
+    assert not ensure_server(tmp_path / "s.pem", tmp_path / "s.key", pair, names, 1e9)
+    assert ensure_server(tmp_path / "s.pem", tmp_path / "s.key", pair, names, 1e9 + 61 * 86400)  # 29 days are left
+    assert ensure_server(tmp_path / "s.pem", tmp_path / "s.key", pair, [*names, "other"], 1e9 + 61 * 86400)

@@ -1,0 +1,231 @@
+"""Hostile input for every parser: it parses, or it raises the one error that its interface names."""
+
+import contextlib
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from fubako.config import ConfigError, parse
+from fubako.message import headers, mailboxes, mime, text, words
+from fubako.message.address import AddressError, parse_path
+from fubako.message.status import Status
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.imap import render, utf7
+from fubako.protocol.imap.client import ImapClient
+from fubako.protocol.imap.server import ImapServer, State
+from fubako.protocol.pop3 import Pop3Client, Pop3Server
+from fubako.protocol.sasl import Binding, SaslFailure, scram
+from fubako.protocol.smtp import SmtpLimits
+from fubako.protocol.smtp_client import SmtpClient
+from fubako.protocol.smtp_server import SmtpServer
+from fubako.server.imap.sections import find_part
+
+settings.register_profile("short", max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("short")
+
+IMAP_WORDS = st.sampled_from(
+    [b"a1 ", b"FETCH", b"UID ", b"SEARCH ", b"STORE ", b"1:*", b"$", b" (", b")", b"BODY[", b"]", b"<0.10>", b"{3}", b"{3+}",
+     b"\r\n", b"FLAGS", b"\\Seen", b'"', b"NIL", b"OR ", b"NOT ", b"HEADER.FIELDS (", b"1.2.", b"MIME", b"LIST ", b"RETURN (",
+     b"APPEND ", b"~{2}", b"*", b"%", b"CHARSET ", b"MODSEQ 1", b"SELECT INBOX", b" ", b"4294967296", b"AUTHENTICATE PLAIN "]
+)  # fmt: skip
+SMTP_WORDS = st.sampled_from(
+    [b"EHLO x\r\n", b"MAIL FROM:<a@b.c>", b"RCPT TO:<d@e.f>", b" SIZE=5", b" BODY=BINARYMIME", b"\r\n", b"DATA\r\n", b".\r\n",
+     b"\r\n.\r\n", b"BDAT 5\r\n", b"BDAT 3 LAST\r\n", b"RSET\r\n", b"\n", b"\r", b"..", b"AUTH PLAIN =\r\n", b"QUIT\r\n", b"abc"]
+)  # fmt: skip
+MIME_WORDS = st.sampled_from(
+    [b"Content-Type: multipart/mixed; boundary=x\r\n", b"Content-Type: message/rfc822\r\n", b"\r\n", b"--x\r\n", b"--x--\r\n",
+     b"From: a <b@c>, d:;\r\n", b"Content-Transfer-Encoding: base64\r\n", b" folded\r\n", b"(((", b'"', b"=?utf-8?q?=zz?=",
+     b"; a=b",
+     b"Content-Disposition: attachment; filename*=utf-8''%E6\r\n", b"\x00", b"\xff", b"=?iso-2022-jp?b?GyRC?=", b"Subject:"]
+)  # fmt: skip
+
+
+def soup(strategy):
+    return st.lists(st.one_of(strategy, st.binary(max_size=8)), max_size=40).map(b"".join)
+
+
+def drain(engine, octets: bytes, step: int, answer=None) -> list:
+    events = []
+    try:
+        for start in range(0, len(octets), step):
+            engine.receive(octets[start : start + step])
+            while (event := engine.next_event()) is not None:
+                events.append(event)
+                if answer is not None:
+                    answer(event)
+    except ProtocolError as error:
+        events.append(str(error))
+    return events
+
+
+@given(soup(SMTP_WORDS), st.integers(1, 9))
+@example(b"EHLO x\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nDATA\r\n\r\n.\r\n.\r\nQUIT\r\n", 1)
+def test_smtp_server_says_the_same_whole_and_in_pieces(octets, step):
+    def run(size):
+        engine = SmtpServer(SmtpLimits(message=500))
+        content = bytearray()
+
+        def answer(event):
+            name = type(event).__name__
+            if name == "Content":
+                content.extend(event.octets)
+            elif name == "Data":
+                engine.reply(Status(354, "", "go"))
+            elif name == "Auth":
+                engine.reply(Status(535, "", "no"))
+            else:
+                engine.reply(Status(250, "", "ok"))
+
+        events = drain(engine, octets, size, answer)
+        return [repr(e) for e in events if type(e).__name__ != "Content"], bytes(content), engine.output()
+
+    whole, pieces = run(max(1, len(octets))), run(step)
+    assert whole[0] == pieces[0]
+    if not any("bare" in str(e) for e in whole[0]):  # what a refused letter had given up to the fault may differ
+        assert whole[1] == pieces[1]
+    assert whole[2] == pieces[2]
+
+
+@given(soup(IMAP_WORDS), st.integers(1, 9))
+def test_imap_server(octets, step):
+    outcomes = []
+    for size in (max(1, len(octets)), step):
+        engine = ImapServer()
+        engine.state = State.SELECTED
+        events = drain(engine, octets, size, lambda _event, e=engine: e.resume())
+        outcomes.append(([repr(e) for e in events], engine.output().replace(b"+ go on\r\n", b"")))
+    assert outcomes[0] == outcomes[1]
+
+
+@given(soup(IMAP_WORDS))
+def test_imap_client(octets):
+    client = ImapClient("t")
+    client.command("NOOP")
+    client.output()
+    drain(client, octets, max(1, len(octets)))
+
+
+@given(st.binary(max_size=300))
+def test_pop3_both_sides(octets):
+    drain(Pop3Server(), octets, 7)
+    client = Pop3Client()
+    client.command("RETR", "1", multiline=True)
+    drain(client, octets, 7)
+
+
+@given(st.binary(max_size=300))
+def test_smtp_client(octets):
+    client = SmtpClient()
+    client.command("EHLO", "x")
+    drain(client, octets, 5)
+
+
+@given(soup(MIME_WORDS))
+def test_a_message_gives_lines_that_are_safe_to_send(octets):
+    root = mime.scan(octets)
+    for rendered in (
+        render.envelope(root.fields),
+        render.body_structure(root),
+        render.body_structure(root, extended=False),
+    ):
+        assert b"\x00" not in rendered
+        balanced(rendered)
+    check_offsets(root, len(octets))
+    text.header_text(octets[: root.body])
+    text.body_text(octets, root)
+    headers.subset(octets[: root.body], frozenset({b"from"}))
+    for numbers in ((1,), (2, 1), (1, 1, 1)):
+        find_part(root, numbers)
+
+
+def balanced(rendered: bytes) -> None:
+    """A client that cuts literals by their counts finds every parenthesis closed."""
+    position = depth = 0
+    while position < len(rendered):
+        octet = rendered[position : position + 1]
+        if octet == b'"':
+            position += 1
+            while rendered[position : position + 1] != b'"':
+                assert rendered[position] not in b"\r\n"
+                position += 2 if rendered[position : position + 1] == b"\\" else 1
+        elif octet == b"{":
+            end = rendered.index(b"}\r\n", position)
+            position = end + 2 + int(rendered[position + 1 : end])
+        depth += (octet == b"(") - (octet == b")")
+        assert depth >= 0
+        position += 1
+    assert depth == 0
+
+
+def check_offsets(part: mime.Part, end: int) -> None:
+    assert 0 <= part.start <= part.body <= part.end <= end
+    for child in part.children:
+        assert part.body <= child.start
+        check_offsets(child, part.end)
+
+
+@given(soup(MIME_WORDS))
+def test_header_values(octets):
+    mailboxes.parse_list(octets)
+    mime.parse_parameterised(octets)
+    words.decode_words(octets)
+    words.decode_transfer(octets, b"quoted-printable")
+    words.decode_transfer(octets, b"base64")
+    list(headers.fields(octets))
+
+
+@given(st.text(max_size=80))
+def test_paths(given_text):
+    try:
+        address, _rest = parse_path("<" + given_text, null_ok=True)
+    except AddressError:
+        return
+    assert not any(ord(c) < 32 for c in str(address))
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
+def test_modified_utf7_there_and_back(name):
+    assert utf7.decode(utf7.encode(name)) == name
+
+
+@given(st.text(max_size=40))
+def test_modified_utf7_decodes_or_refuses(name):
+    try:
+        decoded = utf7.decode(name)
+    except ValueError:
+        return
+    assert utf7.encode(decoded) == name
+
+
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=60), st.sampled_from([b"n,,n=a,r=b", b"c=biws,r=bx,p=AAAA"])),
+        min_size=2,
+        max_size=3,
+    )
+)
+def test_scram_server(responses):
+    server = scram.server("x", Binding(), plus=False)
+    next(server)
+    try:
+        for response in responses:
+            step = server.send(response)
+            if hasattr(step, "kind"):
+                server.send(scram.ScramKeys(b"s", 4096, b"k" * 32, b"k" * 32))
+    except (SaslFailure, StopIteration):
+        return
+
+
+@given(
+    st.recursive(
+        st.one_of(st.integers(), st.text(max_size=5), st.booleans()), lambda inner: st.lists(inner, max_size=3)
+    )
+)
+def test_configuration(value):
+    with pytest.raises(ConfigError, match="unknown"):
+        parse({"hostname": "x", "unknown": value}, "test")
+    for key in ("hostname", "listen", "tls", "limits", "workers"):
+        with contextlib.suppress(ConfigError):
+            parse({"hostname": "x", key: value}, "test")
