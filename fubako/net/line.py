@@ -39,6 +39,19 @@ class Line(Generic[E_co]):
             engine.receive(octets)
         return event
 
+    async def event_or_nudge(self) -> E_co | None:
+        """Like `event`, but None when the stream was nudged."""
+        engine = self.engine
+        while (event := engine.next_event()) is None:
+            await self.flush()
+            octets = await self.stream.read_or_nudge()
+            if octets is None:
+                return None
+            if not octets:
+                raise StreamClosed("the peer ended the connection")
+            engine.receive(octets)
+        return event
+
     async def flush(self) -> None:
         octets = self.engine.output()
         if octets:

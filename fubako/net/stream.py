@@ -23,6 +23,8 @@ class BufferedStream:
         self._inbox: list[bytes] = []
         self._inbox_octets = 0
         self._held = False
+        self._nudged = False
+        self._silent = False  # nothing was heard since the deadline was set
         self._at_end = False  # nothing more will be read
         self._gone = False  # nothing more can be written
         self._failure: Exception | None = None
@@ -47,6 +49,7 @@ class BufferedStream:
             octets = self._decrypt(octets)
         if octets:
             self._inbox.append(octets)
+            self._silent = False
             self._inbox_octets += len(octets)
             if self._inbox_octets > INBOX_OCTETS_MAX and not self._held:
                 self._held = True
@@ -93,6 +96,18 @@ class BufferedStream:
     def pending(self) -> bool:
         return bool(self._inbox)
 
+    def nudge(self) -> None:
+        self._nudged = True
+        self._wake()
+
+    async def read_or_nudge(self) -> bytes | None:
+        while not self._inbox and not self._at_end and self._failure is None:
+            if self._nudged:
+                self._nudged, self._silent = False, True
+                return None
+            await self._wait()
+        return await self.read()
+
     async def read(self) -> bytes:
         while not self._inbox:
             if self._failure is not None:
@@ -111,7 +126,8 @@ class BufferedStream:
     async def _wait(self) -> None:
         """Until something happens or the peer has been silent for `idle_seconds`. One timer serves a whole connection."""
         loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + self.idle_seconds
+        if not self._silent:  # a nudge is not a word of the peer: its silence goes on
+            self._deadline = loop.time() + self.idle_seconds
         if self._timer is None or self._timer.when() > self._deadline:
             if self._timer is not None:
                 self._timer.cancel()
@@ -171,14 +187,19 @@ class BufferedStream:
         self._flush_pump()
 
     async def handshake(self) -> None:
+        """Until the handshake has ended; a peer that drips a byte now and then gets no more time than a silent one."""
         pump = self._pump
         assert pump is not None
-        while not pump.established:
-            if self._failure is not None:
-                raise self._failure
-            if self._at_end:
-                raise TlsError("the peer ended the connection during the handshake")
-            await self._wait()
+        try:
+            async with asyncio.timeout(self.idle_seconds):
+                while not pump.established:
+                    if self._failure is not None:
+                        raise self._failure
+                    if self._at_end:
+                        raise TlsError("the peer ended the connection during the handshake")
+                    await self._wait()
+        except TimeoutError:
+            raise StreamTimeout("the handshake took too long") from None
         self.tls = pump.facts()
 
     async def start_tls(self, pump: Pump) -> None:

@@ -8,20 +8,12 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from fubako.message.address import NULL, Address, AddressError, parse_path
 from fubako.message.envelope import Recipient, Sender
 from fubako.message.status import Status
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.lines import LineBuffer, LineTooLong
-from fubako.protocol.smtp import (
-    BAD_ORDER,
-    BARE_LINE_END,
-    SYNTAX,
-    SmtpLimits,
-    SyntaxFault,
-    parse_parameters,
-    xtext_decode,
-)
+from fubako.protocol.smtp import BAD_ORDER, BARE_LINE_END, SYNTAX, SmtpLimits, SyntaxFault
+from fubako.protocol.smtp_arguments import parse_mail, parse_rcpt
 
 
 class State(Enum):
@@ -394,73 +386,3 @@ def _partial_end(block: bytes) -> int:
         if block.endswith(b"\r\n.\r\n"[:length]):
             return length
     return 0
-
-
-def parse_mail(argument: str) -> Sender:
-    """`FROM:<path> parameters` (RFC 5321 §4.1.1.2). Raises SyntaxFault."""
-    address, parameters = _path(argument, "FROM:", null_ok=True)
-    body = parameters.pop("BODY", "7BIT").upper()
-    if body not in ("7BIT", "8BITMIME", "BINARYMIME"):
-        raise SyntaxFault(Status(501, "5.5.4", "BODY is 7BIT, 8BITMIME or BINARYMIME"))
-    size = parameters.pop("SIZE", "0")
-    if not (size.isascii() and size.isdigit()) or len(size) > 20:
-        raise SyntaxFault(Status(501, "5.5.4", "SIZE is a number"))
-    ret = parameters.pop("RET", "").upper()
-    if ret not in ("", "FULL", "HDRS"):
-        raise SyntaxFault(Status(501, "5.5.4", "RET is FULL or HDRS"))
-    smtputf8 = _flag(parameters, "SMTPUTF8")
-    sender = Sender(
-        address,
-        body,
-        smtputf8,
-        int(size),
-        ret,
-        xtext_decode(parameters.pop("ENVID", "")),
-        _flag(parameters, "REQUIRETLS"),
-        parameters.pop("AUTH", ""),
-    )
-    _nothing_left(parameters)
-    if not address.ascii and not smtputf8:
-        raise SyntaxFault(Status(553, "5.6.7", "an address outside ASCII needs SMTPUTF8"))
-    return sender
-
-
-def parse_rcpt(argument: str) -> Recipient:
-    """`TO:<path> parameters` (RFC 5321 §4.1.1.3, RFC 3461 §4.1, 4.2). Raises SyntaxFault."""
-    address, parameters = _path(argument, "TO:", null_ok=False)
-    notify = parameters.pop("NOTIFY", "").upper()
-    wishes = set(notify.split(",")) if notify else set()
-    if wishes - {"NEVER", "SUCCESS", "FAILURE", "DELAY"} or ("NEVER" in wishes and len(wishes) > 1):
-        raise SyntaxFault(Status(501, "5.5.4", "NOTIFY is NEVER, or SUCCESS, FAILURE and DELAY"))
-    orcpt = parameters.pop("ORCPT", "")
-    if orcpt and ";" not in orcpt:
-        raise SyntaxFault(Status(501, "5.5.4", "ORCPT is a type and an address"))
-    _nothing_left(parameters)
-    return Recipient(address, notify, orcpt)
-
-
-def _flag(parameters: dict[str, str], name: str) -> bool:
-    value = parameters.pop(name, None)
-    if value:
-        raise SyntaxFault(Status(501, "5.5.4", f"{name} takes no value"))
-    return value is not None
-
-
-def _nothing_left(parameters: dict[str, str]) -> None:
-    if parameters:
-        raise SyntaxFault(Status(555, "5.5.4", f"parameter {min(parameters)} is not known"))
-
-
-def _path(argument: str, word: str, *, null_ok: bool) -> tuple[Address, dict[str, str]]:
-    if argument[: len(word)].upper() != word:
-        raise SyntaxFault(Status(501, "5.5.4", f"{word}<address> is needed"))
-    text = argument[len(word) :].lstrip(" ")
-    try:
-        address, rest = parse_path(text, null_ok=null_ok)
-    except AddressError as error:
-        raise SyntaxFault(Status(501, "5.1.7" if word == "FROM:" else "5.1.3", str(error))) from None
-    if rest and not rest.startswith(" "):
-        raise SyntaxFault(Status(501, "5.5.4", "something stands right behind the path"))
-    if address == NULL and not null_ok:
-        raise SyntaxFault(Status(501, "5.1.3", "a recipient is needed"))
-    return address, parse_parameters(rest) if rest else {}

@@ -225,35 +225,27 @@ class ImapSession(ImapContext):
     async def _idle(self) -> None:
         """Tell news as they come, until DONE (RFC 2177). A hint wakes; a slow look now and then covers a lost hint."""
         self.engine.idle()
-        changed = asyncio.Event()
-        end = self.resources.changes.subscribe(self.account_id, lambda _mailbox: changed.set())
-        try:
-            await self._idle_until_done(changed)
-        finally:
-            end()
-            self.engine.resume()
-
-    async def _idle_until_done(self, changed: asyncio.Event) -> None:
-        changed.set()
-        done = asyncio.ensure_future(self.line.event())
+        stream, loop = self.stream, asyncio.get_running_loop()
+        end = self.resources.changes.subscribe(self.account_id, lambda _mailbox: stream.nudge())
+        stream.nudge()  # what came before we listened
+        look: asyncio.TimerHandle | None = None
         try:
             while True:
-                woken = asyncio.ensure_future(changed.wait())
-                await asyncio.wait((done, woken), timeout=IDLE_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
-                changed.clear()
-                if done.done():
-                    if not isinstance(done.result(), wire.Done):
-                        raise ProtocolError("no DONE behind IDLE")
+                event = await self.line.event_or_nudge()
+                if isinstance(event, wire.Done):
                     return
+                if event is not None:
+                    raise ProtocolError("no DONE behind IDLE")
                 if self.view is not None:
                     await self.tell_news(expunge=True)
-                    self.stream.write(self.engine.output())
-                    await self.stream.drain()
+                if look is not None:
+                    look.cancel()
+                look = loop.call_later(IDLE_LOOK_SECONDS, stream.nudge)
         finally:
-            if not done.done():
-                done.cancel()
-                await asyncio.gather(done, return_exceptions=True)
+            if look is not None:
+                look.cancel()
+            end()
+            self.engine.resume()
 
     # -- the end
 
