@@ -50,10 +50,21 @@ def add_domain(tx: Transaction, name: str, now: int) -> None:
 
 def remove_domain(tx: Transaction, name: str) -> None:
     _require_domain(tx, name)
-    if tx.row("SELECT 1 FROM account WHERE address LIKE ? LIMIT 1", (f"%@{name.lower()}",)):
+    if tx.row(f"SELECT 1 FROM account WHERE {_OF_DOMAIN} LIMIT 1", (_pattern(name),)):
         raise StoreError(f"{name} still has users; remove them first")
     tx.run("DELETE FROM domain WHERE name=?", (name.lower(),))
-    tx.run("DELETE FROM alias WHERE address LIKE ?", (f"%@{name.lower()}",))
+    tx.run(f"DELETE FROM alias WHERE {_OF_DOMAIN}", (_pattern(name),))
+
+
+_OF_DOMAIN = "address LIKE ? ESCAPE '!'"
+
+
+def _pattern(domain: str) -> str:
+    """What LIKE matches the addresses of a domain with; its own signs stand for themselves."""
+    plain = domain.lower()
+    for sign in "!%_":
+        plain = plain.replace(sign, "!" + sign)
+    return f"%@{plain}"
 
 
 def _require_domain(tx: Transaction, name: str) -> None:
@@ -64,7 +75,7 @@ def _require_domain(tx: Transaction, name: str) -> None:
 def domains(tx: Transaction) -> list[tuple[str, int]]:
     """(name, number of users) of each domain."""
     return [
-        (name, int(tx.rows("SELECT count(*) FROM account WHERE address LIKE ?", (f"%@{name}",))[0][0]))
+        (name, int(tx.rows(f"SELECT count(*) FROM account WHERE {_OF_DOMAIN}", (_pattern(name),))[0][0]))
         for (name,) in tx.rows("SELECT name FROM domain ORDER BY name")
     ]
 
@@ -77,8 +88,11 @@ def add_account(tx: Transaction, address: str, now: int) -> Account:
         raise EntryExists(f"the user {address} is there already")
     if tx.row("SELECT 1 FROM alias WHERE address=?", (address,)):
         raise EntryExists(f"{address} is an alias")
-    row = tx.row("SELECT coalesce(max(account_id), 0)+1 FROM account")
-    account_id = int(row[0]) if row else 1
+    # an id is never given twice: what is kept beside the rows (the search index) goes by it
+    row = tx.row("UPDATE ids SET next=next+1 WHERE name='account' RETURNING next-1")
+    if row is None:
+        raise StoreError("the store has no counter for accounts")
+    account_id = int(row[0])
     tx.run("INSERT INTO account (account_id, address, created, mailbox_next, uidvalidity) VALUES (?,?,?,1,0)",
            (account_id, address, now))  # fmt: skip
     mailboxes.create_defaults(tx, account_id, now)
@@ -102,10 +116,8 @@ def account(tx: Transaction, address: str) -> Account:
 
 
 def accounts(tx: Transaction, domain: str = "") -> list[Account]:
-    pattern = f"%@{domain.lower()}" if domain else "%"
-    rows = tx.rows(
-        "SELECT account_id, address, created, enabled FROM account WHERE address LIKE ? ORDER BY address", (pattern,)
-    )
+    where, parameters = (f"WHERE {_OF_DOMAIN}", (_pattern(domain),)) if domain else ("", ())
+    rows = tx.rows(f"SELECT account_id, address, created, enabled FROM account {where} ORDER BY address", parameters)
     return [Account(row[0], row[1], row[2], bool(row[3])) for row in rows]
 
 

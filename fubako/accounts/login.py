@@ -81,13 +81,15 @@ class Logins:
         self._database = database
         self._pepper = env.random(32)
         self._offer = Offer(hostname, env.random, env.clock.now, mechanisms)
+        bound = replace(self._offer, binding=Binding({"any": b""}))
+        self._announced = {False: offered(self._offer), True: offered(bound)}
         self._proved = secrets.ProvedPasswords(env.random(32), env.clock.monotonic)
         self._threads = ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="argon2")
         self._waiting = 0
 
     def mechanisms(self, bindings: dict[str, bytes]) -> list[str]:
         """Names to announce on a connection that is protected."""
-        return offered(self._bound(bindings))
+        return self._announced[bool(bindings)]
 
     def _bound(self, bindings: dict[str, bytes]) -> Offer:
         return replace(self._offer, binding=Binding(bindings)) if bindings else self._offer

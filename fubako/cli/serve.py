@@ -1,6 +1,7 @@
 """`fubako serve`: a worker a core, from a configuration, under systemd or by hand."""
 
 import asyncio
+import gc
 import os
 import select
 import signal
@@ -104,6 +105,8 @@ def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -
         telemetry.event("store.mended", what=what)
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    gc.collect()
+    gc.freeze()  # what was made up to here lives as long as the workers, and is shared by them
     ready = os.pipe()
     workers = {_start(path, config, bound, ready[1]) for _ in range(count)}
     _wait_ready(ready[0], count)

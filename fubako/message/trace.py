@@ -22,8 +22,14 @@ def _second(at: int) -> str:
     return f"{_DAYS[when.weekday()]}, {when.day:02d} {_MONTHS[when.month - 1]} {when.year} {when:%H:%M:%S} +0000"
 
 
-def with_protocol(transaction: Transaction, *, lmtp: bool) -> str:
-    """The `with` clause: ESMTP, ESMTPS, ESMTPSA, UTF8SMTPSA, LMTP … (RFC 3848, RFC 6531 §4.3)."""
+def with_protocol(transaction: Transaction, verb: str) -> str:
+    """The `with` clause: SMTP, ESMTP, ESMTPS, ESMTPSA, UTF8SMTPSA, LMTP … (RFC 3848, RFC 6531 §4.3).
+
+    `verb` is the greeting that was said: HELO, EHLO or LHLO.
+    """
+    if verb == "HELO":
+        return "SMTP"
+    lmtp = verb == "LHLO"
     utf8 = transaction.sender.smtputf8
     base = ("UTF8LMTP" if utf8 else "LMTP") if lmtp else ("UTF8SMTP" if utf8 else "ESMTP")
     return base + ("S" if transaction.hop.tls_version else "") + ("A" if transaction.user else "")

@@ -16,6 +16,7 @@ from OpenSSL import SSL, crypto
 from fubako.net.interface import CertificateFacts, TlsError, TlsFacts
 
 _RECORD = 16384
+_BLOCK = 4 * _RECORD
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 # forward secrecy and AEAD only (RFC 9325 §4.2)
 _CIPHERS_TLS12 = b"ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -80,8 +81,10 @@ class TlsPump:
         """Ciphertext to send now."""
         parts: list[bytes] = []
         try:
-            while True:
-                parts.append(self._connection.bio_read(4 * _RECORD))
+            while (
+                not parts or len(parts[-1]) == _BLOCK
+            ):  # a short read was the last one; asking again costs an exception
+                parts.append(self._connection.bio_read(_BLOCK))
         except SSL.WantReadError:
             pass
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -4,13 +4,18 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 _TRACKED_MAX = 50_000
 
 
 def network_of(peer: str) -> str:
     """The network that a limit counts: an IPv4 address, an IPv6 /64; a Unix socket as it is named."""
-    host = peer.rsplit(":", 1)[0].strip("[]")
+    return _network(peer.rsplit(":", 1)[0].strip("[]"))
+
+
+@lru_cache(maxsize=4096)
+def _network(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

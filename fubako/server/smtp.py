@@ -47,7 +47,7 @@ class SmtpSession(Session):
         self.engine = events.SmtpServer(resources.limits.smtp, lmtp=self.lmtp)
         line: Line[events.Event] = Line(self.engine, stream)
         super().__init__(resources, line, service, pump, implicit_tls=implicit_tls)
-        self.hello = ""
+        self.hello = self.verb = ""
         self.sender: Sender | None = None
         self.recipients: list[tuple[Recipient, list[int]]] = []
         self.chunks: list[bytes] = []
@@ -98,7 +98,7 @@ class SmtpSession(Session):
 
     def _hello(self, event: events.Hello) -> None:
         self._forget()
-        self.hello = event.name
+        self.hello, self.verb = event.name, event.verb
         if event.verb == "HELO":
             self.engine.reply(Status(250, "", self.resources.hostname))
         else:
@@ -243,7 +243,7 @@ class SmtpSession(Session):
             trace_id=self.resources.env.trace_id(),
             user=self.user,
         )
-        transaction.protocol = with_protocol(transaction, lmtp=self.lmtp)
+        transaction.protocol = with_protocol(transaction, self.verb)
         accounts = list(dict.fromkeys(account for _, ids in self.recipients for account in ids))
         accepted = await self.resources.intake.accept(transaction, accounts)
         gone = Status(550, "5.1.1", "the mailbox is gone")

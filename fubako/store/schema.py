@@ -10,6 +10,8 @@ VERSION = 1
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
         "CREATE TABLE format (version BIGINT NOT NULL)",
+        "CREATE TABLE ids (name TEXT PRIMARY KEY, next BIGINT NOT NULL)",
+        "INSERT INTO ids (name, next) VALUES ('account', 1)",
         "CREATE TABLE domain (name TEXT PRIMARY KEY, created BIGINT NOT NULL)",
         """CREATE TABLE account (
             account_id BIGINT PRIMARY KEY, address TEXT NOT NULL UNIQUE, created BIGINT NOT NULL,

@@ -49,6 +49,7 @@ class SearchIndex:
         self._connection = apsw.Connection(str(path))
         run = self._connection.execute
         self._vocabulary: str | None = None
+        self._version: object = None
         self._connection.set_busy_timeout(10_000)
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=OFF")  # it can be made again
@@ -118,7 +119,9 @@ class SearchIndex:
 
     def _terms(self) -> str:
         """Every term on a line of its own. SQLite counts what each term holds when it lists them; so it is asked once."""
-        if self._vocabulary is None:
+        version = self._connection.execute("PRAGMA data_version").get  # another process may have added letters
+        if self._vocabulary is None or version != self._version:
+            self._version = version
             rows = self._connection.execute("SELECT term FROM words").fetchall()
             self._vocabulary = "\n".join(str(row[0]) for row in rows)
         return self._vocabulary
