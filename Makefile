@@ -43,7 +43,7 @@ fuzz: .venv/dev.stamp
 
 # against Postfix and Dovecot in the same run, one line each
 bench: .venv/dev.stamp
-	tests/install-programs
+	BENCH_PEERS=1 tests/install-programs
 	$(BIN)/python bench/run.py $(BENCH)
 
 lock:

@@ -77,6 +77,11 @@ class Connection(Generic[E]):
             self.line.close()
             raise
 
+    def nothing_unasked(self) -> None:
+        """Before STARTTLS is said: an answer that is there already was not the server's (C-PREREPLY)."""
+        if self.line.engine.pending or self.line.stream.pending:
+            raise ProtocolError("the server answered before it was asked")
+
     def hop(self) -> Hop:
         tls = self.line.stream.tls
         return Hop(

@@ -28,6 +28,7 @@ class ImapConnection(Connection[Event]):
             # PREAUTH on a channel that anybody can write to means that nobody proved anything (CVE-2020-14093)
             raise ClientError("the server's greeting is not one to go on with")
         if not self.peer.implicit_tls:
+            self.nothing_unasked()
             await self.command("STARTTLS")
             await self.protect()
         await self._ask_capabilities()

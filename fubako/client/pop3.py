@@ -24,6 +24,7 @@ class Pop3Connection(Connection[Reply]):
             await self.protect()
         await self._ok()
         if not self.peer.implicit_tls:
+            self.nothing_unasked()
             self.engine.command("STLS")
             await self._ok()
             await self.protect()

@@ -30,6 +30,7 @@ class SmtpConnection(Connection[Reply]):
         if not self.peer.implicit_tls:
             if "STARTTLS" not in self.extensions:
                 raise ClientError("the server does not offer STARTTLS; nothing was sent")
+            self.nothing_unasked()
             self.engine.command("STARTTLS")
             await self._expect(220)
             await self.protect()

@@ -151,7 +151,7 @@ class BufferedStream:
         self._timer = loop.call_at(max(self._deadline, loop.time() + 1.0), self._tick)
 
     def write(self, octets: bytes) -> None:
-        if self._gone or self._failure is not None:
+        if self._gone or self._failure is not None or not octets:
             return
         if self._pump is None:
             self._transmit(octets)
