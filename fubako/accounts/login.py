@@ -80,6 +80,7 @@ class Logins:
     def __init__(self, database: Database, env: Env, hostname: str, mechanisms: tuple[str, ...] = PREFERENCE) -> None:
         self._database = database
         self._pepper = env.random(32)
+        self._invented_hash = secrets.invented_hash()
         self._offer = Offer(hostname, env.random, env.clock.now, mechanisms)
         bound = replace(self._offer, binding=Binding({"any": b""}))
         self._announced = {False: offered(self._offer), True: offered(bound)}
@@ -156,7 +157,7 @@ class Logins:
     async def _hash_holds(self, account: Account | None, credentials: list[secrets.Credential], password: str) -> bool:
         loop = asyncio.get_running_loop()
         if account is None or not credentials:
-            await loop.run_in_executor(self._threads, secrets.verify_hash, secrets.invented_hash(), password)
+            await loop.run_in_executor(self._threads, secrets.verify_hash, self._invented_hash, password)
             return False
         for credential in credentials:
             if credential.secret is not None:  # kept as it is: a slow hash would protect nothing

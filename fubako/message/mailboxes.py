@@ -34,14 +34,24 @@ Token = tuple[str, bytes]  # ("atom" | "quoted" | "literal" | "special" | "space
 
 def parse_list(value: bytes) -> list[Mailbox]:
     """Every address of an unfolded header value, groups included, in order."""
-    value = value.strip()
-    if _SIMPLE.fullmatch(value):
-        local, host = value.split(b"@", 1)
-        return [Mailbox(None, None, local, host)]
-    named = _NAMED.fullmatch(value)
-    if named:
-        return [Mailbox(named.group(1).strip(), None, named.group(2), named.group(3))]
-    return _List(_tokens(value)).read()
+    plain = _plain(value.strip()) if value.count(b",") < ADDRESSES_MAX else None
+    return _List(_tokens(value)).read() if plain is None else plain
+
+
+def _plain(value: bytes) -> list[Mailbox] | None:
+    """What nearly every list is: `a@b` and `Words <a@b>` between commas. None where a piece is anything else."""
+    found: list[Mailbox] = []
+    for piece in value.split(b","):
+        piece = piece.strip()
+        if _SIMPLE.fullmatch(piece):
+            local, _, host = piece.partition(b"@")
+            found.append(Mailbox(None, None, local, host))
+            continue
+        named = _NAMED.fullmatch(piece)
+        if named is None:
+            return None
+        found.append(Mailbox(named.group(1).strip(), None, named.group(2), named.group(3)))
+    return found
 
 
 def _tokens(value: bytes) -> list[Token]:
