@@ -30,7 +30,7 @@ from fubako.server.session import Limits, Resources, Session
 from fubako.server.smtp import SmtpSession
 from fubako.store.changes import LocalChanges, WorkerChanges
 from fubako.store.disk import OsDisk
-from fubako.store.indexer import Indexer
+from fubako.store.indexer import Indexer, QuietIndexing
 from fubako.store.interface import StoreError
 from fubako.store.segments import SegmentBlobs, SegmentCore
 from fubako.store.sqlite import SqliteCore, SqliteDatabase
@@ -244,12 +244,15 @@ class Application:
     tls: dict[str, ServerTls] = field(default_factory=dict)
     resources: Resources = field(init=False)
     connections: Connections = field(init=False)
+    indexing: QuietIndexing = field(init=False)
     _servers: list[asyncio.Server] = field(default_factory=list)
     _sessions: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.tls = load_tls(self.config, self.base)
         self.resources = self._resources(None)
+        self.indexing = QuietIndexing(self.store.indexer, self.store.database)
+        self.store.changes.watch = self.indexing.noticed
         limits = self.config.limits
         self.connections = Connections(limits.connections, limits.connections_per_network)
 
@@ -323,4 +326,5 @@ class Application:
         if self._sessions:
             await asyncio.wait(self._sessions, timeout=GRACE_SECONDS)
         self.resources.logins.close()
+        await self.indexing.close()
         await self.store.close()

@@ -21,9 +21,18 @@ class LocalChanges:
     """Who wants to know about which account, in this process."""
 
     def __init__(self) -> None:
+        self.watch: Callable[[set[Place]], None] | None = (
+            None  # told of what this process committed, and of nothing else
+        )
         self._wakes: dict[int, set[Callable[[int], None]]] = {}
 
     def publish(self, places: Iterable[Place]) -> None:
+        told = set(places)
+        self._wake_all(told)
+        if self.watch is not None:
+            self.watch(told)
+
+    def _wake_all(self, places: Iterable[Place]) -> None:
         for account_id, mailbox_id in places:
             for wake in list(self._wakes.get(account_id, ())):
                 wake(mailbox_id)
@@ -89,7 +98,7 @@ class WorkerChanges(LocalChanges):
             except OSError:
                 return
             if len(datagram) % _PLACE.size == 0:
-                super().publish(_PLACE.iter_unpack(datagram))
+                self._wake_all(_PLACE.iter_unpack(datagram))
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._socket.fileno())

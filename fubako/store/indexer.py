@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 from fubako.message.headers import header_end
 from fubako.message.text import body_text, header_text
 from fubako.store import messages
-from fubako.store.interface import BlobRef, Blobs, Database, StoreError, Transaction
+from fubako.store.interface import BlobRef, Blobs, Database, Place, StoreError, Transaction
 from fubako.store.search import Found, SearchIndex
 
 T = TypeVar("T")
 
 _BATCH = 200
+_DUE_MAX = 10_000
 _OPEN_MAX = 32
 
 
@@ -39,13 +40,18 @@ class Indexer:
         index = self._index(account_id)
         return await self._run(index.find, mailbox_id, needle, column)
 
-    async def catch_up(self, account_id: int, mailbox_id: int, uids: Sequence[int]) -> None:
+    async def catch_up(
+        self, account_id: int, mailbox_id: int, uids: Sequence[int], go_on: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Put the letters that are missing into the index, a batch at a time while `go_on` says so."""
         lock = self._busy.setdefault(account_id, asyncio.Lock())
         async with lock:
             index = self._index(account_id)
             last: int = await self._run(index.indexed, mailbox_id)
             missing = uids[bisect_right(uids, last) :]
             for start in range(0, len(missing), _BATCH):
+                if not go_on():
+                    return
                 contents = await self._contents(account_id, mailbox_id, missing[start : start + _BATCH])
                 await self._run(_add, index, mailbox_id, contents)
 
@@ -84,3 +90,56 @@ class Indexer:
 
 def _add(index: SearchIndex, mailbox_id: int, contents: list[tuple[int, bytes]]) -> None:
     index.add(mailbox_id, ((uid, header_text(c[: header_end(c)]), body_text(c)) for uid, c in contents))
+
+
+class QuietIndexing:
+    """Puts new letters into the index once a process has been quiet for a while, so that a search finds it done."""
+
+    def __init__(self, indexer: Indexer, database: Database, quiet_seconds: float = 5.0) -> None:
+        self._indexer = indexer
+        self._database = database
+        self._quiet_seconds = quiet_seconds
+        self._due: set[Place] = set()
+        self._last = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def noticed(self, places: set[Place]) -> None:
+        loop = asyncio.get_running_loop()
+        self._last = loop.time()
+        if len(self._due) < _DUE_MAX:
+            self._due |= places
+        if self._timer is None and self._task is None:
+            self._timer = loop.call_later(self._quiet_seconds, self._look)
+
+    def _quiet(self) -> bool:
+        return asyncio.get_running_loop().time() - self._last >= self._quiet_seconds
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        if self._quiet():
+            self._task = loop.create_task(self._work())
+        else:
+            self._timer = loop.call_at(self._last + self._quiet_seconds, self._look)
+
+    async def _work(self) -> None:
+        try:
+            while self._due and self._quiet():
+                account_id, mailbox_id = place = next(iter(self._due))
+                uids = await self._database.read(lambda tx, p=place: messages.uids(tx, *p))  # type: ignore[misc]  # binds the loop's value
+                await self._indexer.catch_up(account_id, mailbox_id, uids, self._quiet)
+                if self._quiet():
+                    self._due.discard(place)
+        finally:
+            self._task = None
+            if self._due and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(self._quiet_seconds, self._look)
+
+    async def close(self) -> None:
+        self._due.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
