@@ -355,9 +355,12 @@ def pss(root: int) -> int:
 def main() -> int:
     names = ["accept", "mailboxes", "auth", "login", "fetch", "memory"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*names, []], default=names)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names) + "; all when none is named")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    unknown = set(options.names) - set(names)
+    if unknown:
+        parser.error(f"no such claim: {', '.join(sorted(unknown))}")
     missing = [program for program in ("postfix", "dovecot", "cc") if not shutil.which(program)]
     if missing:
         print(

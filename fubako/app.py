@@ -44,6 +44,7 @@ except ImportError:  # an extra; everything works without it
     uvloop = None
 
 GRACE_SECONDS = 10.0
+COMPACT_SECONDS = 3600.0
 SWITCH_SECONDS = 0.0005  # the threads that wait for the disk get the interpreter back sooner than by default
 _SESSIONS: dict[str, type[Session]] = {"smtp": SmtpSession, "pop3": Pop3Session, "imap": ImapSession}
 _PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp": "smtp", "pop3": "pop3", "pop3s": "pop3",
@@ -127,7 +128,13 @@ def verify_store(directory: Path, progress: Callable[[int, int], None]) -> Repor
 
 
 def compact_store(directory: Path) -> int:
-    return compact(*_cores(directory))
+    """Octets given back. May run beside a server."""
+    database, segments = _cores(directory)
+    try:
+        return compact(database, segments)
+    finally:
+        segments.close()
+        database.close()
 
 
 def backup_store(directory: Path, target: Path, progress: Callable[[int, int], None]) -> int:
@@ -247,6 +254,7 @@ class Application:
     indexing: QuietIndexing = field(init=False)
     _servers: list[asyncio.Server] = field(default_factory=list)
     _sessions: set[asyncio.Task[None]] = field(default_factory=set)
+    _housekeeping: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.tls = load_tls(self.config, self.base)
@@ -317,10 +325,31 @@ class Application:
         self.resources = self._resources(self.resources)
         self.telemetry.event("config.reloaded")
 
+    def keep_house(self) -> None:
+        """From time to time give back the room of removed messages; one worker of all does it at a time."""
+        self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(COMPACT_SECONDS)
+            unlock = self.resources.take_lock("housekeeping")
+            if unlock is None:
+                continue
+            try:
+                octets = await asyncio.to_thread(compact_store, self.store.directory)
+                if octets:
+                    self.telemetry.event("store.compacted", octets=octets)
+            except StoreError as error:
+                self.telemetry.event("store.error", reason=str(error))
+            finally:
+                unlock()
+
     async def close(self) -> None:
         """Stop listening, tell every session, wait a little, close the store."""
         for server in self._servers:
             server.close()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
         for task in list(self._sessions):
             task.cancel()
         if self._sessions:

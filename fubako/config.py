@@ -91,7 +91,12 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     limits: Annotated[Limits, Meta(description="Limits.")] = Limits()
     login: Annotated[Login, Meta(description="Logins.")] = Login()
     workers: Annotated[int, Meta(description="Worker processes of `serve`; 0 is one for each core.", ge=0)] = 0
-    user: Annotated[str, Meta(description="Unix user to become once the ports are bound; empty: stay who we are.")] = ""
+    user: Annotated[
+        str,
+        Meta(
+            description="Unix user to become once the ports are bound; the keys must be readable for it. Empty: stay who we are."
+        ),
+    ] = ""
     quiet: Annotated[bool, Meta(description="Write no events to standard error.")] = False
 
     def certificate_paths(self, base: Path) -> list[tuple[Path, Path]]:

@@ -207,7 +207,7 @@ def alias_remove(address: str, config_file: Path | None) -> None:
 @config_option
 @json_option
 def trace(trace_id: str, config_file: Path | None, as_json: bool) -> int:
-    """Where the letter with this ID is, and how it was protected on its way.
+    """Show where a letter is and how it was protected on its way.
 
     The ID stands in the letter's Received field and in the reply its sender got.
     """

@@ -182,6 +182,7 @@ async def _work(path: Path, base: Path, config: Config, bound: list[app.Bound], 
     telemetry = Telemetry(quiet=config.quiet)
     application = app.Application(config, base, app.open_store(base / config.directory), telemetry)
     await application.listen(bound)
+    application.keep_house()
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
     def reload() -> None:

@@ -29,11 +29,11 @@ RENEW_LOOK_SECONDS = 6 * 3600.0
 @click.option("--bind", multiple=True, metavar="ADDRESS", help="Where to listen; 127.0.0.1 and ::1 when not given.")
 @click.option("--events", is_flag=True, help="Show the server's events as they happen.")
 def up(directory: Path, once: bool, offset: int, bind: tuple[str, ...], events: bool) -> int:
-    """Make a mail server in DIR, prove that it works with a real letter, and serve until Ctrl-C.
+    """Make a mail server in DIR, prove it with a real letter, serve.
 
     The first time, DIR gets a configuration, a certificate authority of its own, the domain fubako.test and the users alice
     and bob with random passwords (in DIR/quickstart.json). After that everything is found as it was; --offset and --bind
-    count only the first time.
+    count only the first time. Ctrl-C ends it.
     """
     app.tune()
     place = quickstart.Place(directory)
@@ -116,6 +116,7 @@ async def _serve(application: app.Application, place: quickstart.Place, hosts: l
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    application.keep_house()
     click.echo("Serving. Ctrl-C ends it.")
     while not stopping.is_set():
         try:

@@ -216,7 +216,7 @@ class Pop3Session(Session):
     async def _enter(self, identity: Identity) -> None:
         """The login holds: lock the maildrop and take the snapshot."""
         account_id = identity.account.account_id
-        self.unlock = self.resources.lock_maildrop(f"pop3-{account_id}")
+        self.unlock = self.resources.take_lock(f"pop3-{account_id}")
         if self.unlock is None:
             self.engine.err("another session has the maildrop", "IN-USE")
             return

@@ -49,7 +49,7 @@ class Resources:
     intake: Intake
     guessing: Guessing
     limits: Limits
-    lock_maildrop: Locks
+    take_lock: Locks
     search: Any = None
 
 

@@ -12,7 +12,7 @@ from fubako.server.imap.sections import Content
 from fubako.server.imap.transform import without_nul
 from fubako.server.imap.view import View
 from fubako.store import mailboxes, messages
-from fubako.store.interface import Row, Transaction
+from fubako.store.interface import Row, StoreError, Transaction
 from fubako.store.messages import SEEN, Flags, Letter, parse_flags
 
 FETCH_BATCH = 400
@@ -54,7 +54,11 @@ async def fetch(session: ImapContext, command: t.Fetch) -> str:
         items.append("MODSEQ")
     if command.vanished:
         await _vanished(session, view, command)
-    await _Fetching(session, view, items, command.changed_since).run(uids)
+    fetching = _Fetching(session, view, items, command.changed_since)
+    await fetching.run(uids)
+    if fetching.lost:
+        session.resources.telemetry.event("store.error", session.trace_id, reason=fetching.lost)
+        raise No("[EXPUNGEISSUED] some of the messages are not there any more")
     return "fetched"
 
 
@@ -85,6 +89,7 @@ class _Fetching:
             needed.update(_NEEDS[item] if isinstance(item, str) else (_BLOB, _SIZE, _HEADER))
         if self.marks_seen:
             needed.update((_FLAGS, _KEYWORDS, _MODSEQ))
+        self.lost = ""
         self.order = sorted(needed)
         self.place = {column: position for position, column in enumerate(self.order)}
         self.columns = ", ".join(_COLUMNS[column] for column in self.order)
@@ -103,7 +108,10 @@ class _Fetching:
             )
             if self.reads_content:
                 for row in rows:
-                    await self._with_content(row, show_flags=row[0] in seen)
+                    try:
+                        await self._with_content(row, show_flags=row[0] in seen)
+                    except StoreError as error:  # removed by another session just now, or damaged: the others go on
+                        self.lost = str(error)
                     await line.flush()
             else:
                 self.session.engine.send(self._lines(rows))
