@@ -26,7 +26,7 @@ from fubako.policy.limits import Connections, Guessing
 from fubako.protocol.smtp import SmtpLimits
 from fubako.server.imap import ImapSession
 from fubako.server.pop3 import Pop3Session
-from fubako.server.session import Limits, Resources, Session
+from fubako.server.session import Arrival, Limits, Resources, Session
 from fubako.server.smtp import SmtpSession
 from fubako.store.changes import LocalChanges, WorkerChanges
 from fubako.store.disk import OsDisk
@@ -46,7 +46,11 @@ except ImportError:  # an extra; everything works without it
 GRACE_SECONDS = 10.0
 COMPACT_SECONDS = 3600.0
 SWITCH_SECONDS = 0.0005  # the threads that wait for the disk get the interpreter back sooner than by default
-_SESSIONS: dict[str, type[Session]] = {"smtp": SmtpSession, "pop3": Pop3Session, "imap": ImapSession}
+_SESSIONS: dict[str, Callable[[Resources, Arrival], Session]] = {
+    "smtp": SmtpSession,
+    "pop3": Pop3Session,
+    "imap": ImapSession,
+}
 _PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp": "smtp", "pop3": "pop3", "pop3s": "pop3",
              "imap": "imap", "imaps": "imap"}  # fmt: skip
 _ALPN = {"imap": ("imap",), "pop3": ("pop3",), "smtp": ()}
@@ -305,7 +309,7 @@ class Application:
                 return
             tls = self.tls.get(protocol)
             pump: Callable[[], Pump] | None = tls.pump if tls is not None and one.service != "lmtp" else None
-            session = kind(self.resources, stream, one.service, pump, implicit_tls=one.implicit_tls)  # type: ignore[arg-type]
+            session = kind(self.resources, Arrival(stream, one.service, pump, one.implicit_tls))
             task = asyncio.get_running_loop().create_task(session.run())
             self._sessions.add(task)
             task.add_done_callback(lambda done: self._ended(done, stream.peer))

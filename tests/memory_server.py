@@ -11,6 +11,7 @@ from fubako.clock import Env
 from fubako.config import Config, Login
 from fubako.net.memory import MemoryStream, pair
 from fubako.net.tls import Certificate, ClientTls, ServerTls
+from fubako.server.session import Arrival
 from fubako.telemetry import Telemetry
 from fubako.trust.authority import ensure_authority, ensure_server
 
@@ -121,7 +122,7 @@ class MemoryServer:
         ours.fragment = theirs.fragment = fragment
         service = self.given.get("service", SERVICES[self.protocol])
         session = SESSIONS[self.protocol](
-            self.app.resources, ours, service, self.server_tls.pump, implicit_tls=channel == "tls"
+            self.app.resources, Arrival(ours, service, self.server_tls.pump, channel == "tls")
         )
         self.session = session
         self._tasks.append(asyncio.ensure_future(session.run()))

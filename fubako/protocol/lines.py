@@ -11,6 +11,31 @@ class LineTooLong(ProtocolError):
     """A line went past its limit; the rest of it has not been read."""
 
 
+class LineEngine:
+    """What engines that speak in lines share: the bytes that came and those to be sent."""
+
+    def __init__(self) -> None:
+        self._input = LineBuffer()
+        self._output: list[bytes] = []
+
+    @property
+    def pending(self) -> bool:
+        return len(self._input) > 0
+
+    def receive(self, octets: bytes) -> None:
+        self._input.feed(octets)
+
+    def output(self) -> bytes:
+        out = b"".join(self._output)
+        self._output.clear()
+        return out
+
+    def tls_started(self) -> None:
+        """All that was said in the clear is forgotten (RFC 3207 §4.2); an engine forgets its own state on top."""
+        self._input.clear()
+        self._output.clear()
+
+
 class LineBuffer:
     """Bytes received and not yet used. All amounts are octets."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from fubako.protocol.engine import ProtocolError
-from fubako.protocol.lines import LineBuffer, LineTooLong
+from fubako.protocol.lines import LineEngine, LineTooLong
 
 COMMAND_MAX = 512  # RFC 2449 §4 asks for 255; a UTF-8 user name may be longer
 AUTH_MAX = 12288
@@ -62,31 +62,17 @@ ALLOWED: dict[str, tuple[frozenset[State], int, int]] = {
 }
 
 
-class Pop3Server:
+class Pop3Server(LineEngine):
     """One connection, the server's side. The session sets `state` when a login has held."""
 
     def __init__(self) -> None:
         self.state = State.AUTHORIZATION
-        self._input = LineBuffer()
-        self._output: list[bytes] = []
+        super().__init__()
         self._auth = False
         self._errors = 0
 
-    @property
-    def pending(self) -> bool:
-        return len(self._input) > 0
-
-    def receive(self, octets: bytes) -> None:
-        self._input.feed(octets)
-
-    def output(self) -> bytes:
-        out = b"".join(self._output)
-        self._output.clear()
-        return out
-
     def tls_started(self) -> None:
-        self._input.clear()
-        self._output.clear()
+        super().tls_started()
         self._auth = False
 
     def next_event(self) -> Event | None:
@@ -171,32 +157,18 @@ class Reply:
     challenge: bytes | None = None
 
 
-class Pop3Client:
+class Pop3Client(LineEngine):
     """One connection, the client's side."""
 
     def __init__(self, content_max: int = 64 * 1024 * 1024) -> None:
-        self._input = LineBuffer()
-        self._output: list[bytes] = []
+        super().__init__()
         self._expected: list[tuple[str, bool]] = [("greeting", False)]
         self._content_max = content_max
         self._open: Reply | None = None
         self._content = bytearray()
 
-    @property
-    def pending(self) -> bool:
-        return len(self._input) > 0
-
-    def receive(self, octets: bytes) -> None:
-        self._input.feed(octets)
-
-    def output(self) -> bytes:
-        out = b"".join(self._output)
-        self._output.clear()
-        return out
-
     def tls_started(self) -> None:
-        self._input.clear()
-        self._output.clear()
+        super().tls_started()
         self._expected.clear()
 
     def command(self, keyword: str, *arguments: str, multiline: bool = False) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fubako.message.address import Address
 from fubako.message.status import Status
 from fubako.protocol.engine import ProtocolError
-from fubako.protocol.lines import LineBuffer, LineTooLong
+from fubako.protocol.lines import LineEngine, LineTooLong
 
 REPLY_LINE_MAX = 4096
 REPLY_LINES_MAX = 200
@@ -28,31 +28,21 @@ class Reply:
         return self.status.text.split("\n")
 
 
-class SmtpClient:
+class SmtpClient(LineEngine):
     """One connection. Commands may be pipelined: replies come back in order, each with the verb it answers."""
 
     def __init__(self) -> None:
-        self._input = LineBuffer()
-        self._output: list[bytes] = []
+        super().__init__()
         self._expected: list[str] = ["greeting"]
         self._code = 0
         self._lines: list[str] = []
 
     @property
     def pending(self) -> bool:
-        return len(self._input) > 0 or bool(self._lines)
-
-    def receive(self, octets: bytes) -> None:
-        self._input.feed(octets)
-
-    def output(self) -> bytes:
-        out = b"".join(self._output)
-        self._output.clear()
-        return out
+        return super().pending or bool(self._lines)
 
     def tls_started(self) -> None:
-        self._input.clear()
-        self._output.clear()
+        super().tls_started()
         self._expected.clear()
         self._lines = []
 

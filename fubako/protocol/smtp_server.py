@@ -11,7 +11,7 @@ from enum import Enum, auto
 from fubako.message.envelope import Recipient, Sender
 from fubako.message.status import Status
 from fubako.protocol.engine import ProtocolError
-from fubako.protocol.lines import LineBuffer, LineTooLong
+from fubako.protocol.lines import LineEngine, LineTooLong
 from fubako.protocol.smtp import BAD_ORDER, BARE_LINE_END, SYNTAX, SmtpLimits, SyntaxFault
 from fubako.protocol.smtp_arguments import parse_mail, parse_rcpt
 
@@ -125,15 +125,14 @@ _PLAIN: dict[str, Event] = {"STARTTLS": StartTls(), "DATA": Data(), "RSET": Rese
 _CONTENT_BLOCK = 1 << 20
 
 
-class SmtpServer:
+class SmtpServer(LineEngine):
     """One connection. `lmtp` changes the greeting verb and the number of replies behind the content (RFC 2033 §4)."""
 
     def __init__(self, limits: SmtpLimits, *, lmtp: bool = False) -> None:
         self.limits = limits
         self.lmtp = lmtp
         self.state = State.CONNECTED
-        self._input = LineBuffer()
-        self._output: list[bytes] = []
+        super().__init__()
         self._waiting: Event | None = None  # an event whose reply is due
         self._mode = "command"  # command, auth, data, chunk, skip
         self._chunk_left = 0
@@ -148,22 +147,8 @@ class SmtpServer:
 
     # -- the engine's interface
 
-    @property
-    def pending(self) -> bool:
-        return len(self._input) > 0
-
-    def receive(self, octets: bytes) -> None:
-        self._input.feed(octets)
-
-    def output(self) -> bytes:
-        out = b"".join(self._output)
-        self._output.clear()
-        return out
-
     def tls_started(self) -> None:
-        """All that was said in the clear is forgotten (RFC 3207 §4.2)."""
-        self._input.clear()
-        self._output.clear()
+        super().tls_started()
         self._ready.clear()
         self.state, self._mode, self._waiting = State.CONNECTED, "command", None
 

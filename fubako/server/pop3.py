@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fubako.accounts.login import Identity
-from fubako.net.interface import Pump, Stream
 from fubako.net.line import Line
 from fubako.protocol import pop3
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.pop3 import State
 from fubako.protocol.sasl import SaslFailure
-from fubako.server.session import Resources, Session
+from fubako.server.session import Arrival, Resources, Session
 from fubako.store import messages
 from fubako.store.interface import BlobRef, StoreError, Transaction
 from fubako.store.mailboxes import INBOX_ID
@@ -34,18 +33,10 @@ class Pop3Session(Session):
 
     protocol = "pop3"
 
-    def __init__(
-        self,
-        resources: Resources,
-        stream: Stream,
-        service: str,
-        pump: Callable[[], Pump] | None,
-        *,
-        implicit_tls: bool = False,
-    ) -> None:
+    def __init__(self, resources: Resources, arrival: Arrival) -> None:
         self.engine = pop3.Pop3Server()
-        line: Line[pop3.Event] = Line(self.engine, stream)
-        super().__init__(resources, line, service, pump, implicit_tls=implicit_tls)
+        line: Line[pop3.Event] = Line(self.engine, arrival.stream)
+        super().__init__(resources, arrival, line)
         self.timestamp = b""
         self.user = ""
         self.drops: list[Drop] = []

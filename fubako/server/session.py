@@ -53,30 +53,31 @@ class Resources:
     search: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A connection that came in at a service. `pump` makes the server's side of a handshake, None where there is no TLS."""
+
+    stream: Stream
+    service: str
+    pump: Callable[[], Pump] | None = None
+    implicit_tls: bool = False
+
+
 class Session:
-    """One connection of one service. `pump` makes the server's side of a handshake, None where there is no TLS."""
+    """One connection of one service."""
 
     protocol = ""
 
-    def __init__(
-        self,
-        resources: Resources,
-        line: AnyLine,
-        service: str,
-        pump: Callable[[], Pump] | None,
-        *,
-        implicit_tls: bool = False,
-    ) -> None:
+    def __init__(self, resources: Resources, arrival: Arrival, line: AnyLine) -> None:
         self.resources = resources
         self.line = line
-        self.service = service
-        self.pump = pump
-        self.implicit_tls = implicit_tls and pump is not None
-        if self.implicit_tls and pump is not None:
-            line.stream.begin_tls(pump())  # here, and not in `run`: the client may speak before our task begins
+        self.service = arrival.service
+        self.pump = arrival.pump
+        self.implicit_tls = arrival.implicit_tls and arrival.pump is not None
+        if self.implicit_tls and arrival.pump is not None:
+            line.stream.begin_tls(arrival.pump())  # here, and not in `run`: the client may speak before our task begins
         self.identity: Identity | None = None
         self.trace_id = resources.env.trace_id()
-        self.stopping = False
 
     @property
     def stream(self) -> Stream:

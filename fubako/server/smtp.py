@@ -1,13 +1,11 @@
 """`SmtpSession`: SMTP on 25, submission on 465 and 587, LMTP on a socket: one session, three sets of rules."""
 
-from collections.abc import Callable
 from functools import lru_cache
 
 from fubako.accounts import directory
 from fubako.message.envelope import Recipient, Sender, Transaction
 from fubako.message.status import Status
 from fubako.message.trace import with_protocol
-from fubako.net.interface import Pump, Stream
 from fubako.net.line import Line
 from fubako.policy.submission import SERVICES, may_receive, may_send
 from fubako.policy.verdict import Verdict
@@ -15,7 +13,7 @@ from fubako.protocol import smtp
 from fubako.protocol import smtp_server as events
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
-from fubako.server.session import Resources, Session
+from fubako.server.session import Arrival, Resources, Session
 from fubako.store.interface import Transaction as Rows
 
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
@@ -33,20 +31,12 @@ class SmtpSession(Session):
 
     protocol = "smtp"
 
-    def __init__(
-        self,
-        resources: Resources,
-        stream: Stream,
-        service: str,
-        pump: Callable[[], Pump] | None,
-        *,
-        implicit_tls: bool = False,
-    ) -> None:
-        self.rules = SERVICES[service]
-        self.lmtp = service == "lmtp"
+    def __init__(self, resources: Resources, arrival: Arrival) -> None:
+        self.rules = SERVICES[arrival.service]
+        self.lmtp = arrival.service == "lmtp"
         self.engine = events.SmtpServer(resources.limits.smtp, lmtp=self.lmtp)
-        line: Line[events.Event] = Line(self.engine, stream)
-        super().__init__(resources, line, service, pump, implicit_tls=implicit_tls)
+        line: Line[events.Event] = Line(self.engine, arrival.stream)
+        super().__init__(resources, arrival, line)
         self.hello = self.verb = ""
         self.sender: Sender | None = None
         self.recipients: list[tuple[Recipient, list[int]]] = []

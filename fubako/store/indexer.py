@@ -1,10 +1,13 @@
 """`Indexer`: keeps the search indexes of all accounts up to date, on a thread of its own, when somebody searches."""
 
 import asyncio
+import fcntl
+import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,16 +39,17 @@ class Indexer:
         self, account_id: int, mailbox_id: int, uids: Sequence[int], needle: str, column: str
     ) -> Found | None:
         """See SearchIndex.find; `uids` (sorted) are in the index when it is asked."""
-        await self.catch_up(account_id, mailbox_id, uids)
-        index = self._index(account_id)
-        return await self._run(index.find, mailbox_id, needle, column)
+        try:
+            await self.catch_up(account_id, mailbox_id, uids)
+            return await self._run(self._index(account_id).find, mailbox_id, needle, column)
+        except StoreError:  # a search goes on without its index
+            return None
 
     async def catch_up(
         self, account_id: int, mailbox_id: int, uids: Sequence[int], go_on: Callable[[], bool] = lambda: True
     ) -> None:
         """Put the letters that are missing into the index, a batch at a time while `go_on` says so."""
-        lock = self._busy.setdefault(account_id, asyncio.Lock())
-        async with lock:
+        async with self._busy.setdefault(account_id, asyncio.Lock()), self._alone(account_id):
             index = self._index(account_id)
             last: int = await self._run(index.indexed, mailbox_id)
             missing = uids[bisect_right(uids, last) :]
@@ -54,6 +58,17 @@ class Indexer:
                     return
                 contents = await self._contents(account_id, mailbox_id, missing[start : start + _BATCH])
                 await self._run(_add, index, mailbox_id, contents)
+
+    @asynccontextmanager
+    async def _alone(self, account_id: int) -> AsyncIterator[None]:
+        """Other processes do not put the same letters in at the same time."""
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(self._directory / f"{account_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            await self._run(fcntl.flock, fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     async def _contents(self, account_id: int, mailbox_id: int, uids: Sequence[int]) -> list[tuple[int, bytes]]:
         def unit(tx: Transaction) -> list[tuple[int, BlobRef]]:
@@ -131,6 +146,8 @@ class QuietIndexing:
                 await self._indexer.catch_up(account_id, mailbox_id, uids, self._quiet)
                 if self._quiet():
                     self._due.discard(place)
+        except StoreError:  # a search will put in what is missing, or do without
+            self._due.clear()
         finally:
             self._task = None
             if self._due and self._timer is None:

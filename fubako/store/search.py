@@ -6,11 +6,14 @@ says so, and the caller reads the candidates.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
+
+from fubako.store.interface import StoreError
 
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff々〆ー"
 _CJK_RUN = re.compile(f"[{_CJK}]+")
@@ -18,6 +21,17 @@ _TOKEN = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
 _SIMPLE_WORD = re.compile(r"[a-z0-9]+")
 _TERMS_MAX = 800
 _VERSION = 1
+_SCHEMA = (
+    "DROP TABLE IF EXISTS words",
+    "DROP TABLE IF EXISTS letters",
+    "DROP TABLE IF EXISTS progress",
+    """CREATE VIRTUAL TABLE letters USING fts5(header, body, content='', contentless_delete=1,
+        tokenize="unicode61 remove_diacritics 0")""",
+    "CREATE VIRTUAL TABLE words USING fts5vocab(letters, row)",
+    "CREATE TABLE progress (mailbox_id INTEGER PRIMARY KEY, uid INTEGER NOT NULL)",
+    f"PRAGMA user_version={_VERSION}",
+)
+_PROGRESS = "INSERT INTO progress (mailbox_id, uid) VALUES (?,?) ON CONFLICT (mailbox_id) DO UPDATE SET uid=max(uid, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +60,30 @@ class SearchIndex:
     """The index of one account. Not for two threads at once."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = apsw.Connection(str(path))
-        run = self._connection.execute
         self._vocabulary: str | None = None
         self._version: object = None
-        self._connection.set_busy_timeout(10_000)
-        run("PRAGMA journal_mode=WAL")
-        run("PRAGMA synchronous=OFF")  # it can be made again
-        if run("PRAGMA user_version").get != _VERSION:
-            run("DROP TABLE IF EXISTS letters")
-            run("DROP TABLE IF EXISTS words")
-            run("DROP TABLE IF EXISTS progress")
-            run("CREATE VIRTUAL TABLE letters USING fts5(header, body, content='', contentless_delete=1,"
-                " tokenize=\"unicode61 remove_diacritics 0\")")  # fmt: skip
-            run("CREATE VIRTUAL TABLE words USING fts5vocab(letters, row)")
-            run("CREATE TABLE progress (mailbox_id INTEGER PRIMARY KEY, uid INTEGER NOT NULL)")
-            run(f"PRAGMA user_version={_VERSION}")
+        try:
+            self._connection = apsw.Connection(str(path))
+            self._connection.set_busy_timeout(10_000)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=OFF")  # it can be made again
+            with self._writing() as run:
+                if run("PRAGMA user_version").get != _VERSION:
+                    for statement in _SCHEMA:
+                        run(statement)
+        except apsw.Error as error:
+            raise StoreError(f"the search index {path} cannot be opened: {error}") from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[Callable[..., apsw.Cursor]]:
+        """A transaction that takes its turn among processes from the start."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection.execute
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
 
     def indexed(self, mailbox_id: int) -> int:
         """The last UID that is in the index."""
@@ -69,17 +91,18 @@ class SearchIndex:
 
     def add(self, mailbox_id: int, letters: Iterable[tuple[int, str, str]]) -> None:
         """(uid, header text, body text) in UID order."""
-        run = self._connection.execute
-        self._vocabulary = None
         last = 0
-        with self._connection:
-            for uid, header, body in letters:
-                run("INSERT OR REPLACE INTO letters (rowid, header, body) VALUES (?,?,?)",
-                    (mailbox_id << 32 | uid, _prepared(header), _prepared(body)))  # fmt: skip
-                last = uid
-            if last:
-                run("INSERT INTO progress (mailbox_id, uid) VALUES (?,?) ON CONFLICT (mailbox_id) DO UPDATE SET uid=max(uid, ?)",
-                    (mailbox_id, last, last))  # fmt: skip
+        self._vocabulary = None
+        try:
+            with self._writing() as run:
+                for uid, header, body in letters:
+                    row = (mailbox_id << 32 | uid, _prepared(header), _prepared(body))
+                    run("INSERT OR REPLACE INTO letters (rowid, header, body) VALUES (?,?,?)", row)
+                    last = uid
+                if last:
+                    run(_PROGRESS, (mailbox_id, last, last))
+        except apsw.Error as error:
+            raise StoreError(f"the search index cannot be written: {error}") from None
 
     def find(self, mailbox_id: int, needle: str, column: str) -> Found | None:
         """`column`: "body", "header" or "" for both. None when the index cannot help (no letter or digit in the needle)."""

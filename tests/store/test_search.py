@@ -77,3 +77,33 @@ def test_letters_are_indexed_when_it_is_quiet():
             await indexing.close()
 
     asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_two_processes_may_index_the_same_letters(tmp_path):
+    """Two indexers on one folder, as two workers have: both end, nothing is missing, nothing is locked out."""
+    from fubako.store.indexer import Indexer
+
+    async def test():
+        async with MemoryServer("imap", {"channel": "tls"}) as server:
+            client = await server.connect()
+            await client.line()
+            client.send(b'a LOGIN bob "pw"\r\n')
+            while not (await client.line()).startswith("a OK"):
+                pass
+            block = b"".join(b" {%d+}\r\nSubject: %03d\r\n\r\nword%03d\r\n" % (25, n, n) for n in range(300))
+            client.send(
+                b"b APPEND INBOX"
+                + block.replace(b"{25+}", b"{%d+}" % len(b"Subject: 000\r\n\r\nword000\r\n"))
+                + b"\r\n"
+            )
+            while not (line := await client.line()).startswith("b "):
+                pass
+            assert line.startswith("b OK"), line
+            pair = [Indexer(tmp_path / "search", server.store.database, server.store.blobs) for _ in range(2)]
+            uids = list(range(1, 301))
+            found = await asyncio.gather(*(one.find(2, 1, uids, "word007", "body") for one in pair))
+            assert [one.uids for one in found] == [{8}, {8}]
+            for one in pair:
+                one.close()
+
+    asyncio.run(asyncio.wait_for(test(), 20))

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from fubako.protocol.engine import ProtocolError
-from fubako.protocol.lines import LineBuffer, LineTooLong
+from fubako.protocol.lines import LineEngine, LineTooLong
 
 LINE_MAX = 1 << 20
 DEPTH_MAX = 100
@@ -52,15 +52,14 @@ class Completed:
 Event = Greeting | Continue | Completed
 
 
-class ImapClient:
+class ImapClient(LineEngine):
     """One connection. `tag_prefix` is random, so that nobody can reply before the command was sent."""
 
     def __init__(self, tag_prefix: str, *, literal_max: int = 64 * 1024 * 1024) -> None:
         self._prefix = tag_prefix
         self._count = 0
         self._literal_max = literal_max
-        self._input = LineBuffer()
-        self._output: list[bytes] = []
+        super().__init__()
         self._sent: set[str] = set()
         self._greeted = False
         self._pieces: list[bytes] = []
@@ -71,19 +70,10 @@ class ImapClient:
 
     @property
     def pending(self) -> bool:
-        return len(self._input) > 0 or bool(self._pieces)
-
-    def receive(self, octets: bytes) -> None:
-        self._input.feed(octets)
-
-    def output(self) -> bytes:
-        out = b"".join(self._output)
-        self._output.clear()
-        return out
+        return super().pending or bool(self._pieces)
 
     def tls_started(self) -> None:
-        self._input.clear()
-        self._output.clear()
+        super().tls_started()
         self._sent.clear()
         self._untagged.clear()
 

@@ -1,16 +1,13 @@
 """`ImapContext`: what the command files know of a session: its engine, its selected mailbox, what was enabled, and how
 news are told."""
 
-from collections.abc import Callable
-
-from fubako.net.interface import Pump, Stream
 from fubako.net.line import Line
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import render, utf7
 from fubako.protocol.imap import server as wire
 from fubako.protocol.imap.server import State
 from fubako.server.imap.view import News, View
-from fubako.server.session import Resources, Session
+from fubako.server.session import Arrival, Resources, Session
 from fubako.store.mailboxes import claim_recent
 
 SYSTEM_FLAGS = "\\Answered \\Flagged \\Deleted \\Seen \\Draft"
@@ -21,18 +18,10 @@ class ImapContext(Session):
 
     protocol = "imap"
 
-    def __init__(
-        self,
-        resources: Resources,
-        stream: Stream,
-        service: str,
-        pump: Callable[[], Pump] | None,
-        *,
-        implicit_tls: bool = False,
-    ) -> None:
+    def __init__(self, resources: Resources, arrival: Arrival) -> None:
         self.engine = wire.ImapServer()
-        line: Line[wire.Event] = Line(self.engine, stream)
-        super().__init__(resources, line, service, pump, implicit_tls=implicit_tls)
+        line: Line[wire.Event] = Line(self.engine, arrival.stream)
+        super().__init__(resources, arrival, line)
         self.view: View | None = None
         self.enabled: set[str] = set()
         self.failures = 0
