@@ -5,7 +5,6 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from fubako.accounts.login import Identity, Logins
 from fubako.clock import Env
@@ -17,6 +16,7 @@ from fubako.policy.limits import Guessing
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.protocol.smtp import SmtpLimits
+from fubako.store.indexer import Indexer
 from fubako.store.interface import Blobs, Changes, Database
 from fubako.telemetry import Telemetry, visible
 
@@ -50,7 +50,7 @@ class Resources:
     guessing: Guessing
     limits: Limits
     take_lock: Locks
-    search: Any = None
+    search: Indexer
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from fubako.store.search import Found, SearchIndex
 
 T = TypeVar("T")
 
-_BATCH = 200
+_BATCH = 50
+READING_SECONDS = 1.0
 _DUE_MAX = 10_000
 _OPEN_MAX = 32
 
@@ -34,6 +35,11 @@ class Indexer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._open: OrderedDict[int, SearchIndex] = OrderedDict()
         self._busy: dict[int, asyncio.Lock] = {}
+        self.reading_at = float("-inf")  # when somebody last read much; indexing steps aside for a moment
+
+    def reading(self) -> None:
+        """Somebody reads much just now."""
+        self.reading_at = asyncio.get_running_loop().time()
 
     async def find(
         self, account_id: int, mailbox_id: int, uids: Sequence[int], needle: str, column: str
@@ -128,7 +134,8 @@ class QuietIndexing:
             self._timer = loop.call_later(self._quiet_seconds, self._look)
 
     def _quiet(self) -> bool:
-        return asyncio.get_running_loop().time() - self._last >= self._quiet_seconds
+        now = asyncio.get_running_loop().time()
+        return now - self._last >= self._quiet_seconds and now - self._indexer.reading_at >= READING_SECONDS
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -136,7 +143,7 @@ class QuietIndexing:
         if self._quiet():
             self._task = loop.create_task(self._work())
         else:
-            self._timer = loop.call_at(self._last + self._quiet_seconds, self._look)
+            self._timer = loop.call_at(max(self._last + self._quiet_seconds, loop.time() + READING_SECONDS), self._look)
 
     async def _work(self) -> None:
         try:

@@ -54,6 +54,8 @@ async def fetch(session: ImapContext, command: t.Fetch) -> str:
         items.append("MODSEQ")
     if command.vanished:
         await _vanished(session, view, command)
+    if len(uids) > FETCH_BATCH:
+        session.resources.search.reading()
     fetching = _Fetching(session, view, items, command.changed_since)
     await fetching.run(uids)
     if fetching.lost:

@@ -184,7 +184,7 @@ class _Searching:
         index = self.session.resources.search
         column = "body" if criterion.where == "body" else ""
         found = None
-        if index is not None and len(among) > INDEX_FROM:
+        if len(among) > INDEX_FROM:
             found = await index.find(
                 self.view.account_id, self.view.mailbox_id, sorted(among), criterion.needle, column
             )
