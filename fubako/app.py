@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import gc
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -65,6 +66,12 @@ def tune() -> None:
         libc.mallopt(-2, 1 << 20)  # M_TOP_PAD
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(20_000, 20, 20)
+
+
+def end_with_parent() -> None:
+    """A worker gets SIGTERM when its supervisor is gone, however that ended."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

@@ -170,6 +170,7 @@ def _start(path: Path, config: Config, bound: list[app.Bound], ready: int) -> in
     pid = os.fork()
     if pid:
         return pid
+    app.end_with_parent()
     code = 70
     try:
         code = app.run(_work(path, path.resolve().parent, config, bound, ready))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _TRACKED_MAX = 50_000
+LOOPBACK_SECONDS_MAX = 1.0  # who shares the machine shares one address: one who guesses must not stop all others
 
 
 def network_of(peer: str) -> str:
@@ -23,6 +24,10 @@ def _network(host: str) -> str:
     if address.version == 6:
         return str(ipaddress.ip_network((address, 64), strict=False).network_address)
     return host
+
+
+def _is_loopback(network: str) -> bool:
+    return network.startswith("127.") or network == "::"
 
 
 class Connections:
@@ -79,7 +84,8 @@ class Guessing:
         self._failures.move_to_end(network)
         if len(self._failures) > _TRACKED_MAX:
             self._failures.popitem(last=False)
-        return float(min(self._seconds_max, 0.25 * 2 ** min(entry.count - 1, 10)))
+        most = min(self._seconds_max, LOOPBACK_SECONDS_MAX) if _is_loopback(network) else self._seconds_max
+        return float(min(most, 0.25 * 2 ** min(entry.count - 1, 10)))
 
     def succeeded(self, peer: str) -> None:
         self._failures.pop(network_of(peer), None)

@@ -187,3 +187,14 @@ def test_authority_is_not_made_anew(tmp_path):
     assert not ensure_server(tmp_path / "s.pem", tmp_path / "s.key", pair, names, 1e9)
     assert ensure_server(tmp_path / "s.pem", tmp_path / "s.key", pair, names, 1e9 + 61 * 86400)  # 29 days are left
     assert ensure_server(tmp_path / "s.pem", tmp_path / "s.key", pair, [*names, "other"], 1e9 + 61 * 86400)
+
+
+def test_workers_end_with_their_supervisor(serving):
+    workers = serving.children()
+    serving.process.kill()
+    serving.process.wait(20)
+    serving.process.stderr.close()
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < end
+        time.sleep(0.05)
