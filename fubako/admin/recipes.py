@@ -16,8 +16,9 @@ def recipes(facts: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "mutt",
             (
-                f"mutt -n -F /dev/null -e 'set ssl_ca_certificates_file={ca} imap_user={b} imap_pass={bp}'"
-                f" -f imaps://localhost:{imaps}/INBOX"
+                f"mutt -n -F /dev/null -e 'set certificate_file={ca} imap_user={b} imap_pass={bp} from={b}"
+                f" folder=imaps://localhost:{imaps}/ smtp_url=smtps://{quoted}@localhost:{smtps} smtp_pass={bp}"
+                f" smtp_authenticators=scram-sha-256' -f imaps://localhost:{imaps}/INBOX"
             ),
         ),
         (
