@@ -76,7 +76,7 @@ class Login(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     mechanisms: Annotated[
         tuple[str, ...], Meta(description="SASL mechanisms offered, best first; always under TLS only.")
-    ] = MECHANISMS
+    ] = DEFAULT_MECHANISMS
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -87,12 +87,6 @@ def of_account(tx: Transaction, account_id: int) -> list[Credential]:
     return [Credential(row[0], row[1], row[2], row[3], row[4], ScramKeys(*row[5:9]), row[9]) for row in rows]  # fmt: skip
 
 
-def revoke(tx: Transaction, account_id: int, credential_id: int) -> None:
-    tx.run(
-        "DELETE FROM credential WHERE account_id=? AND credential_id=? AND kind='device'", (account_id, credential_id)
-    )
-
-
 def verify_hash(encoded: str, password: str) -> bool:
     """Slow on purpose: run it on a thread."""
     try:

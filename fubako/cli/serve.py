@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import click
@@ -95,7 +94,7 @@ def notify(message: str) -> None:
         try:
             sender.sendto(message.encode(), address)
         except OSError as error:
-            print(f"fubako: systemd could not be told: {error}", file=sys.stderr)  # noqa: T201  # nobody else listens
+            click.echo(f"fubako: systemd could not be told: {error}", err=True)
 
 
 def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -> int:

@@ -15,10 +15,6 @@ class Status:
     def ok(self) -> bool:
         return 200 <= self.code < 400
 
-    @property
-    def permanent(self) -> bool:
-        return self.code >= 500
-
     def wire(self) -> bytes:
         """The reply as sent: every line carries the codes, the last one a blank instead of a hyphen."""
         if "\n" not in self.text:

@@ -1,22 +1,9 @@
 """`Line`: an engine on a stream. The only read loop and the only STARTTLS in the program."""
 
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 from fubako.net.interface import Pump, Stream, StreamClosed, TlsError
-from fubako.protocol.engine import ProtocolError
-
-E_co = TypeVar("E_co", covariant=True)
-
-
-class _Speaks(Protocol[E_co]):
-    """The part of an engine that a line needs; `E_co` is its type of event."""
-
-    @property
-    def pending(self) -> bool: ...
-    def receive(self, octets: bytes) -> None: ...
-    def next_event(self) -> E_co | None: ...
-    def output(self) -> bytes: ...
-    def tls_started(self) -> None: ...
+from fubako.protocol.engine import E_co, Engine, ProtocolError
 
 
 class Line(Generic[E_co]):
@@ -24,7 +11,7 @@ class Line(Generic[E_co]):
 
     __slots__ = ("engine", "stream")
 
-    def __init__(self, engine: _Speaks[E_co], stream: Stream) -> None:
+    def __init__(self, engine: Engine[E_co], stream: Stream) -> None:
         self.engine = engine
         self.stream = stream
 

@@ -1,6 +1,8 @@
 """What every engine is, and the two ways in which a peer can break a protocol."""
 
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
+
+E_co = TypeVar("E_co", covariant=True)
 
 
 class ProtocolError(Exception):
@@ -11,8 +13,8 @@ class ProtocolError(Exception):
         self.farewell = farewell
 
 
-class Engine(Protocol):
-    """One side of one connection.
+class Engine(Protocol[E_co]):
+    """One side of one connection; `E_co` is its type of event.
 
     `receive` takes bytes from the peer and never blocks. `next_event` gives the next event or None when more bytes are
     needed; it raises ProtocolError. `output` hands over, once, the bytes to send. `tls_started` forgets all that was said
@@ -23,6 +25,6 @@ class Engine(Protocol):
     @property
     def pending(self) -> bool: ...
     def receive(self, octets: bytes) -> None: ...
-    def next_event(self) -> Any: ...
+    def next_event(self) -> E_co | None: ...
     def output(self) -> bytes: ...
     def tls_started(self) -> None: ...

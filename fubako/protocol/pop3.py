@@ -3,7 +3,6 @@
 The server's engine owns syntax and the order of commands, which is the table `ALLOWED`; decisions are the session's.
 """
 
-import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -14,8 +13,6 @@ COMMAND_MAX = 512  # RFC 2449 §4 asks for 255; a UTF-8 user name may be longer
 AUTH_MAX = 12288
 ERRORS_MAX = 20
 REPLY_MAX = 1024
-
-APOP_TIMESTAMP = re.compile(rb"<[!-;=?-~]+@[!-;=?-~]+>")  # an RFC 822 msg-id in ASCII; anything else is refused
 
 
 class State(Enum):

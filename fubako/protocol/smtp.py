@@ -16,7 +16,6 @@ class SmtpLimits:
 
     command: int = 2048  # RFC 5321 §4.5.3.1.4 asks for 512, MAIL parameters for more
     auth_response: int = 12288  # RFC 4954 §4
-    text_line: int = 0  # 0: none; RFC 5321 §4.5.3.1.6 asks that 1000 be accepted
     message: int = 50 * 1024 * 1024
     recipients: int = 1000
     errors: int = 20  # commands refused for their syntax or order before the connection ends
@@ -63,7 +62,3 @@ def xtext_decode(text: str) -> str:
     if "+" in _XTEXT_HEX.sub("", text) or any(ord(c) < 32 or ord(c) == 127 for c in decoded):
         raise SyntaxFault(Status(501, "5.5.4", "a value is not xtext"))
     return decoded
-
-
-def xtext_encode(text: str) -> str:
-    return "".join(c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{b:02X}" for b in c.encode()) for c in text)

@@ -24,13 +24,6 @@ class Greeting:
 
 
 @dataclass(frozen=True, slots=True)
-class Untagged:
-    """`* …`: the words after the star; for OK NO BAD BYE the text is one word."""
-
-    words: list[Value]
-
-
-@dataclass(frozen=True, slots=True)
 class Continue:
     text: bytes
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from email.utils import parsedate
+from functools import partial
 
 from fubako.message.headers import fields, unfold
 from fubako.message.mailboxes import parse_list
@@ -222,9 +223,7 @@ class _Searching:
                 return [(uid, size, messages.blob_of(tx, blob_id)) for uid, size, blob_id in rows]
 
             for uid, size, ref in await self.session.resources.database.read(unit):
-                content = lambda ref=ref: blobs.read(ref)  # noqa: E731  # read only when it is asked for
-                header = lambda ref=ref, size=size: blobs.read(ref, 0, size)  # noqa: E731
-                if holds(content, header):
+                if holds(partial(blobs.read, ref), partial(blobs.read, ref, 0, size)):  # read only when it is asked for
                     found.add(uid)
             await asyncio.sleep(0)
         return found
