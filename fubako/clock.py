@@ -57,5 +57,6 @@ class Env:
     random: Callable[[int], bytes] = field(default_factory=RandomPool)
 
     def trace_id(self) -> str:
-        """A new id for a connection or a message: 16 hexadecimal digits."""
-        return self.random(8).hex()
+        """A new id for a connection or a message: 20 hexadecimal digits. The first eight are the second, so that ids sort by
+        time and new ones lie side by side in an index."""
+        return f"{int(self.clock.now()) & 0xFFFFFFFF:08x}{self.random(6).hex()}"

@@ -5,6 +5,7 @@ Invariant: a wrong user and a wrong password take the same way, the same time an
 
 import asyncio
 import hmac
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,8 @@ from fubako.store.interface import Database, Transaction
 
 HASH_THREADS = 2  # 64 MiB each
 WAITING_MAX = 200
+RECENT_SECONDS = 1.0  # for so long a password that just held is not looked up again; a change is noticed after that
+RECENT_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,11 @@ class Exchange:
         return Identity(self._account, self._name, success.binding)
 
     async def _answer(self, lookup: Lookup) -> object:
+        if lookup.kind == "password":
+            self._account = await self._logins.proved(lookup.user, lookup.password)
+            return self._account is not None
         account, credentials = await self._logins.find(lookup.user)
         self._account = account
-        if lookup.kind == "password":
-            return await self._logins.password_holds(account, credentials, lookup.password)
         if lookup.kind == "secret":
             return [credential.secret.encode() for credential in credentials if credential.secret]
         if account is None or not credentials:
@@ -85,17 +89,19 @@ class Logins:
         bound = replace(self._offer, binding=Binding({"any": b""}))
         self._announced = {False: offered(self._offer), True: offered(bound)}
         self._proved = secrets.ProvedPasswords(env.random(32), env.clock.monotonic)
+        self._monotonic = env.clock.monotonic
+        self._recent: dict[str, tuple[float, Account, list[secrets.Credential]]] = {}
         self._threads = ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="argon2")
         self._waiting = 0
 
-    def mechanisms(self, bindings: dict[str, bytes]) -> list[str]:
+    def mechanisms(self, bindings: Mapping[str, bytes]) -> list[str]:
         """Names to announce on a connection that is protected."""
         return self._announced[bool(bindings)]
 
-    def _bound(self, bindings: dict[str, bytes]) -> Offer:
+    def _bound(self, bindings: Mapping[str, bytes]) -> Offer:
         return replace(self._offer, binding=Binding(bindings)) if bindings else self._offer
 
-    def exchange(self, mechanism: str, bindings: dict[str, bytes]) -> Exchange | None:
+    def exchange(self, mechanism: str, bindings: Mapping[str, bytes]) -> Exchange | None:
         """Begin an exchange; None when the mechanism is not offered."""
         dialogue = server(mechanism, self._bound(bindings))
         return None if dialogue is None else Exchange(self, mechanism, dialogue)
@@ -106,10 +112,25 @@ class Logins:
 
     async def password(self, user: str, password: str) -> Identity:
         """USER/PASS and LOGIN. Raises SaslFailure."""
-        account, credentials = await self.find(user)
-        if not await self.password_holds(account, credentials, password) or account is None:
+        account = await self.proved(user, password)
+        if account is None:
             raise SaslFailure("wrong user or password")
         return Identity(account, "PLAIN")
+
+    async def proved(self, user: str, password: str) -> Account | None:
+        """The account whose password this is."""
+        now = self._monotonic()
+        recent = self._recent.get(user)
+        if recent is not None and recent[0] > now and self._remembered(recent[1], recent[2], password):
+            return recent[1]
+        account, credentials = await self.find(user)
+        held = await self.password_holds(account, credentials, password)
+        if account is None or not held:
+            return None
+        if len(self._recent) >= RECENT_MAX:
+            self._recent.clear()
+        self._recent[user] = (now + RECENT_SECONDS, account, credentials)
+        return account
 
     async def apop(self, user: str, given: str, timestamp: bytes) -> Identity:
         """APOP (RFC 1939 §7). Raises SaslFailure."""
@@ -133,6 +154,9 @@ class Logins:
 
         return await self._database.read(unit)
 
+    def _remembered(self, account: Account, credentials: list[secrets.Credential], password: str) -> bool:
+        return any(self._proved.holds(account.account_id, credential, password) for credential in credentials)
+
     def invented_keys(self, user: str) -> ScramKeys:
         return secrets.invented_keys(self._pepper, user)
 
@@ -142,10 +166,8 @@ class Logins:
         """Every credential is tried, remembered ones first; without an account the same work is done for nothing."""
         if len(password.encode("utf-8", "replace")) > secrets.PASSWORD_OCTETS_MAX:
             return False
-        if account is not None:
-            for credential in credentials:
-                if self._proved.holds(account.account_id, credential, password):
-                    return True
+        if account is not None and self._remembered(account, credentials, password):
+            return True
         if self._waiting >= WAITING_MAX:
             raise SaslFailure("too many logins at once, try again later", temporary=True)
         self._waiting += 1

@@ -1,6 +1,7 @@
 """`Status`: one shape for an SMTP reply, a delivery outcome, a DSN field and a log field."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +18,18 @@ class Status:
 
     def wire(self) -> bytes:
         """The reply as sent: every line carries the codes, the last one a blank instead of a hyphen."""
-        if "\n" not in self.text:
-            parts = (str(self.code), self.enhanced, self.text) if self.enhanced else (str(self.code), self.text)
-            return (" ".join(parts) + "\r\n").encode("utf-8")
-        prefix = f"{self.enhanced} " if self.enhanced else ""
-        lines = [prefix + line for line in self.text.split("\n")]
-        head = [f"{self.code}-{line}\r\n" for line in lines[:-1]]
-        return "".join([*head, f"{self.code} {lines[-1]}\r\n"]).encode("utf-8")
+        return _wire(self.code, self.enhanced, self.text)
 
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+
+
+@lru_cache(maxsize=256)
+def _wire(code: int, enhanced: str, text: str) -> bytes:
+    """Most replies are said again and again."""
+    if "\n" not in text:
+        return (f"{code} {enhanced} {text}\r\n" if enhanced else f"{code} {text}\r\n").encode("utf-8")
+    prefix = f"{enhanced} " if enhanced else ""
+    lines = [prefix + line for line in text.split("\n")]
+    head = [f"{code}-{line}\r\n" for line in lines[:-1]]
+    return "".join([*head, f"{code} {lines[-1]}\r\n"]).encode("utf-8")

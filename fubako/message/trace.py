@@ -11,6 +11,9 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def mail_date(at: float) -> str:
     """RFC 5322 §3.3 date-time in UTC, independent of the locale."""
     return _second(int(at))
@@ -60,7 +63,7 @@ def _comment(hello: str) -> str:
 
 
 def journey_to_json(hops: list[Hop]) -> str:
-    return json.dumps([hop.as_dict() for hop in hops], ensure_ascii=False, separators=(",", ":"))
+    return _JSON.encode([hop.as_dict() for hop in hops])
 
 
 def journey_from_json(text: str) -> list[Hop]:

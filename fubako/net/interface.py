@@ -1,5 +1,6 @@
 """`Stream`: what moves bytes, and `TlsFacts`: what a handshake showed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,7 +40,7 @@ class TlsFacts:
     cipher: str
     sni: str = ""
     alpn: str = ""
-    bindings: dict[str, bytes] = field(default_factory=dict, repr=False)
+    bindings: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     peer: CertificateFacts | None = None
 
 
@@ -59,6 +60,11 @@ class Stream(Protocol):
 
     @property
     def pending(self) -> bool: ...
+    @property
+    def congested(self) -> bool:
+        """Whether `drain` would wait, or tell that the peer is gone."""
+        ...
+
     async def read(self) -> bytes: ...
     async def read_or_nudge(self) -> bytes | None: ...
     def nudge(self) -> None: ...
@@ -77,6 +83,11 @@ class Pump(Protocol):
     def established(self) -> bool: ...
     @property
     def ended(self) -> bool: ...
+    @property
+    def urgent(self) -> bool:
+        """After `feed`: whether the peer waits for what `outgoing` holds; if not, it may go with the next `send`."""
+        ...
+
     def feed(self, ciphertext: bytes) -> bytes: ...
     def send(self, plaintext: bytes) -> None: ...
     def outgoing(self) -> bytes: ...

@@ -19,7 +19,8 @@ class Line(Generic[E_co]):
         """The next event. Raises ProtocolError, StreamClosed, StreamTimeout, TlsError."""
         engine = self.engine
         while (event := engine.next_event()) is None:
-            await self.flush()
+            if self._speak():
+                await self.stream.drain()
             octets = await self.stream.read()
             if not octets:
                 raise StreamClosed("the peer ended the connection")
@@ -30,7 +31,8 @@ class Line(Generic[E_co]):
         """Like `event`, but None when the stream was nudged."""
         engine = self.engine
         while (event := engine.next_event()) is None:
-            await self.flush()
+            if self._speak():
+                await self.stream.drain()
             octets = await self.stream.read_or_nudge()
             if octets is None:
                 return None
@@ -39,10 +41,16 @@ class Line(Generic[E_co]):
             engine.receive(octets)
         return event
 
-    async def flush(self) -> None:
+    def _speak(self) -> bool:
+        """Send what the engine has to say; whether the peer should be waited for."""
         octets = self.engine.output()
-        if octets:
-            self.stream.write(octets)
+        if not octets:
+            return False
+        self.stream.write(octets)
+        return self.stream.congested
+
+    async def flush(self) -> None:
+        if self._speak():
             await self.stream.drain()
 
     async def start_tls(self, pump: Pump) -> None:

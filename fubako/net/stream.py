@@ -63,7 +63,8 @@ class BufferedStream:
         except TlsError as error:
             self._failure = error
             plaintext = b""
-        self._flush_pump()
+        if self._pump.urgent:
+            self._flush_pump()
         if self._failure is not None:
             self._shut()
         elif self._pump.ended:
@@ -95,6 +96,10 @@ class BufferedStream:
     @property
     def pending(self) -> bool:
         return bool(self._inbox)
+
+    @property
+    def congested(self) -> bool:
+        return self._gone or self._writable is not None
 
     def nudge(self) -> None:
         self._nudged = True

@@ -5,7 +5,7 @@ around STARTTLS. A context never changes: to reload certificates, a new one take
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,42 @@ _BLOCK = 4 * _RECORD
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 # forward secrecy and AEAD only (RFC 9325 §4.2)
 _CIPHERS_TLS12 = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+_CIPHERS_TLS13 = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _EXPORTER_LABEL = b"EXPORTER-Channel-Binding"  # RFC 9266 §2
+
+
+class _Records:
+    """Where in the flow of records we are: five octets of header, the last two the length of what follows (RFC 8446 §5.1)."""
+
+    __slots__ = ("_header", "_left")
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left = 0
+
+    def single(self, ciphertext: bytes) -> bool:
+        """Move on; whether `ciphertext` is one record, no more and no less."""
+        length = len(ciphertext)
+        if not self._left and not self._header and length > 5 and length == 5 + int.from_bytes(ciphertext[3:5]):
+            return True
+        position = 0
+        while position < length:
+            if self._left:
+                step = min(self._left, length - position)
+                self._left -= step
+            else:
+                step = min(5 - len(self._header), length - position)
+                self._header += ciphertext[position : position + step]
+                if len(self._header) == 5:
+                    self._left, self._header = int.from_bytes(self._header[3:]), b""
+            position += step
+        return False
 
 
 class TlsPump:
     """One TLS connection without a socket."""
 
-    __slots__ = ("_client", "_connection", "_server_leaf", "ended", "established")
+    __slots__ = ("_client", "_connection", "_records", "_server_leaf", "ended", "established", "urgent")
 
     def __init__(self, connection: SSL.Connection, server_leaf: "_LeafOf | None") -> None:
         self._connection = connection
@@ -34,6 +63,8 @@ class TlsPump:
         self._client = server_leaf is None
         self.established = False
         self.ended = False
+        self.urgent = False
+        self._records = _Records()
         if self._client:
             connection.set_connect_state()
             self._handshake()
@@ -42,32 +73,40 @@ class TlsPump:
 
     def feed(self, ciphertext: bytes) -> bytes:
         """Plaintext that `ciphertext` completes. Raises TlsError; what `outgoing` then holds (an alert) should still be sent."""
+        single = self._records.single(ciphertext)
         self._connection.bio_write(ciphertext)
-        if not self.established:
-            self._handshake()
-            if not self.established:
+        self.urgent = not self.established
+        if self.urgent:
+            if not self._handshake():
                 return b""
-        return self._receive()
+            # a server's tickets go with the first thing that is said; everything else the peer is waiting for
+            self.urgent = self._client or self._connection.get_protocol_version() < SSL.TLS1_3_VERSION
+        return self._receive(single)
 
-    def _handshake(self) -> None:
+    def _handshake(self) -> bool:
+        """Go on; whether it has ended."""
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
-            return
+            return False
         except SSL.Error as error:
             raise TlsError(_reason(error)) from None
         self.established = True
+        return True
 
-    def _receive(self) -> bytes:
+    def _receive(self, single: bool) -> bytes:
+        """`single`: exactly one record came, so that asking again would only cost an exception."""
         parts: list[bytes] = []
         try:
-            while True:
+            parts.append(self._connection.recv(_RECORD))
+            while not single:
                 parts.append(self._connection.recv(_RECORD))
         except SSL.WantReadError:
             pass
         except SSL.ZeroReturnError:
-            self.ended = True
+            self.ended = self.urgent = True
         except SSL.Error as error:
+            self.urgent = True
             raise TlsError(_reason(error)) from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -100,23 +139,42 @@ class TlsPump:
     def facts(self) -> TlsFacts:
         connection = self._connection
         version = connection.get_protocol_version_name()
-        bindings: dict[str, bytes] = {}
+        bindings: dict[str, Callable[[], bytes]] = {}
         if version == "TLSv1.3":  # under 1.2 the exporter is only safe with the extended master secret
-            bindings["tls-exporter"] = connection.export_keying_material(_EXPORTER_LABEL, 32, b"")
+            bindings["tls-exporter"] = lambda: connection.export_keying_material(_EXPORTER_LABEL, 32, b"")
         peer = None
         if self._server_leaf is not None:
-            bindings["tls-server-end-point"] = self._server_leaf(connection)
+            leaf_of = self._server_leaf
+            bindings["tls-server-end-point"] = lambda: leaf_of(connection)
         else:
             certificate = connection.get_peer_certificate(as_cryptography=True)
             if certificate is not None:
-                bindings["tls-server-end-point"] = end_point_hash(certificate)
+                bindings["tls-server-end-point"] = lambda: end_point_hash(certificate)
                 peer = certificate_facts(certificate, _chain_error(connection))
         sni = connection.get_servername() or b""
         alpn = connection.get_alpn_proto_negotiated()
         cipher = connection.get_cipher_name() or ""
         return TlsFacts(
-            version, cipher, sni.decode("ascii", "replace"), alpn.decode("ascii", "replace"), bindings, peer
+            version, cipher, sni.decode("ascii", "replace"), alpn.decode("ascii", "replace"), _Bindings(bindings), peer
         )
+
+
+class _Bindings(Mapping[str, bytes]):
+    """Channel bindings by type, each made when it is asked for: most logins need none."""
+
+    __slots__ = ("_makers",)
+
+    def __init__(self, makers: dict[str, Callable[[], bytes]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, kind: str) -> bytes:
+        return self._makers[kind]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
 
 
 def _reason(error: SSL.Error) -> str:
@@ -206,6 +264,7 @@ def _context(minimum: str) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(_VERSIONS[minimum])
     context.set_cipher_list(_CIPHERS_TLS12)
+    context.set_tls13_ciphersuites(_CIPHERS_TLS13)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # tickets need no cache

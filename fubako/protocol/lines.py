@@ -26,8 +26,11 @@ class LineEngine:
         self._input.feed(octets)
 
     def output(self) -> bytes:
-        out = b"".join(self._output)
-        self._output.clear()
+        waiting = self._output
+        if not waiting:
+            return b""
+        out = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+        waiting.clear()
         return out
 
     def tls_started(self) -> None:

@@ -162,28 +162,26 @@ class SmtpServer(LineEngine):
                 if not isinstance(event, Content):
                     self._waiting = event
                 return event
-            if self._mode == "data":
-                more = self._data()
-            elif self._mode in ("chunk", "skip"):
-                more = self._chunk()
-            else:
-                more = self._line()
-            if not more:
+            mode = self._mode
+            if mode == "command" or mode == "auth":
+                line = self._line()
+                if line is None:
+                    return None
+                said = AuthResponse(line) if mode == "auth" else self._command(line)
+                if said is not None:
+                    self._waiting = said
+                    return said
+            elif not (self._data() if mode == "data" else self._chunk()):
                 return None
 
-    def _line(self) -> bool:
+    def _line(self) -> bytes | None:
         try:
             line = self._input.line(self.limits.auth_response if self._mode == "auth" else self.limits.command)
         except LineTooLong as error:
             raise ProtocolError(str(error), Status(500, "5.5.2", "line too long").wire()) from None
-        if line is None:
-            return False
-        if b"\n" in line or b"\r" in line:
+        if line is not None and (b"\n" in line or b"\r" in line):
             raise ProtocolError("bare CR or LF in a command", BARE_LINE_END.wire())
-        event = AuthResponse(line) if self._mode == "auth" else self._command(line)
-        if event is not None:
-            self._ready.append(event)
-        return True
+        return line
 
     def reply(self, status: Status) -> None:
         """Answer the last event, and move on in the table."""

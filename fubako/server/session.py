@@ -3,10 +3,11 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from fubako.accounts.login import Identity, Logins
+from fubako.accounts.recipients import Recipients
 from fubako.clock import Env
 from fubako.delivery.intake import Intake
 from fubako.message.hop import Hop
@@ -46,6 +47,7 @@ class Resources:
     blobs: Blobs
     changes: Changes
     logins: Logins
+    recipients: Recipients
     intake: Intake
     guessing: Guessing
     limits: Limits
@@ -89,7 +91,7 @@ class Session:
         return self.stream.tls is not None or self.stream.local
 
     @property
-    def bindings(self) -> dict[str, bytes]:
+    def bindings(self) -> Mapping[str, bytes]:
         return self.stream.tls.bindings if self.stream.tls is not None else {}
 
     def hop(self) -> Hop:

@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 
-from fubako.accounts import directory
 from fubako.message.envelope import Recipient, Sender, Transaction
 from fubako.message.status import Status
 from fubako.message.trace import with_protocol
@@ -14,10 +13,12 @@ from fubako.protocol import smtp_server as events
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.server.session import Arrival, Resources, Session
-from fubako.store.interface import Transaction as Rows
 
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
 AUTH_FAILURES_MAX = 5
+SENDER_OK = Status(250, "2.1.0", "ok")
+RECIPIENT_OK = Status(250, "2.1.5", "ok")
+BYE = Status(221, "2.0.0", "bye")
 GO_AHEAD = Status(354, "", "go ahead")
 
 
@@ -39,7 +40,7 @@ class SmtpSession(Session):
         super().__init__(resources, arrival, line)
         self.hello = self.verb = ""
         self.sender: Sender | None = None
-        self.recipients: list[tuple[Recipient, list[int]]] = []
+        self.recipients: list[tuple[Recipient, tuple[int, ...]]] = []
         self.chunks: list[bytes] = []
         self.failures = 0
 
@@ -73,7 +74,7 @@ class SmtpSession(Session):
                 case events.Noop():
                     self._noop(event)
                 case events.Quit():
-                    self.engine.reply(Status(221, "2.0.0", "bye"))
+                    self.engine.reply(BYE)
                     await self.line.flush()
                     return
                 case events.AuthResponse():
@@ -190,7 +191,7 @@ class SmtpSession(Session):
         if verdict.accepted:
             self._forget()
             self.sender = sender
-        self._judge(verdict, Status(250, "2.1.0", "ok"))
+        self._judge(verdict, SENDER_OK)
 
     def _judge(self, verdict: Verdict, accepted: Status) -> None:
         if verdict.status is not None:
@@ -203,18 +204,11 @@ class SmtpSession(Session):
         if len(self.recipients) >= self.resources.limits.smtp.recipients:
             self.engine.reply(Status(452, "4.5.3", "too many recipients"))
             return
-        address = recipient.address
-
-        def unit(tx: Rows) -> tuple[bool, list[int]]:
-            account_ids = directory.resolve(tx, address)
-            local = bool(account_ids) or not address.domain or directory.is_local(tx, address.domain)
-            return local, account_ids
-
-        local, account_ids = await self.resources.database.read(unit)
-        verdict = may_receive(self.rules, local=local, known=bool(account_ids), user=self.user)
+        found = await self.resources.recipients.find(recipient.address)
+        verdict = may_receive(self.rules, local=found.local, known=bool(found.account_ids), user=self.user)
         if verdict.accepted:
-            self.recipients.append((recipient, account_ids))
-        self._judge(verdict, Status(250, "2.1.5", "ok"))
+            self.recipients.append((recipient, found.account_ids))
+        self._judge(verdict, RECIPIENT_OK)
 
     # -- content
 

@@ -51,6 +51,12 @@ class OsHandle:
                     rest = rest[count:]
             self._end += wanted
 
+    def reserve(self, octets: int) -> None:
+        rest = memoryview(bytes(octets))
+        while rest:
+            rest = rest[os.pwrite(self._fd, rest, self._end + octets - len(rest)) :]
+        os.fdatasync(self._fd)
+
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._fd, length, offset)
 

@@ -58,8 +58,12 @@ class Gathering:
         self._last = now
 
     @property
+    def busy(self) -> bool:
+        return self._interval < BUSY_INTERVAL_SECONDS
+
+    @property
     def seconds(self) -> float:
-        return GATHER_SECONDS if self._interval < BUSY_INTERVAL_SECONDS else 0.0
+        return GATHER_SECONDS if self.busy else 0.0
 
 
 GATHER_SECONDS = 0.003

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from fubako.store.group import Gathering, Syncing, settle
 from fubako.store.interface import BlobRef, Disk, Handle, StoreError, StoreFull
@@ -18,6 +19,7 @@ MAGIC = b"fubako-segment-1\n"
 _HEADER = struct.Struct(">4sQII")
 _MARK = b"FBR1"
 SEGMENT_OCTETS_MAX = 64 * 1024 * 1024
+RESERVE_OCTETS = 1024 * 1024  # zeros written ahead of a busy stream of letters: half the work of each sync
 _OPEN_MAX = 64
 BATCH_MAX = 512
 _OFFSET_BITS = 36
@@ -54,6 +56,7 @@ class SegmentCore:
         self._directory = directory
         self._segment_max = segment_max
         self._active: Handle | None = None
+        self._reserved = 0  # where the zeros written ahead end
         self._number = 0
         self._open: OrderedDict[int, Handle] = OrderedDict()
 
@@ -69,7 +72,7 @@ class SegmentCore:
         numbers = self.numbers()
         for number in numbers[-8:][::-1] if self._active is None else ():
             handle = self._disk.open(self._path(number))
-            if handle.size() < self._segment_max and handle.lock():
+            if handle.size() <= self._segment_max and handle.lock():
                 self._mend(handle, number)
                 self._number = number
                 return handle
@@ -93,7 +96,7 @@ class SegmentCore:
         done = []
         for number in self.numbers():
             handle = self._disk.open(self._path(number))
-            if handle.size() < self._segment_max and handle.lock():
+            if handle.size() <= self._segment_max and handle.lock():
                 done.append(self._mend(handle, number))
             handle.close()
         return [what for what in done if what]
@@ -106,7 +109,8 @@ class SegmentCore:
         else:
             end = max((record[0] + record[1] for record in self._walk(handle)), default=len(MAGIC))
         if end < handle.size():
-            done = f"segment {number:x}: {handle.size() - end} octets of an unfinished write cut off"
+            torn = len(handle.read(end, handle.size() - end).rstrip(b"\0"))  # the rest was only written ahead
+            done = f"segment {number:x}: {torn} octets of an unfinished write cut off" if torn else ""
             handle.truncate(end)
         if end == 0:
             handle.append([MAGIC])
@@ -145,7 +149,7 @@ class SegmentCore:
             if self._active is None or self._active.size() >= self._segment_max:
                 previous, self._active = self._active, self._begin()
                 if previous is not None:
-                    previous.close()
+                    self._leave(previous)
         except OSError as error:
             raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
         end = self._active.size()
@@ -168,9 +172,30 @@ class SegmentCore:
             self._abandon(start)
             raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
 
+    def reserve(self) -> None:
+        """Write zeros ahead where they run out. May run beside `place`; without room on the disk it does nothing."""
+        handle = self._active
+        if handle is None:
+            return
+        end = handle.size()
+        octets = min(RESERVE_OCTETS, self._segment_max - end)
+        if self._reserved - end >= RESERVE_OCTETS // 4 or octets <= 0:
+            return
+        self._reserved = end + octets
+        with suppress(OSError):
+            handle.reserve(octets)
+
+    def _leave(self, handle: Handle) -> None:
+        """Nothing more is appended here."""
+        if self._reserved > handle.size():
+            handle.truncate(handle.size())
+        self._reserved = 0
+        handle.close()
+
     def _abandon(self, start: int) -> None:
         """After a failed write or sync nobody knows what is on the disk (fsync reports an error once): leave the file."""
         handle, self._active = self._active, None
+        self._reserved = 0
         if handle is not None:
             try:
                 handle.truncate(start)
@@ -240,8 +265,12 @@ class SegmentCore:
             handle.close()
         self._open.clear()
         if self._active is not None:
-            self._active.close()
+            self._leave(self._active)
             self._active = None
+
+
+def _nothing(_result: None, _error: BaseException | None) -> None:
+    """Nobody waits for it."""
 
 
 class SegmentBlobs:
@@ -282,6 +311,8 @@ class SegmentBlobs:
     ) -> None:
         for (_, future), result in zip(batch, [error] * len(batch) if error else refs, strict=True):
             settle(future, result)
+        if self._gathering.busy and not error:
+            self._syncing.run(self.core.reserve, _nothing)
         if self._waiting:
             self._loop.call_later(self._gathering.seconds, self._begin)
         else:

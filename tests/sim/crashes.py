@@ -86,6 +86,8 @@ class World:
 
     def deliver(self) -> None:
         """A group of letters, as the intake does it: content synced, rows committed, then told."""
+        if self.rng.random() < 0.3:
+            self.segments.reserve()
         count = self.rng.randint(1, 3)
         contents = [self.rng.randbytes(self.rng.choice((40, 600, 3000))) for _ in range(count)]
         who = [sorted(self.rng.sample(range(1, USERS + 1), self.rng.randint(1, USERS))) for _ in range(count)]

@@ -173,13 +173,19 @@ class SimHandle:
 
     def __init__(self, disk: SimDisk, file: File) -> None:
         self.disk, self.file, self.held = disk, file, False
+        self.end = len(file.data)
 
     def size(self) -> int:
-        return len(self.file.data)
+        return self.end
 
     def append(self, buffers) -> None:
         for buffer in buffers:  # each may be torn off by itself
-            self.disk.write(self.file, len(self.file.data), buffer)
+            self.disk.write(self.file, self.end, buffer)
+            self.end += len(buffer)
+
+    def reserve(self, octets: int) -> None:
+        self.disk.write(self.file, self.end, bytes(octets))
+        self.sync()
 
     def append_synced(self, buffers) -> None:
         self.append(buffers)
@@ -190,6 +196,7 @@ class SimHandle:
 
     def truncate(self, length: int) -> None:
         self.disk.cut(self.file, length)
+        self.end = length
 
     def sync(self) -> None:
         self.disk.sync(self.file)

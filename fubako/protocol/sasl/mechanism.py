@@ -1,6 +1,6 @@
 """The shapes that all mechanisms share."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ class Success:
 class Binding:
     """Channel binding data of this connection by type: tls-exporter, tls-server-end-point (RFC 5056, 5929, 9266)."""
 
-    types: dict[str, bytes] = field(default_factory=dict, repr=False)
+    types: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 ServerDialogue = Generator[Challenge | Lookup, Any, Success]

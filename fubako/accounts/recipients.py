@@ -1,0 +1,49 @@
+"""`Recipients`: who a recipient's address stands for; found answers are remembered for a moment.
+
+A stream of letters asks for the same few addresses thousands of times. Only what was found is remembered, so that a new user
+is known at once; one that is gone is noticed at the commit, which finds no mailbox.
+"""
+
+from dataclasses import dataclass
+
+from fubako.accounts import directory
+from fubako.clock import Clock
+from fubako.message.address import Address
+from fubako.store.interface import Database, Transaction
+
+REMEMBERED_SECONDS = 1.0
+REMEMBERED_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an address stands for. `local`: its domain is ours (or it names none)."""
+
+    local: bool
+    account_ids: tuple[int, ...]
+
+
+class Recipients:
+    """Asks the directory."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._known: dict[Address, tuple[float, Found]] = {}
+
+    async def find(self, address: Address) -> Found:
+        now = self._clock.monotonic()
+        known = self._known.get(address)
+        if known is not None and known[0] > now:
+            return known[1]
+
+        def unit(tx: Transaction) -> Found:
+            account_ids = tuple(directory.resolve(tx, address))
+            return Found(bool(account_ids) or not address.domain or directory.is_local(tx, address.domain), account_ids)
+
+        found = await self._database.read(unit)
+        if found.account_ids:
+            if len(self._known) >= REMEMBERED_MAX:
+                self._known.clear()
+            self._known[address] = (now + REMEMBERED_SECONDS, found)
+        return found
