@@ -43,6 +43,7 @@ class SmtpSession(Session):
         self.recipients: list[tuple[Recipient, tuple[int, ...]]] = []
         self.chunks: list[bytes] = []
         self.failures = 0
+        self.coming = False
 
     async def converse(self) -> None:
         self.stream.idle_seconds = self.resources.limits.smtp_idle_seconds
@@ -81,9 +82,19 @@ class SmtpSession(Session):
                     raise ProtocolError("a SASL response without an exchange")
 
     def _forget(self) -> None:
+        self._expect(False)
         self.sender = None
         self.recipients = []
         self.chunks = []
+
+    def _expect(self, coming: bool) -> None:
+        """Tell the store whether a letter of ours is on its way."""
+        if coming is not self.coming:
+            self.coming = coming
+            self.resources.blobs.expect(1 if coming else -1)
+
+    def cleanup(self) -> None:
+        self._expect(False)
 
     # -- greetings
 
@@ -190,6 +201,7 @@ class SmtpSession(Session):
         )
         if verdict.accepted:
             self._forget()
+            self._expect(True)
             self.sender = sender
         self._judge(verdict, SENDER_OK)
 
@@ -229,6 +241,7 @@ class SmtpSession(Session):
         )
         transaction.protocol = with_protocol(transaction, self.verb)
         accounts = list(dict.fromkeys(account for _, ids in self.recipients for account in ids))
+        self._expect(False)
         accepted = await self.resources.intake.accept(transaction, accounts)
         gone = Status(550, "5.1.1", "the mailbox is gone")
         replies = [

@@ -46,8 +46,8 @@ class Syncing:
 
 
 class Gathering:
-    """How long a batch should wait for company: not at all while arrivals are rare, `GATHER_SECONDS` once they come faster
-    than one commit can be made, because a commit costs the same for one letter as for twenty."""
+    """Whether a batch should wait for company, up to `GATHER_SECONDS`: once letters come faster than one commit can be made,
+    because a commit costs the same for one letter as for twenty."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
@@ -60,10 +60,6 @@ class Gathering:
     @property
     def busy(self) -> bool:
         return self._interval < BUSY_INTERVAL_SECONDS
-
-    @property
-    def seconds(self) -> float:
-        return GATHER_SECONDS if self.busy else 0.0
 
 
 GATHER_SECONDS = 0.003

@@ -60,6 +60,10 @@ class Blobs(Protocol):
         """Durable on return. Raises StoreFull."""
         ...
 
+    def expect(self, change: int) -> None:
+        """A hint: one more letter is on its way (+1), or one less (-1). A batch waits for nobody who is not expected."""
+        ...
+
     def read(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
         """Octets of the content. Raises StoreError when they are not what was put."""
         ...

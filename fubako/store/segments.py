@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from fubako.store.group import Gathering, Syncing, settle
+from fubako.store.group import GATHER_SECONDS, Gathering, Syncing, settle
 from fubako.store.interface import BlobRef, Disk, Handle, StoreError, StoreFull
 
 MAGIC = b"fubako-segment-1\n"
@@ -284,6 +284,14 @@ class SegmentBlobs:
         self._busy = False
         self._idle: asyncio.Future[None] | None = None
         self._gathering = Gathering()
+        self._expected = 0
+        self._timer: asyncio.TimerHandle | None = None  # a batch waits for company
+
+    def expect(self, change: int) -> None:
+        self._expected += change
+        if not self._expected and self._timer is not None:
+            self._timer.cancel()
+            self._begin()
 
     async def put(self, chunks: Sequence[bytes]) -> BlobRef:
         future: asyncio.Future[BlobRef] = self._loop.create_future()
@@ -291,10 +299,17 @@ class SegmentBlobs:
         self._gathering.arrived(self._loop.time())
         if not self._busy:
             self._busy = True
-            self._loop.call_later(self._gathering.seconds, self._begin)
+            self._gather()
         return await future
 
+    def _gather(self) -> None:
+        if self._expected and self._gathering.busy:
+            self._timer = self._loop.call_later(GATHER_SECONDS, self._begin)
+        else:
+            self._loop.call_soon(self._begin)
+
     def _begin(self) -> None:
+        self._timer = None
         batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
         try:
             refs, buffers = self.core.place([chunks for chunks, _ in batch])
@@ -314,7 +329,7 @@ class SegmentBlobs:
         if self._gathering.busy and not error:
             self._syncing.run(self.core.reserve, _nothing)
         if self._waiting:
-            self._loop.call_later(self._gathering.seconds, self._begin)
+            self._gather()
         else:
             self._busy = False
             if self._idle is not None:

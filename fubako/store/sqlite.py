@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import apsw
 
+from fubako.clock import Clock, SystemClock
 from fubako.store import schema
 from fubako.store.group import Syncing, settle
 from fubako.store.interface import Changes, Place, Row, StoreError, StoreFull, Transaction
@@ -24,6 +25,10 @@ _CACHE_KIB = 32 * 1024
 _CHECKPOINT_PAGES = 4000
 _MMAP_OCTETS = 1 << 30
 BATCH_MAX = 512
+QUICK_SECONDS = (
+    0.002  # a disk that syncs in less is waited for on the loop: handing the wait to a thread and back costs more
+)
+TRY_AGAIN = 100  # after so many commits on the thread it is looked at again whether the disk is quick
 _DISK = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError)
 
 
@@ -54,18 +59,28 @@ class SqliteTransaction:
 
 
 class SqliteCore:
-    """The connections, without threads. `exclusive` uses one connection and no shared memory (a simulated disk)."""
+    """The connections, without threads. `exclusive` uses one connection and no shared memory (a simulated disk).
+
+    Once the WAL holds `checkpoint_pages` it is due to be copied back: SQLite itself would do so inside any COMMIT.
+    """
 
     def __init__(
-        self, path: str, *, vfs: str | None = None, exclusive: bool = False, synchronous: str = "FULL"
+        self,
+        path: str,
+        *,
+        vfs: str | None = None,
+        exclusive: bool = False,
+        synchronous: str = "FULL",
+        checkpoint_pages: int = _CHECKPOINT_PAGES,
     ) -> None:
         self._path, self._vfs, self._exclusive = path, vfs, exclusive
+        self._checkpoint_pages, self._wal_pages = checkpoint_pages, 0
         self._lock_fd = -1 if exclusive else os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._writer = self._connect()
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute(f"PRAGMA synchronous={synchronous}")
-            self._writer.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            self._writer.set_wal_hook(self._committed)
             found = self._writer.execute("SELECT 1 FROM sqlite_master WHERE name='format'").fetchone()
             self.commit([lambda tx: schema.migrate(tx, found is not None)])
         except apsw.Error as error:
@@ -81,6 +96,25 @@ class SqliteCore:
         if not self._exclusive:
             connection.execute(f"PRAGMA mmap_size={_MMAP_OCTETS}")
         return connection
+
+    def _committed(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return 0
+
+    @property
+    def checkpoint_due(self) -> bool:
+        return self._wal_pages >= self._checkpoint_pages
+
+    def checkpoint(self) -> None:
+        """Copy the WAL back into the database. When that fails the WAL is as good as before."""
+        self._wal_pages = 0
+        self.lock(wait=True)
+        try:
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except _DISK + (apsw.BusyError,):
+            pass
+        finally:
+            self.unlock()
 
     def lock(self, *, wait: bool) -> bool:
         """Take turns with other processes. SQLite would poll; this wakes at once."""
@@ -144,6 +178,8 @@ class SqliteCore:
         self.lock(wait=True)
         results = self.run(units)
         self.finish()
+        if self.checkpoint_due:
+            self.checkpoint()
         return results
 
     def read(self, unit: Callable[[Transaction], T]) -> T:
@@ -175,19 +211,40 @@ class SqliteCore:
             self._lock_fd = -1
 
 
+class Pace:
+    """Whether the disk syncs quickly enough to be waited for: by a moving mean of the last commits."""
+
+    def __init__(self) -> None:
+        self._mean = 0.0
+        self._skipped = 0
+
+    @property
+    def quick(self) -> bool:
+        if self._mean < QUICK_SECONDS:
+            return True
+        self._skipped += 1
+        return self._skipped % TRY_AGAIN == 0
+
+    def took(self, seconds: float) -> None:
+        """One that was slow by chance does not count for more than twice the limit."""
+        self._mean += (min(seconds, 2 * QUICK_SECONDS) - self._mean) / 8
+
+
 class SqliteDatabase:
     """Group commit: units gather while the one before is being synced, run on the loop together, and wake together.
 
-    Reads run where they are asked for, because they take microseconds.
+    Reads run where they are asked for, because they take microseconds; so do commits while the disk is quick.
     """
 
-    def __init__(self, core: SqliteCore, changes: Changes | None = None) -> None:
+    def __init__(self, core: SqliteCore, changes: Changes | None = None, clock: Clock | None = None) -> None:
         self.core = core
+        self._clock = clock or SystemClock()
         self._changes = changes
         self._loop = asyncio.get_running_loop()
         self._syncing = Syncing("database")
         self._waiting: list[tuple[Unit, asyncio.Future[Any]]] = []
         self._busy = False
+        self._pace = Pace()
         self._idle: asyncio.Future[None] | None = None
 
     async def write(self, unit: Callable[[Transaction], T]) -> T:
@@ -213,7 +270,16 @@ class SqliteDatabase:
         except Exception as failure:
             self._end(batch, [failure] * len(batch), set())
             return
-        self._syncing.run(self.core.finish, lambda _, failed: self._finished(batch, results, places, failed))
+        if not self._pace.quick:
+            self._syncing.run(self.core.finish, lambda _, failed: self._finished(batch, results, places, failed))
+            return
+        before, failed = self._clock.monotonic(), None
+        try:
+            self.core.finish()
+        except Exception as failure:
+            failed = failure
+        self._pace.took(self._clock.monotonic() - before)
+        self._finished(batch, results, places, failed)
 
     def _finished(
         self,
@@ -231,6 +297,12 @@ class SqliteDatabase:
             settle(future, result)
         if places and self._changes is not None:
             self._changes.publish(places)
+        if self.core.checkpoint_due:
+            self._syncing.run(self.core.checkpoint, lambda _, error: self._go_on())
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
         if self._waiting:
             self._begin()
         else:

@@ -54,7 +54,9 @@ class World:
 
     def open(self, first: bool = False) -> None:
         synchronous = "NORMAL" if self.mutant == "synchronous-normal" else "FULL"
-        self.database = SqliteCore("/db/mail.sqlite", vfs=VFS_NAME, exclusive=True, synchronous=synchronous)
+        self.database = SqliteCore(
+            "/db/mail.sqlite", vfs=VFS_NAME, exclusive=True, synchronous=synchronous, checkpoint_pages=60
+        )
         self.segments = SegmentCore(self.disk, "/segments", segment_max=20_000)
         if first:
 
