@@ -265,9 +265,12 @@ def _context(minimum: str) -> SSL.Context:
     context.set_min_proto_version(_VERSIONS[minimum])
     context.set_cipher_list(_CIPHERS_TLS12)
     context.set_tls13_ciphersuites(_CIPHERS_TLS13)
-    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+    # no tickets: mail clients hardly ever resume, and no key is kept that could open yesterday's sessions
+    context.set_options(
+        SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_TICKET
+    )
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # tickets need no cache
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     return context
 
 
