@@ -20,9 +20,9 @@ SERVICES: dict[str, tuple[int, bool]] = {
     "imap": (143, False),
     "imaps": (993, True),
 }
-MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN")
+MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "DIGEST-MD5", "CRAM-MD5", "PLAIN", "LOGIN")
 
-# not CRAM-MD5: who sees it offered uses it, and it fails for every password that is kept as it should be
+# not CRAM-MD5 and DIGEST-MD5: who sees it offered uses it, and it fails for every password that is kept as it should be
 DEFAULT_MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
 
 Positive = Annotated[int, Meta(ge=1)]

@@ -15,7 +15,7 @@ from fubako.protocol.imap import render, utf7
 from fubako.protocol.imap.client import ImapClient
 from fubako.protocol.imap.server import ImapServer, State
 from fubako.protocol.pop3 import Pop3Client, Pop3Server
-from fubako.protocol.sasl import Binding, SaslFailure, scram
+from fubako.protocol.sasl import Binding, SaslFailure, digest_md5, scram
 from fubako.protocol.smtp import SmtpLimits
 from fubako.protocol.smtp_client import SmtpClient
 from fubako.protocol.smtp_server import SmtpServer
@@ -229,3 +229,14 @@ def test_configuration(value):
     for key in ("hostname", "listen", "tls", "limits", "workers"):
         with contextlib.suppress(ConfigError):
             parse({"hostname": "x", key: value}, "test")
+
+
+@given(soup(st.sampled_from([b"nonce=", b'"', b"\\", b",", b"nc=00000001", b"username=", b"realm=", b"=", b" ", b"\xff", b"qop=auth"])))
+@example(b'nonce="n",nc=00000001,username="' + b"\\" * 500)
+def test_digest_md5(message):
+    with contextlib.suppress(SaslFailure):
+        digest_md5.directives(message)
+    dialogue = digest_md5.server("n", "mail.test")
+    next(dialogue)
+    with contextlib.suppress(SaslFailure):
+        dialogue.send(message)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fubako.protocol.sasl import Binding, Lookup, SaslFailure, Success, client, cram_md5, plain, scram
+from fubako.protocol.sasl import Binding, Lookup, SaslFailure, Success, client, cram_md5, digest_md5, plain, scram
 from fubako.protocol.sasl.prep import saslprep
 
 VECTORS = json.loads((Path(__file__).parent.parent / "suites" / "vectors.json").read_text())
@@ -44,6 +44,69 @@ def test_cram_md5_both_sides():
     with pytest.raises(StopIteration) as done:
         server.send([one["password"].encode()])
     assert done.value.value == Success(one["user"])
+
+
+@pytest.mark.parametrize("one", vector("DIGEST-MD5"), ids=lambda one: one["uri"])
+def test_digest_md5_values(one):
+    given = (one["user"], one["realm"], one["password"], one["nonce"], one["cnonce"], one["uri"])
+    assert digest_md5.response_value(*given) == one["response"]
+    assert digest_md5.response_value(*given, rspauth=True) == one["rspauth"]
+
+
+@pytest.mark.parametrize("one", vector("DIGEST-MD5"), ids=lambda one: one["uri"])
+def test_digest_md5_both_sides(one):
+    server = digest_md5.server(one["nonce"], one["realm"])
+    service, _, host = one["uri"].partition("/")
+    dialogue = digest_md5.client(one["user"], one["password"], one["cnonce"], service, host)
+    next(dialogue)
+    response = dialogue.send(next(server).octets)
+    assert f"response={one['response']}".encode() in response
+    assert server.send(response) == Lookup("secret", one["user"])
+    proof = server.send([b"another", one["password"].encode()])
+    assert proof.octets == b"rspauth=" + one["rspauth"].encode()
+    assert dialogue.send(proof.octets) == b""
+    with pytest.raises(StopIteration) as done:
+        server.send(b"")
+    assert done.value.value == Success(one["user"])
+
+
+def digest_exchange(change, secrets=(b"secret",)):
+    """A right response, changed on its way."""
+    server = digest_md5.server("n0nce", "mail.test")
+    dialogue = digest_md5.client("chris", "secret", "cn0nce", "imap", "mail.test")
+    next(dialogue)
+    server.send(change(dialogue.send(next(server).octets)))
+    server.send(list(secrets))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"nc=00000001", b"nc=00000002"),  # said again
+        (b'nonce="n0nce"', b'nonce="other"'),
+        (b"qop=auth", b"qop=auth-int"),
+        (b"imap/mail.test", b"imap/evil.test"),
+        (b'username="chris"', b'username="alice"'),
+        (b'cnonce="cn0nce"', b'cnonce=""'),
+        (b"charset", b"nonce=n0nce,charset"),
+        (b"qop=auth", b"qop=auth,authzid=alice"),
+    ],
+)
+def test_digest_md5_refuses_what_was_changed(before, after):
+    with pytest.raises(SaslFailure):
+        digest_exchange(lambda response: response.replace(before, after))
+
+
+def test_digest_md5_refuses_a_wrong_secret_and_a_false_server():
+    digest_exchange(lambda response: response)
+    for secrets in ([b"wrong"], []):
+        with pytest.raises(SaslFailure):
+            digest_exchange(lambda response: response, secrets)
+    dialogue = digest_md5.client("chris", "secret", "cn0nce", "imap", "mail.test")
+    next(dialogue)
+    dialogue.send(b'realm="mail.test",nonce="n",qop="auth",algorithm=md5-sess')
+    with pytest.raises(SaslFailure, match="prove"):
+        dialogue.send(b"rspauth=00")
 
 
 @pytest.mark.parametrize("one", vector("PLAIN"), ids=lambda one: one["user"])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from fubako.protocol.sasl import cram_md5, login, plain, scram
+from fubako.protocol.sasl import cram_md5, digest_md5, login, plain, scram
 from fubako.protocol.sasl.mechanism import Binding, ClientDialogue, SaslFailure, ServerDialogue
 
 # best first; what sends the password itself comes last
@@ -43,6 +43,8 @@ def server(name: str, offer: Offer) -> ServerDialogue | None:
             return login.server()
         case "CRAM-MD5":
             return cram_md5.server(message_id(offer))
+        case "DIGEST-MD5":
+            return digest_md5.server(offer.random(16).hex(), offer.hostname)
         case _:
             return scram.server(offer.random(18).hex(), offer.binding, plus=name.endswith("-PLUS"))
 
