@@ -24,8 +24,8 @@ check: .venv/dev.stamp
 	$(BIN)/python docs/generate.py --check
 
 fix: .venv/dev.stamp
-	$(BIN)/ruff check --fix fubako tests bench docs
 	$(BIN)/ruff format fubako tests bench docs
+	$(BIN)/ruff check --fix fubako tests bench docs
 
 docs: .venv/dev.stamp
 	$(BIN)/python docs/generate.py

@@ -105,7 +105,9 @@ class Bench:
         ratios = sorted(x / y if more_is_better else y / x for x, y in pairs)
         spread = f" ({ratios[0]:.2f} to {ratios[-1]:.2f})" if len(ratios) > 2 else ""
         ratio = statistics.median(ratios)
-        print(f"{name:<14} fubako {a:>9.1f} {unit:<10} {who} {b:>9.1f} {unit:<10} ratio {ratio:.2f}{spread}", flush=True)
+        print(
+            f"{name:<14} fubako {a:>9.1f} {unit:<10} {who} {b:>9.1f} {unit:<10} ratio {ratio:.2f}{spread}", flush=True
+        )
 
     # -- claims
 

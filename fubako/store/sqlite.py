@@ -111,7 +111,7 @@ class SqliteCore:
         self.lock(wait=True)
         try:
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except _DISK + (apsw.BusyError,):
+        except (*_DISK, apsw.BusyError):
             pass
         finally:
             self.unlock()

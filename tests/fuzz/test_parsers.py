@@ -231,7 +231,13 @@ def test_configuration(value):
             parse({"hostname": "x", key: value}, "test")
 
 
-@given(soup(st.sampled_from([b"nonce=", b'"', b"\\", b",", b"nc=00000001", b"username=", b"realm=", b"=", b" ", b"\xff", b"qop=auth"])))
+@given(
+    soup(
+        st.sampled_from(
+            [b"nonce=", b'"', b"\\", b",", b"nc=00000001", b"username=", b"realm=", b"=", b" ", b"\xff", b"qop=auth"]
+        )
+    )
+)
 @example(b'nonce="n",nc=00000001,username="' + b"\\" * 500)
 def test_digest_md5(message):
     with contextlib.suppress(SaslFailure):

@@ -12,7 +12,9 @@ from fubako.protocol.sasl.mechanism import Challenge, ClientDialogue, Lookup, Sa
 DIRECTIVES_MAX = 32
 RESPONSE_OCTETS_MAX = 4096  # RFC 2831 §2.1.2
 _FIRST_USE = "00000001"
-_DIRECTIVE = re.compile(r'[\s,]*([a-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?=,|$)', re.IGNORECASE | re.DOTALL)
+_DIRECTIVE = re.compile(
+    r'[\s,]*([a-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?=,|$)', re.IGNORECASE | re.DOTALL
+)
 _MANY = frozenset({"realm", "auth-param"})  # what may stand more than once in a challenge
 
 
