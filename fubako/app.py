@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import gc
 import os
+import random
 import signal
 import socket
 import sys
@@ -20,9 +21,13 @@ from fubako.accounts.recipients import Recipients
 from fubako.admin import transfer
 from fubako.clock import Env
 from fubako.config import SERVICES, Config, ConfigError, split_address
+from fubako.delivery.bounce import Reports
 from fubako.delivery.intake import Intake
+from fubako.delivery.route import Route, Router
+from fubako.delivery.runner import Runner
+from fubako.delivery.schedule import Schedule
 from fubako.net import tcp
-from fubako.net.interface import Pump
+from fubako.net.interface import NoResolver, Pump, Resolver
 from fubako.net.tls import Certificate, ServerTls
 from fubako.policy.limits import Connections, Guessing
 from fubako.protocol.smtp import SmtpLimits
@@ -34,6 +39,7 @@ from fubako.store.changes import LocalChanges, WorkerChanges
 from fubako.store.disk import OsDisk
 from fubako.store.indexer import Indexer, QuietIndexing
 from fubako.store.interface import StoreError
+from fubako.store.queue import LANES
 from fubako.store.segments import SegmentBlobs, SegmentCore
 from fubako.store.sqlite import SqliteCore, SqliteDatabase
 from fubako.store.verify import Report, compact, verify
@@ -254,6 +260,15 @@ def load_tls(config: Config, base: Path) -> dict[str, ServerTls]:
     return {name: ServerTls(certificates, minimum=config.tls.minimum, alpn=alpn) for name, alpn in _ALPN.items()}
 
 
+def _resolver(config: Config) -> Resolver:
+    """Its library is loaded only where something leaves this server: it weighs as much as a hundred connections."""
+    if not config.route:
+        return NoResolver()
+    from fubako.net.dns import DnsResolver
+
+    return DnsResolver([split_address(one) for one in config.dns.servers])
+
+
 @dataclass(slots=True)
 class Application:
     """One process that serves: a store, resources, sessions. Reloading swaps the TLS contexts and limits for new sessions."""
@@ -270,14 +285,47 @@ class Application:
     _servers: list[asyncio.Server] = field(default_factory=list)
     _sessions: set[asyncio.Task[None]] = field(default_factory=set)
     _housekeeping: asyncio.Task[None] | None = None
+    resolver: Resolver | None = None
+    router: Router = field(init=False)
+    reports: Reports = field(init=False)
+    _runner: Runner | None = None
 
     def __post_init__(self) -> None:
         self.tls = load_tls(self.config, self.base)
+        self.router = self._router()
+        self.reports = Reports(self.store.blobs, self.env, self.config.hostname, self.routed)
         self.resources = self._resources(None)
         self.indexing = QuietIndexing(self.store.indexer, self.store.database)
         self.store.changes.watch = self.indexing.noticed
         limits = self.config.limits
         self.connections = Connections(limits.connections, limits.connections_per_network)
+
+    def routed(self, domain: str) -> bool:
+        """Whether a route leads to a domain."""
+        return self.router.rule(domain) is not None
+
+    def _router(self) -> Router:
+        config = self.config
+        routes = [
+            Route(
+                one.domain, one.to, one.tls, one.port, one.user, self.base / one.password_file if one.password_file else None,
+                one.program, tuple(self.base / path for path in one.ca_files),
+            )
+            for one in config.route
+        ]  # fmt: skip
+        return Router(routes, self.resolver or _resolver(config), config.hostname, random.shuffle)
+
+    def run_queue(self, workers: int = 1) -> None:
+        """Carry letters to other domains, together with the other workers."""
+        queue = self.config.queue
+        schedule = Schedule(
+            queue.first_gap_seconds, queue.longest_gap_seconds, queue.warn_hours * 3600, queue.give_up_days * 86400
+        )
+        self._runner = Runner(
+            self.store.database, self.store.blobs, self.store.changes, self.env, self.telemetry, self.router, self.reports,
+            self.config.hostname, f"{os.getpid()}-{self.env.random(8).hex()}", schedule, -(-LANES // workers),
+        )  # fmt: skip
+        self._runner.start()
 
     def _resources(self, before: Resources | None) -> Resources:
         config, env = self.config, self.env
@@ -299,7 +347,8 @@ class Application:
             self.store.changes,
             before.logins if before else Logins(self.store.database, env, config.hostname, config.login.mechanisms),
             before.recipients if before else Recipients(self.store.database, env.clock),
-            Intake(self.store.database, self.store.blobs, env, config.hostname, self.telemetry),
+            self.routed,
+            Intake(self.store.database, self.store.blobs, env, config.hostname, self.telemetry, self.reports),
             before.guessing if before else Guessing(env.clock.monotonic),
             limits,
             _locks(self.store.directory / "run"),
@@ -338,6 +387,7 @@ class Application:
         """Take a new configuration and certificates for sessions to come. Raises before anything is changed."""
         tls = load_tls(config, self.base)
         self.config, self.tls = config, tls
+        self.router.follow(self._router())
         self.resources = self._resources(self.resources)
         self.telemetry.event("config.reloaded")
 
@@ -370,6 +420,8 @@ class Application:
             task.cancel()
         if self._sessions:
             await asyncio.wait(self._sessions, timeout=GRACE_SECONDS)
+        if self._runner is not None:
+            await self._runner.close()
         self.resources.logins.close()
         await self.indexing.close()
         await self.store.close()

@@ -3,6 +3,7 @@
 The reference in docs/configuration.md is generated from the definitions here.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,6 +80,65 @@ class Login(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = DEFAULT_MECHANISMS
 
 
+class Route(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where letters to other domains go. Write one `[[route]]` a rule; the first that matches holds, and without any rule
+    nothing leaves this server."""
+
+    domain: Annotated[
+        str,
+        Meta(
+            description='Which domains: "example.org" itself, ".example.org" all below it, "*" every one.', min_length=1
+        ),
+    ] = "*"
+    to: Annotated[
+        str,
+        Meta(
+            description="`mx` (as DNS says), `smtp://host:port` (STARTTLS), `smtps://host:port`, `lmtp://host:port`,"
+            " `lmtp:/path/of/socket`, or `program`."
+        ),
+    ]
+    tls: Annotated[
+        str,
+        Meta(
+            description="How well the leg must be protected: `may`, `encrypt`, or `verify` (a certificate for the right name)."
+            " Empty: no worse than the server was seen to do before.",
+            pattern="^(may|encrypt|verify)?$",
+        ),
+    ] = ""
+    port: Annotated[int, Meta(description="Port for `mx`.", ge=1, le=65535)] = 25
+    user: Annotated[str, Meta(description="Name to log in with; only said to a server that proved who it is.")] = ""
+    password_file: Annotated[str, Meta(description="File with the password, readable by its owner only.")] = ""
+    program: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Program and arguments, without a shell; `{sender}`, `{recipient}`, `{recipients}` are filled in."
+        ),
+    ] = ()
+    ca_files: Annotated[tuple[str, ...], Meta(description="Authorities to believe besides the system's, in PEM.")] = ()
+
+
+class Queue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How patient the queue is."""
+
+    first_gap_seconds: Annotated[Positive, Meta(description="Pause after the first attempt; it doubles with each.")] = (
+        300
+    )
+    longest_gap_seconds: Annotated[Positive, Meta(description="Longest pause between two attempts.")] = 14_400
+    warn_hours: Annotated[Positive, Meta(description="When the sender is told that it takes long.")] = 4
+    give_up_days: Annotated[Positive, Meta(description="When a letter goes back.")] = 5
+
+
+class Dns(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The domain name system."""
+
+    servers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Resolvers as "host:port"; empty: those of the system. DNSSEC counts only by a resolver on this machine.'
+        ),
+    ] = ()
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration. Relative paths are taken from the folder of the file."""
 
@@ -90,6 +150,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tls: Annotated[Tls, Meta(description="Certificates.")] = Tls()
     limits: Annotated[Limits, Meta(description="Limits.")] = Limits()
     login: Annotated[Login, Meta(description="Logins.")] = Login()
+    route: Annotated[tuple[Route, ...], Meta(description="Ways to other domains.")] = ()
+    queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
+    dns: Annotated[Dns, Meta(description="Resolvers.")] = Dns()
     workers: Annotated[int, Meta(description="Worker processes of `serve`; 0 is one for each core.", ge=0)] = 0
     user: Annotated[
         str,
@@ -132,7 +195,25 @@ def parse(raw: dict[str, Any], place: str) -> Config:
     unknown = [name for name in config.login.mechanisms if name not in MECHANISMS]
     if unknown:
         raise ConfigError(f"{place}: login.mechanisms: {unknown[0]} is not one of {', '.join(MECHANISMS)}")
+    for route in config.route:
+        _check_route(route, place)
+    for server in config.dns.servers:
+        split_address(server, place, "dns.servers")
     return config
+
+
+_TO = re.compile(r"mx|program|(smtp|smtps|lmtp)://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+)(:[0-9]{1,5})?|lmtp:/\S+")
+
+
+def _check_route(route: Route, place: str) -> None:
+    if not _TO.fullmatch(route.to):
+        raise ConfigError(f"{place}: route.to: {route.to} is no way out; see docs/configuration.md")
+    if (route.to == "program") is not bool(route.program):
+        raise ConfigError(f'{place}: route.program belongs to `to = "program"`, and is needed there')
+    if bool(route.user) is not bool(route.password_file):
+        raise ConfigError(f"{place}: route.user and route.password_file belong together")
+    if route.user and route.tls == "may":
+        raise ConfigError(f'{place}: route.tls: a password is never said with "may"; leave it out or write "verify"')
 
 
 def _plain(text: str) -> str:
@@ -142,11 +223,11 @@ def _plain(text: str) -> str:
     return f"{path}: {message}" if path else message
 
 
-def split_address(address: str, place: str = "") -> tuple[str, int]:
+def split_address(address: str, place: str = "", what: str = "listen.addresses") -> tuple[str, int]:
     """`host:port` or `[v6]:port`. Raises ConfigError."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f"{place}: listen.addresses: {address} is not host:port")
+        raise ConfigError(f"{place}: {what}: {address} is not host:port")
     return host.strip("[]"), int(port)
 
 
@@ -160,7 +241,7 @@ def reference() -> str:
     ]
     for struct, title in (
         (Config, "Top level"), (Listen, "[[listen]]"), (Tls, "[tls]"), (Certificate, "[[tls.certificates]]"),
-        (Limits, "[limits]"), (Login, "[login]"),
+        (Limits, "[limits]"), (Login, "[login]"), (Route, "[[route]]"), (Queue, "[queue]"), (Dns, "[dns]"),
     ):  # fmt: skip
         out += [f"## {title}", "", str(struct.__doc__), "", "| setting | default | meaning |", "|---|---|---|"]
         for field in msgspec.structs.fields(struct):

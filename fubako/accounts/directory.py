@@ -157,18 +157,24 @@ def default_domain(tx: Transaction) -> str:
 
 
 def resolve(tx: Transaction, address: Address) -> list[int]:
-    """The accounts that a local address stands for, aliases followed; empty: there is no such mailbox.
+    """The accounts that a local address stands for; empty: there is no such mailbox."""
+    return resolve_all(tx, address)[0]
+
+
+def resolve_all(tx: Transaction, address: Address) -> tuple[list[int], list[str]]:
+    """The accounts, and the addresses elsewhere, that an address stands for, aliases followed.
 
     Loops end where they began. A subaddress (local+detail, RFC 5233) reaches the account without its detail.
     """
     row = tx.row("SELECT account_id FROM account WHERE address=?", (address.key,))
     if row is not None:
-        return [int(row[0])]
+        return [int(row[0])], []
     found: dict[int, None] = {}
+    elsewhere: dict[str, None] = {}
     seen: set[str] = set()
     start = address.key if address.domain else f"{address.local}@{default_domain(tx)}".lower()
     waiting = [(start, 0)]
-    while waiting and len(found) < RECIPIENTS_MAX:
+    while waiting and len(found) + len(elsewhere) < RECIPIENTS_MAX:
         key, depth = waiting.pop()
         if key in seen or depth > ALIAS_DEPTH_MAX:
             continue
@@ -185,4 +191,6 @@ def resolve(tx: Transaction, address: Address) -> list[int]:
         plain = local.partition("+")[0]
         if plain and plain != local:
             waiting.append((f"{plain}@{domain}", depth))
-    return list(found)
+        elif depth and not is_local(tx, domain):
+            elsewhere[key] = None
+    return list(found), list(elsewhere)

@@ -17,10 +17,15 @@ REMEMBERED_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an address stands for. `local`: its domain is ours (or it names none)."""
+    """What an address stands for. `local`: its domain is ours (or it names none). `elsewhere`: where an alias leads out."""
 
     local: bool
     account_ids: tuple[int, ...]
+    elsewhere: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        return bool(self.account_ids or self.elsewhere)
 
 
 class Recipients:
@@ -38,11 +43,12 @@ class Recipients:
             return known[1]
 
         def unit(tx: Transaction) -> Found:
-            account_ids = tuple(directory.resolve(tx, address))
-            return Found(bool(account_ids) or not address.domain or directory.is_local(tx, address.domain), account_ids)
+            account_ids, elsewhere = directory.resolve_all(tx, address)
+            local = bool(account_ids) or not address.domain or directory.is_local(tx, address.domain)
+            return Found(local, tuple(account_ids), tuple(elsewhere))
 
         found = await self._database.read(unit)
-        if found.account_ids:
+        if found.known:
             if len(self._known) >= REMEMBERED_MAX:
                 self._known.clear()
             self._known[address] = (now + REMEMBERED_SECONDS, found)

@@ -3,8 +3,10 @@
 from typing import Any
 
 from fubako.message.hop import Hop, hop_from_dict, weakest
+from fubako.message.status import Status
 from fubako.message.trace import journey_from_json
 from fubako.store.interface import Database, Transaction
+from fubako.store.queue import name
 
 
 async def trace(database: Database, trace_id: str) -> list[dict[str, Any]]:
@@ -20,6 +22,39 @@ async def trace(database: Database, trace_id: str) -> list[dict[str, Any]]:
         )
 
     return [_shown(row) for row in await database.read(unit)]
+
+
+async def outgoing(database: Database, trace_id: str) -> list[dict[str, Any]]:
+    """Every recipient elsewhere of the letter with that id: what became of it, and its journey; JSON values."""
+
+    def unit(tx: Transaction) -> list[dict[str, Any]]:
+        waiting = tx.rows(
+            "SELECT r.lane_id, r.queue_id, address, attempts, next_attempt, code, enhanced, reason, journey"
+            " FROM queue_letter AS l JOIN queue_recipient AS r ON r.lane_id=l.lane_id AND r.queue_id=l.queue_id"
+            " WHERE trace_id=? ORDER BY number",
+            (trace_id,),
+        )
+        ended = tx.rows(
+            "SELECT address, at, code, enhanced, reason, journey FROM sent WHERE trace_id=? ORDER BY at, address",
+            (trace_id,),
+        )
+        return [_waiting(row) for row in waiting] + [_ended(row) for row in ended]
+
+    return await database.read(unit)
+
+
+def _waiting(row: tuple[Any, ...]) -> dict[str, Any]:
+    reply = str(Status(row[5], row[6], row[7])) if row[5] else ""
+    hops = [hop.as_dict() for hop in journey_from_json(row[8])]
+    return {"recipient": row[2], "state": "queued", "queue_id": name(row[0], row[1]), "attempts": row[3],
+            "next_attempt": row[4], "reply": reply, "journey": hops}  # fmt: skip
+
+
+def _ended(row: tuple[Any, ...]) -> dict[str, Any]:
+    hops = journey_from_json(row[5])
+    return {"recipient": row[0], "state": "sent" if row[2] < 400 else "failed", "at": row[1],
+            "reply": str(Status(row[2], row[3], row[4])), "seal": weakest(hops).value if hops else "",
+            "journey": [hop.as_dict() for hop in hops]}  # fmt: skip
 
 
 def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
@@ -39,4 +74,4 @@ def lines(hops: list[Hop]) -> list[str]:
     return [f"{number}. {hop.describe()}" for number, hop in enumerate(hops, 1)]
 
 
-__all__ = ["hop_from_dict", "lines", "trace"]
+__all__ = ["hop_from_dict", "lines", "outgoing", "trace"]

@@ -212,13 +212,18 @@ def trace(trace_id: str, config_file: Path | None, as_json: bool) -> int:
     The ID stands in the letter's Received field and in the reply its sender got.
     """
     copies = with_store(config_file, lambda store: journey.trace(store.database, trace_id))
+    sent = with_store(config_file, lambda store: journey.outgoing(store.database, trace_id))
     if as_json:
-        click.echo(json.dumps(copies, ensure_ascii=False, indent=2))
+        click.echo(json.dumps([*copies, *sent], ensure_ascii=False, indent=2))
+    for one in [] if as_json else sent:
+        click.echo(f"{one['recipient']}: {one['state']}{': ' + one['reply'] if one['reply'] else ''}")
+        for line in journey.lines([journey.hop_from_dict(facts) for facts in one["journey"]]):
+            click.echo(f"  {line}")
     for copy in [] if as_json else copies:
         click.echo(f"{copy['account']} {copy['mailbox']} UID {copy['uid']}: {copy['octets']} octets, {copy['seal']}")
         for line in journey.lines([journey.hop_from_dict(facts) for facts in copy["journey"]]):
             click.echo(f"  {line}")
-    if not copies:
+    if not copies and not sent:
         click.echo(f"fubako: no letter with the id {trace_id} is kept here", err=True)
         return NOINPUT
     return 0

@@ -19,10 +19,11 @@ def fubako() -> None:
 
 
 def _register() -> None:
-    from fubako.cli import entries, serve, storage, up
+    from fubako.cli import entries, queueing, serve, storage, up
 
     for command in (
-        up.up, serve.serve, entries.domain, entries.user, entries.alias, entries.trace, storage.config, storage.store
+        up.up, serve.serve, entries.domain, entries.user, entries.alias, entries.trace, queueing.queue, queueing.peer,
+        storage.config, storage.store,
     ):  # fmt: skip
         fubako.add_command(command)
 

@@ -107,7 +107,7 @@ def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -
     gc.collect()
     gc.freeze()  # what was made up to here lives as long as the workers, and is shared by them
     ready = os.pipe()
-    workers = {_start(path, config, bound, ready[1]) for _ in range(count)}
+    workers = {_start(path, config, bound, ready[1], count) for _ in range(count)}
     _wait_ready(ready[0], count)
     notify("READY=1")
     telemetry.event("serve.started", workers=count, pids=sorted(workers))
@@ -122,7 +122,7 @@ def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -
             for pid in _reap(workers):
                 telemetry.event("worker.died", pid=pid)
                 signal.sigtimedwait(set(), RESTART_SECONDS)
-                workers.add(_start(path, config, bound, ready[1]))
+                workers.add(_start(path, config, bound, ready[1], count))
         else:
             break
     notify("STOPPING=1")
@@ -164,7 +164,7 @@ def _wait_ready(pipe: int, count: int) -> None:
         count -= len(os.read(pipe, count))
 
 
-def _start(path: Path, config: Config, bound: list[app.Bound], ready: int) -> int:
+def _start(path: Path, config: Config, bound: list[app.Bound], ready: int, count: int) -> int:
     """A worker; its signals stay blocked until it can take them."""
     pid = os.fork()
     if pid:
@@ -172,17 +172,18 @@ def _start(path: Path, config: Config, bound: list[app.Bound], ready: int) -> in
     app.end_with_parent()
     code = 70
     try:
-        code = app.run(_work(path, path.resolve().parent, config, bound, ready))
+        code = app.run(_work(path, path.resolve().parent, config, bound, ready, count))
     finally:
         os._exit(code)
 
 
-async def _work(path: Path, base: Path, config: Config, bound: list[app.Bound], ready: int) -> int:
+async def _work(path: Path, base: Path, config: Config, bound: list[app.Bound], ready: int, count: int) -> int:
     """One worker process."""
     telemetry = Telemetry(quiet=config.quiet)
     application = app.Application(config, base, app.open_store(base / config.directory), telemetry)
     await application.listen(bound)
     application.keep_house()
+    application.run_queue(count)
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
     def reload() -> None:

@@ -117,6 +117,7 @@ async def _serve(application: app.Application, place: quickstart.Place, hosts: l
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     application.keep_house()
+    application.run_queue()
     click.echo("Serving. Ctrl-C ends it.")
     while not stopping.is_set():
         try:

@@ -17,7 +17,7 @@ from fubako.protocol import sasl
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import Binding, SaslFailure
 from fubako.protocol.sasl.offer import PREFERENCE
-from fubako.trust.judge import Believed, judge
+from fubako.trust.judge import Believed, NotBelieved, judge
 
 E = TypeVar("E")
 
@@ -73,9 +73,13 @@ class Connection(Generic[E]):
         assert facts is not None
         try:
             self.believed = judge(facts.peer, self.peer.server_name, authority=self.peer.authority, pins=self.peer.pins)
-        except Exception:
-            self.line.close()
+        except NotBelieved as reason:
+            self.refused_certificate(reason)
             raise
+
+    def refused_certificate(self, _reason: NotBelieved) -> None:
+        """Nobody vouches for the server: a client ends the connection."""
+        self.line.close()
 
     def nothing_unasked(self) -> None:
         """Before STARTTLS is said: an answer that is there already was not the server's (C-PREREPLY)."""

@@ -1,4 +1,5 @@
-"""`Intake`: the one door. Content is durable, then the rows of every mailbox are committed together, then it says 250.
+"""`Intake`: the one door. Content is durable, then the rows of every mailbox and of the queue are committed together, then it
+says 250.
 
 A crash between the two leaves content without a row, never a row without content, never a 250 without a row.
 """
@@ -7,20 +8,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fubako.clock import Env
+from fubako.delivery.bounce import Reports, Unit
 from fubako.delivery.letters import describe
-from fubako.message.envelope import Transaction
+from fubako.message.envelope import Recipient, Transaction
 from fubako.message.headers import fields, header_end
 from fubako.message.hop import weakest
+from fubako.message.report import Reported
 from fubako.message.status import Status
 from fubako.message.trace import journey_to_json, trace_fields
-from fubako.store import messages
+from fubako.store import messages, queue
 from fubako.store.interface import Blobs, Database, StoreFull
+from fubako.store.interface import Transaction as Rows
+from fubako.store.messages import Letter
+from fubako.store.queue import Outgoing, Queued, Target
 from fubako.telemetry import Telemetry
 
 HOPS_MAX = 100  # Received fields before a letter is taken for a loop (RFC 5321 §6.3)
 
 FULL = Status(452, "4.3.1", "no room, try again later")
 LOOP = Status(554, "5.4.6", "too many hops, this letter goes round in circles")
+DELIVERED = Status(250, "2.1.5", "in the mailbox")
 GONE = Status(550, "5.1.1", "the mailbox is gone")
 
 
@@ -33,17 +40,27 @@ class Accepted:
 
 
 class Intake:
-    """Takes letters whose recipients are known to be accounts."""
+    """Takes letters whose recipients are known: accounts, and targets elsewhere that a route leads to."""
 
-    def __init__(self, database: Database, blobs: Blobs, env: Env, hostname: str, telemetry: Telemetry) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, env: Env, hostname: str, telemetry: Telemetry, reports: Reports
+    ) -> None:
+        self._reports = reports
         self._database = database
         self._blobs = blobs
         self._env = env
         self._hostname = hostname
         self._telemetry = telemetry
 
-    async def accept(self, transaction: Transaction, account_ids: Sequence[int]) -> Accepted:
-        """Durable on return with 250. `account_ids` holds each account once."""
+    async def accept(
+        self,
+        transaction: Transaction,
+        account_ids: Sequence[int],
+        targets: Sequence[Target] = (),
+        delivered: Sequence[Recipient] = (),
+    ) -> Accepted:
+        """Durable on return with 250. `account_ids` holds each account once; `targets` are queued; `delivered` are recipients
+        here whose delivery the sender asked to be told of."""
         content = b"".join([trace_fields(transaction, self._hostname), *transaction.chunks])
         header = content[: header_end(content)]
         if header.count(b"\nReceived:") > HOPS_MAX and _received(header) > HOPS_MAX:
@@ -61,11 +78,22 @@ class Intake:
                 trace_id=transaction.trace_id,
                 journey=journey_to_json(hops),
             )
-            placed = await self._database.write(lambda tx: messages.deliver(tx, account_ids, letter, now))
+            outgoing = _outgoing(transaction, letter, now)
+            report = await self._told(outgoing, content, delivered, now) if delivered else None
+
+            def unit(tx: Rows) -> list[tuple[int, int, int]]:
+                placed = messages.deliver(tx, account_ids, letter, now, int(bool(targets)))
+                if targets:
+                    queue.put(tx, outgoing, targets)
+                if report is not None and placed:
+                    report(tx)
+                return placed
+
+            placed = await self._database.write(unit)
         except StoreFull as error:
             self._telemetry.event("store.full", transaction.trace_id, reason=str(error))
             return Accepted(FULL)
-        if not placed:
+        if not placed and not targets:
             return Accepted(GONE)
         self._telemetry.event(
             "letter.accepted",
@@ -77,6 +105,23 @@ class Intake:
         )
         accepted = frozenset(account_id for account_id, _, _ in placed)
         return Accepted(Status(250, "2.0.0", f"ok {transaction.trace_id}"), accepted)
+
+    async def _told(self, outgoing: Outgoing, content: bytes, delivered: Sequence[Recipient], now: int) -> Unit | None:
+        """The report of success that was asked for (RFC 3461 §4.1)."""
+        told = []
+        for recipient in delivered:
+            address = str(recipient.address)
+            queued = Queued(0, 0, 0, address, recipient.address.domain, recipient.notify, recipient.orcpt, 0, 0)
+            told.append((queued, Reported(address, "delivered", DELIVERED, recipient.orcpt, "", now)))
+        return await self._reports.prepare(outgoing, content, told)
+
+
+def _outgoing(transaction: Transaction, letter: Letter, now: int) -> Outgoing:
+    sender = transaction.sender
+    return Outgoing(
+        letter.blob, str(sender.address), sender.body, sender.smtputf8, sender.require_tls, sender.ret, sender.envid,
+        transaction.user, transaction.trace_id, letter.journey, now,
+    )  # fmt: skip
 
 
 def _received(header: bytes) -> int:

@@ -1,8 +1,10 @@
-"""`Stream`: what moves bytes, and `TlsFacts`: what a handshake showed."""
+"""`Stream`: what moves bytes, `TlsFacts`: what a handshake showed, and `Resolver`: what DNS answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 class StreamClosed(Exception):
@@ -74,6 +76,44 @@ class Stream(Protocol):
     async def handshake(self) -> None: ...
     async def start_tls(self, pump: "Pump") -> None: ...
     def close(self) -> None: ...
+
+
+class DnsFailure(Exception):
+    """The question was not answered; asking later may help."""
+
+
+class NoSuchName(Exception):
+    """The name does not exist (RFC 2308 §2.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T_co]):
+    """Records, none where the name has none of that type; `authentic`: a local resolver says that DNSSEC holds."""
+
+    records: tuple[T_co, ...] = ()
+    authentic: bool = False
+
+
+class Resolver(Protocol):
+    """The domain name system. Both raise NoSuchName and DnsFailure."""
+
+    async def mx(self, domain: str) -> Answer[tuple[int, str]]:
+        """(preference, host); the host of a null MX is empty (RFC 7505)."""
+        ...
+
+    async def addresses(self, host: str) -> Answer[str]:
+        """IPv6 first."""
+        ...
+
+
+class NoResolver:
+    """For a server that sends nothing on."""
+
+    async def mx(self, domain: str) -> Answer[tuple[int, str]]:
+        raise DnsFailure("no resolver is configured")
+
+    async def addresses(self, host: str) -> Answer[str]:
+        raise DnsFailure("no resolver is configured")
 
 
 class Pump(Protocol):

@@ -45,10 +45,10 @@ def _own(user: str, sender: Address) -> bool:
     return given[2] == domain and given[0].partition("+")[0] == local
 
 
-def may_receive(rules: ServiceRules, *, local: bool, known: bool, user: str) -> Verdict:
-    """At RCPT, before the letter: does the address belong to us, and is there such a mailbox?"""
+def may_receive(rules: ServiceRules, *, local: bool, known: bool, user: str, routed: bool = False) -> Verdict:
+    """At RCPT, before the letter: does the address belong to us, and is there such a mailbox? `routed`: a route leads to it."""
     if local:
         return ACCEPT if known else refuse(550, "5.1.1", "there is no such mailbox", "unknown-recipient")
     if user or rules.service == "lmtp":
-        return refuse(550, "5.4.4", "this server delivers to its own domains only", "no-route")
+        return ACCEPT if routed else refuse(550, "5.4.4", "no route leads to this domain", "no-route")
     return refuse(550, "5.7.1", "relaying denied", "no-relaying")

@@ -48,6 +48,7 @@ class Resources:
     changes: Changes
     logins: Logins
     recipients: Recipients
+    routed: Callable[[str], bool]  # whether a route leads to a domain that is not ours
     intake: Intake
     guessing: Guessing
     limits: Limits

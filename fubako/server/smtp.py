@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+from fubako.accounts.recipients import Found
 from fubako.message.envelope import Recipient, Sender, Transaction
 from fubako.message.status import Status
 from fubako.message.trace import with_protocol
@@ -13,6 +14,7 @@ from fubako.protocol import smtp_server as events
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.server.session import Arrival, Resources, Session
+from fubako.store.queue import Target
 
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
 AUTH_FAILURES_MAX = 5
@@ -40,7 +42,7 @@ class SmtpSession(Session):
         super().__init__(resources, arrival, line)
         self.hello = self.verb = ""
         self.sender: Sender | None = None
-        self.recipients: list[tuple[Recipient, tuple[int, ...]]] = []
+        self.recipients: list[tuple[Recipient, Found]] = []
         self.chunks: list[bytes] = []
         self.failures = 0
         self.coming = False
@@ -217,9 +219,10 @@ class SmtpSession(Session):
             self.engine.reply(Status(452, "4.5.3", "too many recipients"))
             return
         found = await self.resources.recipients.find(recipient.address)
-        verdict = may_receive(self.rules, local=found.local, known=bool(found.account_ids), user=self.user)
+        routed = not found.local and self.resources.routed(recipient.address.domain)
+        verdict = may_receive(self.rules, local=found.local, known=found.known, user=self.user, routed=routed)
         if verdict.accepted:
-            self.recipients.append((recipient, found.account_ids))
+            self.recipients.append((recipient, found))
         self._judge(verdict, RECIPIENT_OK)
 
     # -- content
@@ -240,16 +243,29 @@ class SmtpSession(Session):
             user=self.user,
         )
         transaction.protocol = with_protocol(transaction, self.verb)
-        accounts = list(dict.fromkeys(account for _, ids in self.recipients for account in ids))
+        accounts = list(dict.fromkeys(account for _, found in self.recipients for account in found.account_ids))
+        delivered = [one for one, found in self.recipients if found.account_ids and "SUCCESS" in one.notify]
         self._expect(False)
-        accepted = await self.resources.intake.accept(transaction, accounts)
+        accepted = await self.resources.intake.accept(transaction, accounts, self._targets(), delivered)
         gone = Status(550, "5.1.1", "the mailbox is gone")
         replies = [
-            accepted.status if not accepted.status.ok or accepted.account_ids.intersection(ids) else gone
-            for _, ids in self.recipients
+            gone
+            if accepted.status.ok and found.account_ids and not accepted.account_ids.intersection(found.account_ids)
+            else accepted.status
+            for _, found in self.recipients
         ]
         self._reply_all(replies)
         self._forget()
+
+    def _targets(self) -> list[Target]:
+        """Everyone who is not here: recipients of other domains, and where aliases lead."""
+        targets: dict[str, Target] = {}
+        for recipient, found in self.recipients:
+            leads = found.elsewhere if found.local else (str(recipient.address),)
+            for address in leads:
+                domain = address.rpartition("@")[2].lower()
+                targets.setdefault(address, Target(address, domain, recipient.notify, recipient.orcpt))
+        return list(targets.values())
 
     def _reply_all(self, replies: list[Status]) -> None:
         """One reply, or in LMTP one for each recipient in order (RFC 2033 §4.2)."""

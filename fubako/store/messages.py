@@ -118,8 +118,11 @@ def add(tx: Transaction, account_id: int, mailbox_id: int, letter: Letter, now: 
     return uid, uidvalidity, modseq
 
 
-def deliver(tx: Transaction, account_ids: Sequence[int], letter: Letter, now: int) -> list[tuple[int, int, int]]:
-    """One letter into the INBOX of each account; (account_id, uidvalidity, uid) each. An account that is gone is left out."""
+def deliver(
+    tx: Transaction, account_ids: Sequence[int], letter: Letter, now: int, holders: int = 0
+) -> list[tuple[int, int, int]]:
+    """One letter into the INBOX of each account; (account_id, uidvalidity, uid) each. An account that is gone is left out.
+    `holders` counts who else holds the content (the queue)."""
     placed: list[tuple[int, int, int]] = []
     for account_id in account_ids:
         try:
@@ -127,8 +130,8 @@ def deliver(tx: Transaction, account_ids: Sequence[int], letter: Letter, now: in
         except NoSuchMailbox:
             continue
         placed.append((account_id, uidvalidity, uid))
-    if placed:
-        keep_blob(tx, letter.blob, len(placed))
+    if placed or holders:
+        keep_blob(tx, letter.blob, len(placed) + holders)
     return placed
 
 

@@ -5,7 +5,7 @@ Every key of mail begins with `account_id`. No sequence, trigger or foreign key;
 
 from fubako.store.interface import StoreError, Transaction
 
-VERSION = 1
+VERSION = 2
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -45,6 +45,32 @@ _STEPS: dict[int, tuple[str, ...]] = {
             blob_id BIGINT PRIMARY KEY, segment BIGINT NOT NULL, place BIGINT NOT NULL, size BIGINT NOT NULL,
             refs BIGINT NOT NULL)""",
         "CREATE INDEX blob_segment ON blob (segment)",
+    ),
+    2: (
+        """CREATE TABLE lane (
+            lane_id BIGINT PRIMARY KEY, owner TEXT NOT NULL, epoch BIGINT NOT NULL, lease_until BIGINT NOT NULL,
+            next BIGINT NOT NULL)""",
+        "INSERT INTO lane (lane_id, owner, epoch, lease_until, next) VALUES (0,'',0,0,1), (1,'',0,0,1), (2,'',0,0,1), (3,'',0,0,1)",
+        """CREATE TABLE queue_letter (
+            lane_id BIGINT NOT NULL, queue_id BIGINT NOT NULL, blob_id BIGINT NOT NULL, size BIGINT NOT NULL,
+            sender TEXT NOT NULL, body TEXT NOT NULL, smtputf8 BIGINT NOT NULL, require_tls BIGINT NOT NULL,
+            ret TEXT NOT NULL, envid TEXT NOT NULL, submitter TEXT NOT NULL, trace_id TEXT NOT NULL, journey TEXT NOT NULL,
+            created BIGINT NOT NULL, PRIMARY KEY (lane_id, queue_id))""",
+        "CREATE INDEX queue_trace ON queue_letter (trace_id)",
+        "CREATE INDEX queue_blob ON queue_letter (blob_id)",
+        """CREATE TABLE queue_recipient (
+            lane_id BIGINT NOT NULL, queue_id BIGINT NOT NULL, number BIGINT NOT NULL, address TEXT NOT NULL,
+            domain TEXT NOT NULL, notify TEXT NOT NULL, orcpt TEXT NOT NULL, held BIGINT NOT NULL DEFAULT 0,
+            attempts BIGINT NOT NULL DEFAULT 0, next_attempt BIGINT NOT NULL, warned BIGINT NOT NULL DEFAULT 0,
+            code BIGINT NOT NULL DEFAULT 0, enhanced TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '',
+            peer TEXT NOT NULL DEFAULT '', PRIMARY KEY (lane_id, queue_id, number))""",
+        "CREATE INDEX queue_due ON queue_recipient (lane_id, held, next_attempt)",
+        """CREATE TABLE sent (
+            trace_id TEXT NOT NULL, address TEXT NOT NULL, at BIGINT NOT NULL, code BIGINT NOT NULL, enhanced TEXT NOT NULL,
+            reason TEXT NOT NULL, journey TEXT NOT NULL, PRIMARY KEY (trace_id, address))""",
+        "CREATE INDEX sent_at ON sent (at)",
+        """CREATE TABLE peer (
+            host TEXT PRIMARY KEY, level BIGINT NOT NULL, first_seen BIGINT NOT NULL, last_seen BIGINT NOT NULL)""",
     ),
 }
 

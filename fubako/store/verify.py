@@ -59,10 +59,11 @@ def _rows(tx: Transaction, report: Report) -> None:
         if wrong[:4] != wrong[6:10] or wrong[4] <= wrong[10] or wrong[5] < wrong[11]:
             report.faults.append(f"mailbox {mailbox_id} of account {account_id}: its counts do not match its messages")
     for blob_id, refs, count in tx.rows(
-        "SELECT blob.blob_id, refs, count(message.blob_id) FROM blob LEFT JOIN message ON message.blob_id=blob.blob_id"
-        " GROUP BY blob.blob_id HAVING refs != count(message.blob_id)"
+        "SELECT blob.blob_id, refs, count(holder.blob_id) FROM blob LEFT JOIN"
+        " (SELECT blob_id FROM message UNION ALL SELECT blob_id FROM queue_letter) AS holder ON holder.blob_id=blob.blob_id"
+        " GROUP BY blob.blob_id HAVING refs != count(holder.blob_id)"
     ):
-        report.faults.append(f"blob {blob_id:x}: {count} messages hold it, {refs} are counted")
+        report.faults.append(f"blob {blob_id:x}: {count} letters hold it, {refs} are counted")
     for uid, account_id in tx.rows(
         "SELECT uid, account_id FROM message WHERE NOT EXISTS (SELECT 1 FROM blob WHERE blob.blob_id=message.blob_id)"
     ):

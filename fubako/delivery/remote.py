@@ -1,0 +1,274 @@
+"""`Carrier`: one SMTP or LMTP connection to another server, protected as well as is demanded, for one letter after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fubako.client.connection import ClientError, Connection, Credentials, Peer
+from fubako.clock import Env
+from fubako.delivery.route import Host, NextHop
+from fubako.message.address import parse_address
+from fubako.message.status import Status
+from fubako.net import tcp
+from fubako.net.interface import Stream, StreamClosed, StreamTimeout, TlsError
+from fubako.net.line import Line
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.sasl import SaslFailure
+from fubako.protocol.smtp_client import Reply, SmtpClient, extensions
+from fubako.store.queue import Outgoing, Queued
+from fubako.trust.demand import Demand, Level
+from fubako.trust.judge import NotBelieved
+
+COMMAND_SECONDS = 120.0  # RFC 5321 §4.5.3.2 asks for five minutes; a server that is so slow is tried again later
+CONTENT_SECONDS = 600.0
+
+
+class Unreachable(Exception):
+    """This server cannot be used now; another one of the same destination may."""
+
+    def __init__(self, status: Status, *, weak: bool = False) -> None:
+        super().__init__(str(status))
+        self.status = status
+        self.weak = weak  # it was there, but not protected as is demanded
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a server said of one recipient. `reports`: it will report itself when that was asked for (RFC 3461)."""
+
+    queued: Queued
+    status: Status
+    reports: bool = False
+
+
+class Carrier(Connection[Reply]):
+    """A greeted connection. `level` is the protection it reached."""
+
+    protocol = "smtp"
+
+    def __init__(self, peer: Peer, line: Line[Reply], env: Env, engine: SmtpClient, *, lmtp: bool) -> None:
+        super().__init__(peer, line, env)
+        self.engine = engine
+        self.lmtp = lmtp
+        self.level = Level.OPEN
+        self.offers: dict[str, str] = {}
+        self.protocol = "lmtp" if lmtp else "smtp"
+        self.carried = 0
+
+    # -- the greeting
+
+    async def greet(self, hello: str, demand: Demand) -> None:
+        """Raises Unreachable; then nothing of a letter was said."""
+        if self.peer.implicit_tls:
+            await self._encrypt()
+        await self._expect("the greeting", 220)
+        await self._ehlo(hello)
+        if not self.peer.implicit_tls and not self.line.stream.local and "STARTTLS" in self.offers:
+            self.nothing_unasked()
+            self.engine.command("STARTTLS")
+            await self._expect("STARTTLS", 220)  # never on in the clear after that (C-REFUSE)
+            await self._encrypt()
+            await self._ehlo(hello)
+        if self.line.stream.local:
+            self.level = Level.VERIFIED
+        unmet = demand.unmet(self.level, self.peer.server_name)
+        if unmet:
+            raise Unreachable(Status(451, "4.7.10", unmet), weak=True)
+
+    async def _encrypt(self) -> None:
+        try:
+            await self.protect()
+            self.level = Level.VERIFIED
+        except NotBelieved:
+            self.level = Level.ENCRYPTED
+
+    def refused_certificate(self, _reason: NotBelieved) -> None:
+        """The demand decides whether that is good enough."""
+
+    async def _ehlo(self, hello: str) -> None:
+        self.engine.command("LHLO" if self.lmtp else "EHLO", hello)
+        reply = await self.line.event()
+        if reply.status.code in (500, 502, 504) and not self.lmtp:
+            self.engine.command("HELO", hello)
+            await self._expect("HELO", 250)
+            self.offers = {}
+        elif reply.status.code == 250:
+            self.offers = extensions(reply)
+        else:
+            raise Unreachable(_as_temporary(reply.status))
+
+    async def _expect(self, what: str, code: int) -> Reply:
+        reply = await self.line.event()
+        if reply.status.code != code:
+            raise Unreachable(_as_temporary(reply.status, f"{what} was refused: "))
+        return reply
+
+    async def login(self, credentials: Credentials) -> None:
+        """At a smarthost. Raises Unreachable: a wrong password of ours is no reason to give a letter up."""
+
+        async def begin(name: str, initial: bytes | None) -> bytes | None:
+            self.engine.command("AUTH", name, *([initial.decode()] if initial is not None else []))
+            return await self._challenge()
+
+        async def answer(response: bytes) -> bytes | None:
+            self.engine.response(response)
+            return await self._challenge()
+
+        if self.level < Level.VERIFIED:
+            raise Unreachable(
+                Status(451, "4.7.11", "a password is only said to a server that proved who it is"), weak=True
+            )
+        try:
+            await self.authenticate(self.offers.get("AUTH", "").split(), credentials, begin, answer)
+        except (SaslFailure, ClientError) as error:
+            raise Unreachable(Status(454, "4.7.8", f"the login was refused: {error}")) from None
+
+    async def _challenge(self) -> bytes | None:
+        reply = await self.line.event()
+        if reply.status.code not in (235, 334):
+            raise ClientError(f"the server said {reply.status}")
+        return reply.status.text.encode() if reply.status.code == 334 else None
+
+    # -- a letter
+
+    def objection(self, letter: Outgoing, content: bytes) -> Status | None:
+        """Why this server cannot take this letter, before anything is said."""
+        size = self.offers.get("SIZE", "")
+        if size.isdigit() and 0 < int(size) < len(content):
+            return Status(552, "5.3.4", f"{self.peer.server_name} takes letters up to {size} octets")
+        if letter.require_tls and "REQUIRETLS" not in self.offers:
+            return Status(550, "5.7.30", f"{self.peer.server_name} does not know REQUIRETLS")
+        if letter.smtputf8 and "SMTPUTF8" not in self.offers and not letter.sender.isascii():
+            return Status(553, "5.6.7", f"{self.peer.server_name} does not know SMTPUTF8")
+        if letter.body == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.offers.keys():
+            return Status(554, "5.6.3", f"{self.peer.server_name} takes no binary letters")
+        if "8BITMIME" not in self.offers and not content.isascii():
+            return Status(554, "5.6.3", f"{self.peer.server_name} takes no 8-bit letters")
+        return None
+
+    async def deliver(self, letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> list[Answered]:
+        """One transaction; an answer for each recipient. Raises Unreachable when the connection fails before the end."""
+        objection = self.objection(letter, content)
+        if objection is not None:
+            return [Answered(one, objection) for one in recipients]
+        if self.carried:
+            self.engine.command("RSET")
+        self.carried += 1
+        self.line.stream.idle_seconds = COMMAND_SECONDS
+        sender = parse_address(letter.sender) if letter.sender else None
+        self.engine.command("MAIL", f"FROM:<{sender or ''}>", *self._mail_words(letter, content))
+        for one in recipients:
+            self.engine.command("RCPT", f"TO:<{parse_address(one.address)}>", *self._rcpt_words(one))
+        if self.carried > 1:
+            await self._reply()  # RSET
+        mailed = (await self._reply()).status
+        replies = [(await self._reply()).status for _ in recipients]
+        if not mailed.ok:
+            return [Answered(one, _outcome(mailed)) for one in recipients]
+        accepted = [one for one, status in zip(recipients, replies, strict=True) if status.ok]
+        answers = {one.key: Answered(one, _outcome(status)) for one, status in zip(recipients, replies, strict=True)}
+        if accepted:
+            for one, status in zip(accepted, await self._content(accepted, content), strict=True):
+                answers[one.key] = Answered(one, _outcome(status), reports="DSN" in self.offers)
+        return [answers[one.key] for one in recipients]
+
+    async def _content(self, accepted: Sequence[Queued], content: bytes) -> list[Status]:
+        count = len(accepted) if self.lmtp else 1
+        self.line.stream.idle_seconds = CONTENT_SECONDS
+        if "CHUNKING" in self.offers:
+            self.engine.chunk(content, replies=count)
+        else:
+            self.engine.command("DATA")
+            ready = (await self._reply()).status
+            if ready.code != 354:
+                return [ready if not ready.ok else Status(451, "4.5.0", "DATA was answered strangely")] * len(accepted)
+            self.engine.content(content, replies=count)
+        said = [(await self._reply()).status for _ in range(count)]
+        return said if self.lmtp else said * len(accepted)
+
+    def _mail_words(self, letter: Outgoing, content: bytes) -> list[str]:
+        words = [f"SIZE={len(content)}"] if "SIZE" in self.offers else []
+        if "8BITMIME" in self.offers and (letter.body == "BINARYMIME" or not content.isascii()):
+            words.append(f"BODY={'BINARYMIME' if letter.body == 'BINARYMIME' else '8BITMIME'}")
+        if letter.smtputf8 and "SMTPUTF8" in self.offers:
+            words.append("SMTPUTF8")
+        if letter.require_tls:
+            words.append("REQUIRETLS")
+        if "DSN" in self.offers:
+            words += [f"RET={letter.ret}"] if letter.ret else []
+            words += [f"ENVID={xtext(letter.envid)}"] if letter.envid else []
+        return words
+
+    def _rcpt_words(self, one: Queued) -> list[str]:
+        if "DSN" not in self.offers:
+            return []
+        return ([f"NOTIFY={one.notify}"] if one.notify else []) + ([f"ORCPT={one.orcpt}"] if one.orcpt else [])
+
+    async def _reply(self) -> Reply:
+        return await self.line.event()
+
+    async def quit(self) -> None:
+        try:
+            self.line.stream.idle_seconds = 5.0
+            self.engine.command("QUIT")
+            await self.line.event()
+        except (ProtocolError, StreamClosed, StreamTimeout, TlsError):
+            pass
+        self.close()
+
+
+def xtext(text: str) -> str:
+    """RFC 3461 §4."""
+    return "".join(
+        c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{octet:02X}" for octet in c.encode()) for c in text
+    )
+
+
+def _outcome(status: Status) -> Status:
+    """A reply as a delivery status: with an enhanced code, and never one that belongs to another class."""
+    first = str(status.code)[0]
+    if status.enhanced[:1] == first:
+        return status
+    return Status(status.code, f"{first}.0.0", status.text)
+
+
+def _as_temporary(status: Status, before: str = "") -> Status:
+    """A greeting or an EHLO that was refused says nothing of the letter: later, or elsewhere, it may go."""
+    return Status(451, "4.4.2" if status.code == 421 else "4.3.2", f"{before}{status}")
+
+
+async def connect(
+    hop: NextHop, host: Host | None, address: str, env: Env, hello: str, demand: Demand, credentials: Credentials | None
+) -> Carrier:
+    """A greeted connection to one address. Raises Unreachable."""
+    name = host.name if host else "localhost"
+    engine = SmtpClient()
+    try:
+        stream: Stream = await (tcp.connect_unix(hop.socket) if host is None else tcp.connect(address, host.port))
+    except (OSError, TimeoutError) as error:
+        where = hop.socket if host is None else f"{name} [{address}]:{host.port}"
+        raise Unreachable(Status(451, "4.4.1", f"{where} cannot be reached: {error or 'no answer'}")) from None
+    stream.idle_seconds = COMMAND_SECONDS
+    authority = "an authority of the route" if hop.route.ca_files else "a public authority"
+    peer = Peer(
+        address,
+        host.port if host else 0,
+        name,
+        hop.route.ca_files,
+        authority=authority,
+        implicit_tls=hop.kind == "smtps",
+    )
+    carrier = Carrier(peer, Line(engine, stream), env, engine, lmtp=hop.kind.startswith("lmtp"))
+    try:
+        await carrier.greet(hello, demand)
+        if credentials is not None:
+            await carrier.login(credentials)
+    except Unreachable as problem:
+        carrier.close()
+        raise Unreachable(replace(problem.status, text=f"{name}: {problem.status.text}"), weak=problem.weak) from None
+    except (ProtocolError, StreamClosed, StreamTimeout, TlsError) as error:
+        carrier.close()
+        raise Unreachable(Status(451, "4.4.2", f"{name}: {error}")) from None
+    except BaseException:
+        carrier.close()
+        raise
+    return carrier

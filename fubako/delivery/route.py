@@ -1,0 +1,170 @@
+"""`Router`: where the letters of a domain go next: the administrator's routes in the order written, else nowhere.
+
+MX by RFC 5321 §5.1: by preference, shuffled within one, A and AAAA where there is none, null MX (RFC 7505), never to ourselves.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fubako.message.status import Status
+from fubako.net.interface import DnsFailure, NoSuchName, Resolver
+
+HOSTS_MAX = 20
+_KINDS = {"smtp": 25, "smtps": 465, "lmtp": 24}
+
+
+class NoRoute(Exception):
+    """The letter cannot go anywhere now; the status says why, and whether later may help."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(str(status))
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One rule. `to` is `mx`, smtp://host[:port], smtps://host[:port], lmtp://host[:port], lmtp:/socket or `program`."""
+
+    domain: str
+    to: str
+    tls: str = ""  # may, encrypt, verify; empty: as the memory of the server says
+    port: int = 25
+    user: str = ""
+    password_file: Path | None = None
+    program: tuple[str, ...] = ()
+    ca_files: tuple[Path, ...] = ()
+
+    def matches(self, domain: str) -> bool:
+        """`*` every domain, `.example.org` what is below it, `example.org` itself."""
+        wanted = self.domain.lower()
+        return wanted == "*" or wanted == domain or (wanted.startswith(".") and domain.endswith(wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One server to try. `name` is what its certificate must hold."""
+
+    name: str
+    port: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """Where to, by which protocol, in the order to be tried. Letters with the same `key` may share a connection."""
+
+    key: str
+    kind: str  # smtp, smtps, lmtp, lmtp-socket or program
+    route: Route
+    hosts: tuple[Host, ...] = ()
+    socket: str = ""
+    authentic: bool = False
+    words: str = field(default="", compare=False)
+
+
+class Router:
+    """`shuffle` reorders a list in place."""
+
+    def __init__(
+        self, routes: Sequence[Route], resolver: Resolver, hostname: str, shuffle: Callable[[list[str]], None]
+    ) -> None:
+        self._routes = routes
+        self._resolver = resolver
+        self._hostname = hostname.lower()
+        self._shuffle = shuffle
+
+    def follow(self, other: "Router") -> None:
+        """Take the routes of a configuration that was read anew."""
+        self._routes, self._resolver, self._hostname = other._routes, other._resolver, other._hostname
+
+    def rule(self, domain: str) -> Route | None:
+        return next((route for route in self._routes if route.matches(domain.lower())), None)
+
+    def key(self, domain: str) -> str:
+        """Letters with the same key go the same way."""
+        route = self.rule(domain)
+        if route is None or route.to == "mx":
+            return f"mx {domain.lower()}"
+        return f"{route.to} {' '.join(route.program)}"
+
+    async def next_hop(self, domain: str) -> NextHop:
+        """Raises NoRoute."""
+        route = self.rule(domain)
+        if route is None:
+            raise NoRoute(Status(550, "5.4.4", f"no route leads to {domain}"))
+        key = self.key(domain)
+        if route.to == "mx":
+            return await self._by_mx(domain.lower(), route, key)
+        if route.to == "program":
+            return NextHop(key, "program", route, words=f"by the program {route.program[0]}")
+        kind, _, rest = route.to.partition(":")
+        if not rest.startswith("//"):
+            return NextHop(key, "lmtp-socket", route, socket=rest, words=f"by LMTP to {rest}")
+        host, port = _split(rest[2:], _KINDS[kind])
+        found = Host(
+            host, port, (host,)
+        )  # the system looks it up, /etc/hosts included; a slip of the pen bounces nothing
+        return NextHop(key, kind, route, (found,), words=f"by the route to {host}")
+
+    async def _by_mx(self, domain: str, route: Route, key: str) -> NextHop:
+        if domain.startswith("["):
+            literal = domain.strip("[]").removeprefix("ipv6:")
+            return NextHop(key, "smtp", route, (Host(literal, route.port, (literal,)),), words="to an address literal")
+        try:
+            answer = await self._resolver.mx(domain)
+            records = list(answer.records)
+            if not records:
+                records = [(0, domain)]
+            elif any(not host for _, host in records):
+                raise NoRoute(Status(556, "5.1.10", f"{domain} takes no mail (null MX)"))
+            names = self._ordered(records, domain)
+        except NoSuchName:
+            raise NoRoute(Status(550, "5.1.2", f"the domain {domain} does not exist")) from None
+        except DnsFailure as failure:
+            raise NoRoute(Status(451, "4.4.3", f"DNS does not answer: {failure}")) from None
+        hosts, problems = [], []
+        for name in names[:HOSTS_MAX]:
+            try:
+                hosts.append(Host(name, route.port, await self._addresses(name)))
+            except NoRoute as problem:
+                problems.append(problem)
+        if not hosts:
+            raise next((one for one in problems if one.status.code < 500), problems[0])
+        return NextHop(key, "smtp", route, tuple(hosts), "", answer.authentic, f"by the MX of {domain}")
+
+    def _ordered(self, records: list[tuple[int, str]], domain: str) -> list[str]:
+        ours = min((preference for preference, host in records if host == self._hostname), default=None)
+        if ours is not None:
+            records = [record for record in records if record[0] < ours]
+            if not records:
+                raise NoRoute(
+                    Status(554, "5.4.6", f"the mail of {domain} leads back to {self._hostname}, which does not keep it")
+                )
+        names: list[str] = []
+        for preference in sorted({record[0] for record in records}):
+            same = [host for found, host in records if found == preference]
+            self._shuffle(same)
+            names += same
+        return list(dict.fromkeys(names))
+
+    async def _addresses(self, host: str) -> tuple[str, ...]:
+        if ":" in host or host.replace(".", "").isdigit():
+            return (host.strip("[]"),)
+        try:
+            found = (await self._resolver.addresses(host)).records
+        except NoSuchName:
+            raise NoRoute(Status(550, "5.1.2", f"the host {host} does not exist")) from None
+        except DnsFailure as failure:
+            raise NoRoute(Status(451, "4.4.3", f"DNS does not answer: {failure}")) from None
+        if not found:
+            raise NoRoute(Status(550, "5.1.2", f"the host {host} has no address"))
+        return found
+
+
+def _split(text: str, port: int) -> tuple[str, int]:
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, int(rest[1:]) if rest.startswith(":") else port
+    host, colon, given = text.partition(":")
+    return host, int(given) if colon else port

@@ -1,0 +1,404 @@
+"""`Runner`: leases lanes of the queue and carries what is due, fairly between senders and as fast as each peer bears.
+
+Invariant: an outcome is written only under the epoch of a lease that was not lost; a letter leaves the queue in the transaction
+that records what became of it, and puts its report.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from fubako.client.connection import Credentials
+from fubako.clock import Env
+from fubako.delivery import pipe, remote
+from fubako.delivery.bounce import Reports
+from fubako.delivery.remote import Answered, Carrier, Unreachable
+from fubako.delivery.route import NextHop, NoRoute, Router
+from fubako.delivery.schedule import Schedule
+from fubako.message.hop import Hop
+from fubako.message.report import Reported
+from fubako.message.status import Status
+from fubako.message.trace import journey_from_json, journey_to_json, mail_date
+from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
+from fubako.protocol.engine import ProtocolError
+from fubako.store import queue
+from fubako.store.interface import Blobs, Changes, Database, StoreError, Transaction
+from fubako.store.queue import LANES, QUEUE_ACCOUNT, LeaseLost, Outcome, Outgoing, Queued
+from fubako.telemetry import Telemetry
+from fubako.trust.demand import Demand, Level, demand
+
+LEASE_SECONDS = 30
+LOADED_MAX = 2000  # recipients in memory
+FRESH_MAX = 500
+SESSIONS_MAX = 100
+SESSIONS_A_SITE_MAX = 20
+LETTERS_A_CONNECTION = 100
+REMEMBER_SECONDS = 30 * 24 * 3600  # how long a peer's best protection counts
+SENT_SECONDS = 30 * 24 * 3600
+
+
+@dataclass(slots=True)
+class Lane:
+    epoch: int
+    until: float  # monotonic
+    seen: int = 0  # the newest letter looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One letter and those of its recipients who go the same way."""
+
+    lane_id: int
+    letter: Outgoing
+    recipients: tuple[Queued, ...]
+
+
+@dataclass(slots=True)
+class Site:
+    """One way out. Senders take turns, so that nobody's hundred thousand letters stand before somebody's one."""
+
+    key: str
+    domain: str
+    jobs: OrderedDict[str, deque[Job]] = field(default_factory=OrderedDict)
+    active: int = 0
+    limit: float = 2.0
+
+    def add(self, job: Job) -> None:
+        self.jobs.setdefault(job.letter.submitter or job.letter.sender, deque()).append(job)
+
+    def take(self) -> Job | None:
+        if not self.jobs:
+            return None
+        sender, waiting = self.jobs.popitem(last=False)
+        job = waiting.popleft()
+        if waiting:
+            self.jobs[sender] = waiting  # behind the others
+        return job
+
+    def take_all(self) -> list[Job]:
+        found = [job for waiting in self.jobs.values() for job in waiting]
+        self.jobs.clear()
+        return found
+
+    def went_well(self) -> None:
+        self.limit = min(self.limit + 1 / self.limit, SESSIONS_A_SITE_MAX)
+
+    def went_badly(self) -> None:
+        self.limit = max(1.0, self.limit / 2)
+
+
+class Runner:
+    """One a process. `owner` names it in the leases."""
+
+    def __init__(
+        self, database: Database, blobs: Blobs, changes: Changes, env: Env, telemetry: Telemetry, router: Router,
+        reports: Reports, hostname: str, owner: str, schedule: Schedule | None = None, share: int = LANES,
+    ) -> None:  # fmt: skip
+        self._database, self._blobs, self._changes = database, blobs, changes
+        self._env, self._telemetry, self._router = env, telemetry, router
+        self._hostname, self._owner = hostname, owner
+        self._schedule = schedule or Schedule()
+        self._reports = reports
+        self._share = share  # how many lanes the first look takes; later everything that nobody else has
+        self._lanes: dict[int, Lane] = {}
+        self._loaded: set[tuple[int, int, int]] = set()
+        self._sites: dict[str, Site] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._levels: dict[str, tuple[int, float]] = {}  # what was noted of peers, and when
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._main: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._end_hints = self._changes.subscribe(QUEUE_ACCOUNT, lambda _lane: self._wake.set())
+        self._main = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Let what is being said be finished, for a moment; give the lanes back."""
+        self._closing = True
+        self._wake.set()
+        if self._main is None:
+            return
+        self._end_hints()
+        await self._main
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=5.0)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        with suppress(StoreError):
+            await self._database.write(lambda tx: queue.release(tx, self._owner))
+
+    # -- what is due
+
+    async def _run(self) -> None:
+        while not self._closing:
+            self._wake.clear()
+            pause = LEASE_SECONDS / 4
+            try:
+                await self._lease()
+                pause = min(pause, await self._load())
+            except StoreError as error:
+                self._telemetry.event("queue.error", reason=str(error))
+            self._dispatch()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(pause, 0.05)):
+                    await self._wake.wait()
+
+    async def _lease(self) -> None:
+        now, monotonic = int(self._env.clock.now()), self._env.clock.monotonic()
+        if self._lanes and all(lane.until - monotonic > LEASE_SECONDS * 0.7 for lane in self._lanes.values()):
+            if len(self._lanes) == LANES:
+                return
+
+        def unit(tx: Transaction) -> dict[int, int]:
+            epochs: dict[int, int] = {}
+            for lane_id in range(LANES):
+                epoch = (
+                    queue.take(tx, lane_id, self._owner, now, now + LEASE_SECONDS)
+                    if len(epochs) < self._share
+                    else None
+                )
+                if epoch is not None:
+                    epochs[lane_id] = epoch
+            return epochs
+
+        epochs = await self._database.write(unit)
+        self._share = LANES
+        for lane_id in list(self._lanes):
+            if lane_id not in epochs:
+                del self._lanes[lane_id]
+        for lane_id, epoch in epochs.items():
+            lane = self._lanes.get(lane_id)
+            seen = lane.seen if lane is not None and lane.epoch == epoch else 0
+            self._lanes[lane_id] = Lane(epoch, monotonic + LEASE_SECONDS, seen)
+
+    async def _load(self) -> float:
+        """Take what is due into memory; how long it is until something else will be."""
+        now = int(self._env.clock.now())
+        room = LOADED_MAX - len(self._loaded)
+        pause = float(LEASE_SECONDS)
+        for lane_id, lane in self._lanes.items():
+
+            def unit(tx: Transaction, lane_id: int = lane_id, lane: Lane = lane) -> tuple[list[Job], int, int | None]:
+                found = queue.due(tx, lane_id, now, LOADED_MAX + len(self._loaded)) if room > LOADED_MAX // 2 else []
+                if lane.seen:
+                    found += queue.fresh(tx, lane_id, lane.seen, now, FRESH_MAX)
+                wanted = {one.key: one for one in found if one.key not in self._loaded}
+                return self._jobs(tx, wanted.values()), queue.newest(tx, lane_id), queue.next_due(tx, lane_id, now)
+
+            jobs, lane.seen, later = await self._database.read(unit)
+            for job in jobs:
+                self._add(job)
+            if later is not None:
+                pause = min(pause, max(later - now, 0.2))
+        return pause
+
+    def _jobs(self, tx: Transaction, found: Iterable[Queued]) -> list[Job]:
+        ways: dict[tuple[int, int, str], list[Queued]] = {}
+        for one in found:
+            ways.setdefault((one.lane_id, one.queue_id, self._router.key(one.domain)), []).append(one)
+        jobs, letters = [], dict[tuple[int, int], Outgoing | None]()
+        for (lane_id, queue_id, _), recipients in ways.items():
+            if (lane_id, queue_id) not in letters:
+                letters[lane_id, queue_id] = queue.letter(tx, lane_id, queue_id)
+            letter = letters[lane_id, queue_id]
+            if letter is not None:
+                jobs.append(Job(lane_id, letter, tuple(recipients)))
+        return jobs
+
+    def _add(self, job: Job) -> None:
+        domain = job.recipients[0].domain
+        key = self._router.key(domain)
+        self._loaded.update(one.key for one in job.recipients)
+        self._sites.setdefault(key, Site(key, domain)).add(job)
+
+    def _dispatch(self) -> None:
+        for key, site in list(self._sites.items()):
+            while site.jobs and site.active < int(site.limit) and len(self._tasks) < SESSIONS_MAX:
+                site.active += 1
+                task = asyncio.get_running_loop().create_task(self._serve(site))
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
+                if sum(map(len, site.jobs.values())) <= site.active:
+                    break  # one session for each letter is enough
+            if not site.jobs and not site.active:
+                del self._sites[key]
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
+        if not task.cancelled() and task.exception() is not None:
+            self._telemetry.event("queue.bug", error=repr(task.exception()))
+
+    # -- one way out
+
+    async def _serve(self, site: Site) -> None:
+        carrier: Carrier | None = None
+        job = site.take()
+        try:
+            hop = await self._router.next_hop(site.domain) if job else None
+            while job is not None and hop is not None:
+                if hop.kind == "program":
+                    await self._by_program(job, hop)
+                else:
+                    if carrier is None:
+                        carrier = await self._connect(hop, job.letter)
+                    await self._carry(job, hop, carrier)
+                    site.went_well()
+                job = None
+                if not self._closing and (carrier is None or carrier.carried < LETTERS_A_CONNECTION):
+                    job = site.take()
+        except NoRoute as problem:
+            await self._all([*([job] if job else []), *site.take_all()], problem.status)
+        except Unreachable as problem:
+            site.went_badly()
+            rest = site.take_all() if carrier is None and not problem.weak else []
+            await self._all([*([job] if job else []), *rest], problem.status)
+        except (LeaseLost, StoreError) as error:
+            self._telemetry.event("queue.error", reason=str(error))
+            if job is not None:
+                self._loaded.difference_update(one.key for one in job.recipients)
+        finally:
+            site.active -= 1
+            if carrier is not None:
+                await carrier.quit()
+
+    async def _connect(self, hop: NextHop, letter: Outgoing) -> Carrier:
+        """The first server of the destination that answers as is demanded. Raises Unreachable with the last reason."""
+        credentials = self._credentials(hop)
+        problem = Unreachable(Status(451, "4.4.1", "there is no server to try"))
+        if hop.kind == "lmtp-socket":
+            return await remote.connect(hop, None, "", self._env, self._hostname, Demand(Level.OPEN, ""), None)
+        for host in hop.hosts:
+            wanted = await self._demand(hop, host.name, letter)
+            for address in host.addresses:
+                try:
+                    carrier = await remote.connect(hop, host, address, self._env, self._hostname, wanted, credentials)
+                except Unreachable as found:
+                    problem = found
+                    self._telemetry.event("queue.unreachable", letter.trace_id, host=host.name, reason=str(found))
+                    continue
+                await self._note(host.name, carrier.level)
+                return carrier
+        raise problem
+
+    def _credentials(self, hop: NextHop) -> Credentials | None:
+        route = hop.route
+        if not route.user:
+            return None
+        try:
+            return Credentials(route.user, route.password_file.read_text().rstrip("\n") if route.password_file else "")
+        except OSError as error:
+            raise Unreachable(Status(451, "4.3.5", f"the password of the route cannot be read: {error}")) from None
+
+    async def _demand(self, hop: NextHop, host: str, letter: Outgoing) -> Demand:
+        since = int(self._env.clock.now()) - REMEMBER_SECONDS
+        level, seen = await self._database.read(lambda tx: queue.peer_level(tx, host, since))
+        return demand(
+            hop.route.tls, Level(level), mail_date(seen)[5:16] if seen else "", require_tls=letter.require_tls
+        )
+
+    async def _note(self, host: str, level: Level) -> None:
+        noted, at = self._levels.get(host, (-1, 0.0))
+        if level > noted or self._env.clock.monotonic() - at > 3600:
+            now = int(self._env.clock.now())
+            await self._database.write(lambda tx: queue.note_peer(tx, host, int(level), now))
+            self._levels[host] = (int(level), self._env.clock.monotonic())
+
+    async def _by_program(self, job: Job, hop: NextHop) -> None:
+        status = await pipe.run(hop.route.program, job.letter, job.recipients, self._content(job.letter))
+        done = Hop("program", "out", hop.route.program[0], self._env.clock.now(), True, trace_id=job.letter.trace_id)
+        await self._settle(job, [Answered(one, status) for one in job.recipients], hop.route.program[0], done)
+
+    async def _carry(self, job: Job, hop: NextHop, carrier: Carrier) -> None:
+        """One letter over an open connection. Raises Unreachable when the connection fails."""
+        name = carrier.peer.server_name
+        if not carrier.line.stream.local:
+            unmet = (await self._demand(hop, name, job.letter)).unmet(carrier.level, name)
+            if unmet:
+                raise Unreachable(Status(451, "4.7.10", unmet), weak=True)
+        try:
+            answers = await carrier.deliver(job.letter, job.recipients, self._content(job.letter))
+        except (ProtocolError, StreamClosed, StreamTimeout, TlsError) as error:
+            raise Unreachable(Status(451, "4.4.2", f"{name}: the connection failed: {error}")) from None
+        await self._settle(job, answers, name, replace(carrier.hop(), trace_id=job.letter.trace_id))
+
+    def _content(self, letter: Outgoing) -> bytes:
+        """The letter as it goes on: Return-Path belongs to final delivery alone (RFC 5321 §4.4)."""
+        content = self._blobs.read(letter.blob)
+        return content[content.index(b"\r\n") + 2 :] if content.startswith(b"Return-Path:") else content
+
+    # -- outcomes
+
+    async def _all(self, jobs: Sequence[Job], status: Status) -> None:
+        for job in jobs:
+            try:
+                await self._settle(job, [Answered(one, status) for one in job.recipients], "", None)
+            except (LeaseLost, StoreError) as error:
+                self._telemetry.event("queue.error", job.letter.trace_id, reason=str(error))
+
+    async def _settle(self, job: Job, answers: Sequence[Answered], peer: str, hop: Hop | None) -> None:
+        """Write what became of each recipient, and the reports, in one transaction."""
+        now, letter = int(self._env.clock.now()), job.letter
+        lane = self._lanes.get(job.lane_id)
+        try:
+            if lane is None or lane.until <= self._env.clock.monotonic():
+                raise LeaseLost(f"lane {job.lane_id} is another one's now")
+            journey = letter.journey
+            if hop is not None:
+                journey = journey_to_json([*journey_from_json(letter.journey), hop])
+            judged = [self._judge(letter, one, peer, now, journey) for one in answers]
+            told = [(outcome.queued, reported) for outcome, reported in judged if reported is not None]
+            content = self._blobs.read(letter.blob) if told else b""
+            units = [await self._reports.prepare(letter, content, group) for group in _by_action(told)]
+
+            def unit(tx: Transaction, epoch: int = lane.epoch) -> None:
+                queue.settle(tx, job.lane_id, epoch, [outcome for outcome, _ in judged], now)
+                for report in units:
+                    if report is not None:
+                        report(tx)
+
+            await self._database.write(unit)
+            for outcome, reported in judged:
+                self._tell(letter, outcome, reported)
+        finally:
+            self._loaded.difference_update(one.queued.key for one in answers)
+
+    def _judge(
+        self, letter: Outgoing, one: Answered, peer: str, now: int, journey: str
+    ) -> tuple[Outcome, Reported | None]:
+        """The outcome of one answer, and what the sender may be told."""
+        queued, status = one.queued, one.status
+        report = Reported(queued.address, "", status, queued.orcpt, peer, now)
+        if status.ok:
+            told = None if one.reports else replace(report, action="relayed")
+            return Outcome(queued, status, peer, None, journey), told
+        if status.code >= 500:
+            return Outcome(queued, status, peer, None, journey), replace(report, action="failed")
+        chance = self._env.random(1)[0] / 256
+        again = self._schedule.next_attempt(letter.created, queued.attempts + 1, now, chance)
+        if again is None:
+            days = self._schedule.give_up_after // 86400
+            final = Status(550, "5.4.7", f"given up after {days} days; the last answer was: {status}")
+            return Outcome(queued, final, peer, None, journey), replace(report, action="failed", status=final)
+        warn = not queued.warned and self._schedule.warn(letter.created, now)
+        until = letter.created + self._schedule.give_up_after
+        outcome = Outcome(queued, status, peer, again, journey, warn)
+        return outcome, replace(report, action="delayed", retry_until=until) if warn else None
+
+    def _tell(self, letter: Outgoing, outcome: Outcome, reported: Reported | None) -> None:
+        what = "deferred" if outcome.again_at is not None else ("sent" if outcome.status.ok else "failed")
+        self._telemetry.event(
+            f"letter.{what}", letter.trace_id, recipient=outcome.queued.address, peer=outcome.peer, reply=str(outcome.status),
+            reported=reported.action if reported else "",
+        )  # fmt: skip
+
+
+def _by_action(told: Sequence[tuple[Queued, Reported]]) -> list[list[tuple[Queued, Reported]]]:
+    groups: dict[str, list[tuple[Queued, Reported]]] = {}
+    for one in told:
+        groups.setdefault(one[1].action, []).append(one)
+    return list(groups.values())

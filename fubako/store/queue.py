@@ -1,0 +1,350 @@
+"""The queue: letters on their way out, as rows; units of work that put, lease, settle and show them.
+
+Every key begins with `lane_id`. Who works on a lane holds its lease and an epoch; every outcome is written under that epoch, so
+that an owner who was paused too long writes nothing (scale: at most one owner's outcomes count). Times are whole seconds.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fubako.message.status import Status
+from fubako.store.interface import BlobRef, Row, StoreError, Transaction
+
+LANES = 4
+QUEUE_ACCOUNT = 0  # changes of the queue are told as places of this account
+_IN_MAX = 400
+
+
+class LeaseLost(StoreError):
+    """Another owner works on this lane now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A letter as it is queued: what it needs on its way besides its content."""
+
+    blob: BlobRef
+    sender: str  # empty: the null sender
+    body: str = "7BIT"
+    smtputf8: bool = False
+    require_tls: bool = False
+    ret: str = ""
+    envid: str = ""
+    submitter: str = ""  # the account that sent it
+    trace_id: str = ""
+    journey: str = "[]"
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One recipient of a queued letter."""
+
+    address: str
+    domain: str
+    notify: str = ""
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A recipient that is due, with its letter's key."""
+
+    lane_id: int
+    queue_id: int
+    number: int
+    address: str
+    domain: str
+    notify: str
+    orcpt: str
+    attempts: int
+    warned: int
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return self.lane_id, self.queue_id, self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one recipient in one attempt. `again_at` None: it is over, one way or the other."""
+
+    queued: Queued
+    status: Status
+    peer: str = ""
+    again_at: int | None = None
+    journey: str = "[]"
+    warned: bool = False
+
+
+def lane_of(trace_id: str) -> int:
+    return int(trace_id[-2:] or "0", 16) % LANES
+
+
+def put(
+    tx: Transaction, letter: Outgoing, targets: Sequence[Target], *, held: bool = False, at: int | None = None
+) -> tuple[int, int]:
+    """Queue a letter whose content is kept already (its reference is counted by the caller); returns its key."""
+    lane_id = lane_of(letter.trace_id)
+    row = tx.row("UPDATE lane SET next=next+1 WHERE lane_id=? RETURNING next-1", (lane_id,))
+    if row is None:
+        raise StoreError("the queue has no such lane")
+    queue_id = int(row[0])
+    tx.run("INSERT INTO queue_letter (lane_id, queue_id, blob_id, size, sender, body, smtputf8, require_tls, ret, envid,"
+           " submitter, trace_id, journey, created) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+           (lane_id, queue_id, letter.blob.blob_id, letter.blob.size, letter.sender, letter.body, int(letter.smtputf8),
+            int(letter.require_tls), letter.ret, letter.envid, letter.submitter, letter.trace_id, letter.journey,
+            letter.created))  # fmt: skip
+    due = letter.created if at is None else at
+    tx.many("INSERT INTO queue_recipient (lane_id, queue_id, number, address, domain, notify, orcpt, held, next_attempt)"
+            " VALUES (?,?,?,?,?,?,?,?,?)",
+            [(lane_id, queue_id, number, t.address, t.domain, t.notify, t.orcpt, int(held), due)
+             for number, t in enumerate(targets)])  # fmt: skip
+    tx.touched((QUEUE_ACCOUNT, lane_id))
+    return lane_id, queue_id
+
+
+# -- leases
+
+
+def take(tx: Transaction, lane_id: int, owner: str, now: int, until: int) -> int | None:
+    """The lease of a lane that nobody holds, or renewed by its owner: the epoch; None while another one holds it."""
+    row = tx.row("SELECT owner, epoch, lease_until FROM lane WHERE lane_id=?", (lane_id,))
+    if row is None or (row[0] != owner and row[2] > now):
+        return None
+    fresh = row[0] != owner or row[2] <= now
+    tx.run("UPDATE lane SET owner=?, epoch=epoch+?, lease_until=? WHERE lane_id=?", (owner, int(fresh), until, lane_id))
+    return int(row[1]) + int(fresh)
+
+
+def release(tx: Transaction, owner: str) -> None:
+    tx.run("UPDATE lane SET owner='', lease_until=0 WHERE owner=?", (owner,))
+
+
+def check(tx: Transaction, lane_id: int, epoch: int) -> None:
+    """Raises LeaseLost."""
+    if tx.row("SELECT 1 FROM lane WHERE lane_id=? AND epoch=?", (lane_id, epoch)) is None:
+        raise LeaseLost(f"lane {lane_id} is another one's now")
+
+
+# -- work
+
+
+def due(tx: Transaction, lane_id: int, now: int, limit: int) -> list[Queued]:
+    """Recipients whose time has come, oldest first."""
+    rows = tx.rows("SELECT lane_id, queue_id, number, address, domain, notify, orcpt, attempts, warned FROM queue_recipient"
+                   " WHERE lane_id=? AND held=0 AND next_attempt<=? ORDER BY next_attempt, queue_id, number LIMIT ?",
+                   (lane_id, now, limit))  # fmt: skip
+    return [Queued(*row) for row in rows]
+
+
+def fresh(tx: Transaction, lane_id: int, after_queue_id: int, now: int, limit: int) -> list[Queued]:
+    """Recipients of letters that came after a known one and are due: they need not wait behind a long queue."""
+    rows = tx.rows("SELECT lane_id, queue_id, number, address, domain, notify, orcpt, attempts, warned FROM queue_recipient"
+                   " WHERE lane_id=? AND queue_id>? AND held=0 AND next_attempt<=? ORDER BY queue_id, number LIMIT ?",
+                   (lane_id, after_queue_id, now, limit))  # fmt: skip
+    return [Queued(*row) for row in rows]
+
+
+def next_due(tx: Transaction, lane_id: int, now: int) -> int | None:
+    """When the next recipient that is not due yet will be."""
+    row = tx.row(
+        "SELECT min(next_attempt) FROM queue_recipient WHERE lane_id=? AND held=0 AND next_attempt>?", (lane_id, now)
+    )
+    return None if row is None or row[0] is None else int(row[0])
+
+
+def newest(tx: Transaction, lane_id: int) -> int:
+    row = tx.row("SELECT next FROM lane WHERE lane_id=?", (lane_id,))
+    return int(row[0]) - 1 if row else 0
+
+
+_LETTER = "blob_id, sender, body, smtputf8, require_tls, ret, envid, submitter, trace_id, journey, created"
+
+
+def letter(tx: Transaction, lane_id: int, queue_id: int) -> Outgoing | None:
+    row = tx.row(f"SELECT {_LETTER} FROM queue_letter WHERE lane_id=? AND queue_id=?", (lane_id, queue_id))
+    if row is None:
+        return None
+    place = tx.row("SELECT segment, place, size FROM blob WHERE blob_id=?", (row[0],))
+    if place is None:
+        raise StoreError(f"content {row[0]:x} is missing")
+    return Outgoing(BlobRef(row[0], *place), row[1], row[2], bool(row[3]), bool(row[4]), *row[5:])
+
+
+def settle(tx: Transaction, lane_id: int, epoch: int, outcomes: Iterable[Outcome], now: int) -> None:
+    """Write what became of recipients. A letter without any left goes, and its content when nobody else holds it.
+    Raises LeaseLost; then nothing is written."""
+    check(tx, lane_id, epoch)
+    letters: set[int] = set()
+    for one in outcomes:
+        q, status = one.queued, one.status
+        if one.again_at is not None:
+            tx.run("UPDATE queue_recipient SET attempts=attempts+1, next_attempt=?, warned=?, code=?, enhanced=?, reason=?,"
+                   " peer=? WHERE lane_id=? AND queue_id=? AND number=?",
+                   (one.again_at, int(one.warned or bool(q.warned)), status.code, status.enhanced, status.text, one.peer,
+                    *q.key))  # fmt: skip
+            continue
+        row = tx.row("SELECT trace_id FROM queue_letter WHERE lane_id=? AND queue_id=?", q.key[:2])
+        if row is not None:
+            tx.run("INSERT INTO sent (trace_id, address, at, code, enhanced, reason, journey) VALUES (?,?,?,?,?,?,?)"
+                   " ON CONFLICT (trace_id, address) DO NOTHING",
+                   (row[0], q.address, now, status.code, status.enhanced, status.text, one.journey))  # fmt: skip
+        tx.run("DELETE FROM queue_recipient WHERE lane_id=? AND queue_id=? AND number=?", q.key)
+        letters.add(q.queue_id)
+    for queue_id in letters:
+        _drop_empty(tx, lane_id, queue_id)
+
+
+def _drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
+    if tx.row("SELECT 1 FROM queue_recipient WHERE lane_id=? AND queue_id=? LIMIT 1", (lane_id, queue_id)):
+        return
+    row = tx.row("DELETE FROM queue_letter WHERE lane_id=? AND queue_id=? RETURNING blob_id", (lane_id, queue_id))
+    if row is not None:
+        tx.run("UPDATE blob SET refs=refs-1 WHERE blob_id=?", row)
+        tx.run("DELETE FROM blob WHERE blob_id=? AND refs<=0", row)
+
+
+def forget_sent(tx: Transaction, before: int) -> None:
+    """What was sent long ago is no longer remembered."""
+    tx.run("DELETE FROM sent WHERE at<?", (before,))
+
+
+# -- an administrator's view
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One recipient, as it is shown."""
+
+    queue_id: str
+    trace_id: str
+    sender: str
+    recipient: str
+    domain: str
+    size: int
+    created: int
+    held: int
+    attempts: int
+    next_attempt: int
+    status: str
+    peer: str
+
+
+def name(lane_id: int, queue_id: int) -> str:
+    """How a letter of the queue is named: lane and number."""
+    return f"{lane_id}-{queue_id}"
+
+
+def parse_name(text: str) -> tuple[int, int]:
+    """Raises StoreError."""
+    lane_id, dash, queue_id = text.partition("-")
+    if not (dash and lane_id.isdigit() and queue_id.isdigit()):
+        raise StoreError(f"{text} is no queue id; they look like 2-17")
+    return int(lane_id), int(queue_id)
+
+
+_ENTRY = (
+    "r.lane_id, r.queue_id, trace_id, sender, address, domain, size, created, held, attempts, next_attempt, code, enhanced,"
+    " reason, peer FROM queue_recipient AS r JOIN queue_letter AS l ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id"
+)
+
+
+def _entry(row: Row) -> Entry:
+    status = str(Status(row[11], row[12], row[13])) if row[11] else ""
+    return Entry(*(name(row[0], row[1]), *row[2:11], status, row[14]))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which recipients an operation means. Nothing given: all of them."""
+
+    queue_id: str = ""
+    sender: str = ""
+    recipient: str = ""
+    domain: str = ""
+
+    def where(self) -> tuple[str, list[object]]:
+        parts, values = ["1=1"], list[object]()
+        if self.queue_id:
+            parts.append("r.lane_id=? AND r.queue_id=?")
+            values += parse_name(self.queue_id)
+        for column, value in (("sender", self.sender), ("address", self.recipient), ("domain", self.domain)):
+            if value:
+                parts.append(f"{column}=?")
+                values.append(value.lower() if column == "domain" else value)
+        return " AND ".join(parts), values
+
+
+def entries(tx: Transaction, selection: Selection, limit: int = 1000) -> list[Entry]:
+    where, values = selection.where()
+    rows = tx.rows(f"SELECT {_ENTRY} WHERE {where} ORDER BY r.lane_id, r.queue_id, number LIMIT ?", (*values, limit))
+    return [_entry(row) for row in rows]
+
+
+def keys(tx: Transaction, selection: Selection) -> list[tuple[int, int, int]]:
+    where, values = selection.where()
+    return tx.rows("SELECT r.lane_id, r.queue_id, r.number FROM queue_recipient AS r JOIN queue_letter AS l"
+                   f" ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id WHERE {where}", values)  # fmt: skip
+
+
+def hold(tx: Transaction, found: Sequence[tuple[int, int, int]], *, held: bool) -> None:
+    tx.many("UPDATE queue_recipient SET held=? WHERE lane_id=? AND queue_id=? AND number=?",
+            [(int(held), *key) for key in found])  # fmt: skip
+    _told(tx, found)
+
+
+def retry(tx: Transaction, found: Sequence[tuple[int, int, int]], now: int) -> None:
+    tx.many("UPDATE queue_recipient SET next_attempt=? WHERE lane_id=? AND queue_id=? AND number=?",
+            [(now, *key) for key in found])  # fmt: skip
+    _told(tx, found)
+
+
+def drop(tx: Transaction, found: Sequence[tuple[int, int, int]]) -> None:
+    """Without a word to the sender."""
+    tx.many("DELETE FROM queue_recipient WHERE lane_id=? AND queue_id=? AND number=?", found)
+    for lane_id, queue_id in {key[:2] for key in found}:
+        _drop_empty(tx, lane_id, queue_id)
+    _told(tx, found)
+
+
+def _told(tx: Transaction, found: Sequence[tuple[int, int, int]]) -> None:
+    for lane_id in {key[0] for key in found}:
+        tx.touched((QUEUE_ACCOUNT, lane_id))
+
+
+def summary(tx: Transaction, now: int, edges: Sequence[int]) -> list[tuple[str, int, list[int]]]:
+    """(domain, recipients, how many are younger than each edge in seconds and the rest), the busiest first."""
+    younger = ", ".join(f"sum(created>{now - edge:d})" for edge in edges)
+    rows = tx.rows(f"SELECT domain, count(*), {younger} FROM queue_recipient AS r JOIN queue_letter AS l"
+                   " ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id GROUP BY domain ORDER BY 2 DESC, 1")  # fmt: skip
+    shown = []
+    for domain, count, *cumulative in rows:
+        ages = [high - low for low, high in zip([0, *cumulative[:-1]], cumulative, strict=True)]
+        shown.append((domain, count, [*ages, count - cumulative[-1]]))
+    return shown
+
+
+# -- what peers could do before
+
+
+def peer_level(tx: Transaction, host: str, since: int) -> tuple[int, int]:
+    """(best level seen, when last); (0, 0) for one that was not seen since."""
+    row = tx.row("SELECT level, last_seen FROM peer WHERE host=? AND last_seen>=?", (host, since))
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def note_peer(tx: Transaction, host: str, level: int, now: int) -> None:
+    row = tx.row("SELECT level, last_seen FROM peer WHERE host=?", (host,))
+    if row is None:
+        tx.run("INSERT INTO peer (host, level, first_seen, last_seen) VALUES (?,?,?,?)", (host, level, now, now))
+    elif level >= row[0] and (level > row[0] or now - row[1] > 3600):
+        tx.run("UPDATE peer SET level=?, last_seen=? WHERE host=?", (level, now, host))
+
+
+def peers(tx: Transaction) -> list[Row]:
+    return tx.rows("SELECT host, level, first_seen, last_seen FROM peer ORDER BY host")
+
+
+def forget_peer(tx: Transaction, host: str) -> bool:
+    return tx.row("DELETE FROM peer WHERE host=? RETURNING host", (host,)) is not None
