@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 
 from fubako.message.status import Status
-from fubako.message.trace import mail_date
+from fubako.message.trace import from_line_date
 from fubako.store.queue import Outgoing, Queued
 
 PROGRAM_SECONDS = 600.0
@@ -46,7 +46,7 @@ async def run(program: Sequence[str], letter: Outgoing, recipients: Sequence[Que
         words = arguments(program, letter.sender, [one.address for one in recipients])
     except ValueError as error:
         return Status(550, "5.1.3", str(error))
-    from_line = f"From {letter.sender or 'MAILER-DAEMON'} {mail_date(letter.created)[:-6]}\n".encode()
+    from_line = f"From {letter.sender or 'MAILER-DAEMON'} {from_line_date(letter.created)}\n".encode()
     try:
         process = await asyncio.create_subprocess_exec(
             *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE

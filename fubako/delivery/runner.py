@@ -30,6 +30,7 @@ from fubako.telemetry import Telemetry
 from fubako.trust.demand import Demand, Level, demand
 
 LEASE_SECONDS = 30
+LEASE_MARGIN_SECONDS = 10.0  # no letter is begun when the lease ends sooner
 LOADED_MAX = 2000  # recipients in memory
 FRESH_MAX = 500
 SESSIONS_MAX = 100
@@ -257,7 +258,7 @@ class Runner:
             site.went_badly()
             rest = site.take_all() if carrier is None and not problem.weak else []
             await self._all([*([job] if job else []), *rest], problem.status)
-        except (LeaseLost, StoreError) as error:
+        except StoreError as error:
             self._telemetry.event("queue.error", reason=str(error))
             if job is not None:
                 self._loaded.difference_update(one.key for one in job.recipients)
@@ -309,12 +310,14 @@ class Runner:
             self._levels[host] = (int(level), self._env.clock.monotonic())
 
     async def _by_program(self, job: Job, hop: NextHop) -> None:
+        self._held(job.lane_id, LEASE_MARGIN_SECONDS)
         status = await pipe.run(hop.route.program, job.letter, job.recipients, self._content(job.letter))
         done = Hop("program", "out", hop.route.program[0], self._env.clock.now(), True, trace_id=job.letter.trace_id)
         await self._settle(job, [Answered(one, status) for one in job.recipients], hop.route.program[0], done)
 
     async def _carry(self, job: Job, hop: NextHop, carrier: Carrier) -> None:
         """One letter over an open connection. Raises Unreachable when the connection fails."""
+        self._held(job.lane_id, LEASE_MARGIN_SECONDS)
         name = carrier.peer.server_name
         if not carrier.line.stream.local:
             unmet = (await self._demand(hop, name, job.letter)).unmet(carrier.level, name)
@@ -325,6 +328,13 @@ class Runner:
         except (ProtocolError, StreamClosed, StreamTimeout, TlsError) as error:
             raise Unreachable(Status(451, "4.4.2", f"{name}: the connection failed: {error}")) from None
         await self._settle(job, answers, name, replace(carrier.hop(), trace_id=job.letter.trace_id))
+
+    def _held(self, lane_id: int, seconds: float) -> Lane:
+        """The lane, when it is ours for that much longer. Raises LeaseLost."""
+        lane = self._lanes.get(lane_id)
+        if lane is None or lane.until - self._env.clock.monotonic() <= seconds:
+            raise LeaseLost(f"lane {lane_id} is not ours for long enough")
+        return lane
 
     def _content(self, letter: Outgoing) -> bytes:
         """The letter as it goes on: Return-Path belongs to final delivery alone (RFC 5321 §4.4)."""
@@ -337,16 +347,14 @@ class Runner:
         for job in jobs:
             try:
                 await self._settle(job, [Answered(one, status) for one in job.recipients], "", None)
-            except (LeaseLost, StoreError) as error:
+            except StoreError as error:
                 self._telemetry.event("queue.error", job.letter.trace_id, reason=str(error))
 
     async def _settle(self, job: Job, answers: Sequence[Answered], peer: str, hop: Hop | None) -> None:
         """Write what became of each recipient, and the reports, in one transaction."""
         now, letter = int(self._env.clock.now()), job.letter
-        lane = self._lanes.get(job.lane_id)
         try:
-            if lane is None or lane.until <= self._env.clock.monotonic():
-                raise LeaseLost(f"lane {job.lane_id} is another one's now")
+            lane = self._held(job.lane_id, 0.0)
             journey = letter.journey
             if hop is not None:
                 journey = journey_to_json([*journey_from_json(letter.journey), hop])
@@ -364,6 +372,9 @@ class Runner:
             await self._database.write(unit)
             for outcome, reported in judged:
                 self._tell(letter, outcome, reported)
+        except LeaseLost:
+            self._lanes.pop(job.lane_id, None)
+            raise
         finally:
             self._loaded.difference_update(one.queued.key for one in answers)
 

@@ -25,6 +25,12 @@ def _second(at: int) -> str:
     return f"{_DAYS[when.weekday()]}, {when.day:02d} {_MONTHS[when.month - 1]} {when.year} {when:%H:%M:%S} +0000"
 
 
+def from_line_date(at: float) -> str:
+    """The date of a `From ` line: Sun Nov 22 08:20:01 2026, in UTC (RFC 4155, appendix A)."""
+    when = datetime.fromtimestamp(int(at), UTC)
+    return f"{_DAYS[when.weekday()]} {_MONTHS[when.month - 1]} {when.day:2d} {when:%H:%M:%S} {when.year}"
+
+
 def with_protocol(transaction: Transaction, verb: str) -> str:
     """The `with` clause: SMTP, ESMTP, ESMTPS, ESMTPSA, UTF8SMTPSA, LMTP … (RFC 3848, RFC 6531 §4.3).
 

@@ -20,8 +20,10 @@ import contextlib
 from simdisk import PowerCut, SimDisk, SimVfs
 
 from fubako.accounts import directory
-from fubako.store import messages
+from fubako.message.status import Status
+from fubako.store import messages, queue
 from fubako.store.messages import Flags, Letter
+from fubako.store.queue import Outcome, Outgoing, Target
 from fubako.store.segments import SegmentCore
 from fubako.store.sqlite import SqliteCore
 
@@ -49,6 +51,11 @@ class World:
         self.maybe_gone: dict[tuple[int, int], set[int]] = {}
         self.ever: dict[tuple[int, int], dict[int, bytes]] = {}  # uid -> content, once it was seen
         self.crashes = self.letters = 0
+        self.queued: dict[
+            tuple[int, int, int], bytes
+        ] = {}  # recipients elsewhere that were accepted and are not settled
+        self.maybe_settled: set[tuple[int, int, int]] = set()
+        self.ended: set[tuple[int, int, int]] = set()
         VFS.disk = self.disk
         self.open(first=True)
 
@@ -77,8 +84,10 @@ class World:
 
     def one(self) -> None:
         roll = self.rng.random()
-        if roll < 0.7:
+        if roll < 0.6:
             self.deliver()
+        elif roll < 0.7:
+            self.carry()
         elif roll < 0.8:
             self.flag()
         elif roll < 0.9:
@@ -102,16 +111,51 @@ class World:
             refs = self.segments.put([[content] for content in contents])
         else:
             refs = self.segments.put([[content] for content in contents])
+        targets = [
+            [Target(f"{self.letters}.{n}@far.test", "far.test") for n in range(self.rng.choice((0, 0, 1, 2)))]
+            for _ in range(count)
+        ]
+
+        def unit(tx, ref, ids, elsewhere):
+            placed = messages.deliver(tx, ids, Letter(ref, 0, b"()", b"()", self.now), self.now, int(bool(elsewhere)))
+            outgoing = Outgoing(ref, "u0@a.test", trace_id=f"{self.letters:04x}", created=self.now)
+            return placed, queue.put(tx, outgoing, elsewhere) if elsewhere else None
+
         units = [
-            (lambda tx, ref=ref, ids=ids: messages.deliver(tx, ids, Letter(ref, 0, b"()", b"()", self.now), self.now))
-            for ref, ids in zip(refs, who, strict=True)
+            (lambda tx, ref=ref, ids=ids, elsewhere=elsewhere: unit(tx, ref, ids, elsewhere))
+            for ref, ids, elsewhere in zip(refs, who, targets, strict=True)
         ]
         results, _ = self.database.commit(units)
         self.disk.lazy_sync = False
-        for content, placed in zip(contents, results, strict=True):
+        for content, elsewhere, (placed, key) in zip(contents, targets, results, strict=True):
             for account, _validity, uid in placed:
                 self.note((account, 1), uid, content)
+            for number in range(len(elsewhere)):
+                if (*key, number) in self.ended:
+                    raise Violation(f"queue id {key} was given twice")
+                self.queued[(*key, number)] = content
         self.letters += count
+
+    def carry(self) -> None:
+        """Lease a lane, and settle some of what is due: sent, or to be tried again."""
+        lane = self.rng.randrange(queue.LANES)
+        epoch = self.commit(lambda tx: queue.take(tx, lane, f"owner{self.crashes}", self.now, self.now + 1))
+        self.now += 2
+        if epoch is None:  # the owner before the crash still has it
+            return
+        found = self.database.read(lambda tx: queue.due(tx, lane, self.now, 3))
+        outcomes = [
+            Outcome(one, Status(250, "2.0.0", "ok"))
+            if self.rng.random() < 0.7
+            else Outcome(one, Status(451, "4.0.0", "later"), "", self.now + 1)
+            for one in found
+        ]
+        over = [one.queued.key for one in outcomes if one.again_at is None]
+        self.maybe_settled.update(over)
+        self.commit(lambda tx: queue.settle(tx, lane, epoch, outcomes, self.now))
+        for key in over:
+            self.queued.pop(key, None)
+            self.ended.add(key)
 
     def note(self, place, uid: int, content: bytes) -> None:
         before = self.ever.setdefault(place, {}).get(uid)
@@ -196,9 +240,42 @@ class World:
             if lost:
                 raise Violation(f"lost: UIDs {sorted(lost)} of {place}")
         self.counts()
+        self.check_queue()
         # what was in flight is now known to be there or not
         self.told = {place: {uid: self.ever[place][uid] for uid in uids} for place, uids in present.items()}
         self.maybe_gone.clear()
+
+    def check_queue(self) -> None:
+        """Every recipient that was accepted waits or was settled, once; its content is whole; nobody's count is wrong."""
+        rows = self.database.read(
+            lambda tx: tx.rows(
+                "SELECT r.lane_id, r.queue_id, number, blob_id FROM queue_recipient AS r LEFT JOIN queue_letter AS l"
+                " ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id"
+            )
+        )
+        present = {tuple(row[:3]): row[3] for row in rows}
+        for key, blob_id in present.items():
+            if blob_id is None:
+                raise Violation(f"queue recipient {key} without its letter")
+            if key in self.ended:
+                raise Violation(f"queue recipient {key} came back after it was settled")
+            content = self.segments.read(self.database.read(lambda tx, b=blob_id: messages.blob_of(tx, b)))
+            if self.queued.setdefault(key, content) != content:
+                raise Violation(f"queue recipient {key} holds another letter than it did")
+        lost = set(self.queued) - set(present) - self.maybe_settled
+        if lost:
+            raise Violation(f"lost from the queue: {sorted(lost)}")
+        wrong = self.database.read(
+            lambda tx: tx.rows(
+                "SELECT blob.blob_id FROM blob LEFT JOIN (SELECT blob_id FROM message UNION ALL SELECT blob_id FROM queue_letter)"
+                " AS holder ON holder.blob_id=blob.blob_id GROUP BY blob.blob_id HAVING refs != count(holder.blob_id)"
+            )
+        )
+        if wrong:
+            raise Violation(f"references of contents are counted wrongly: {wrong}")
+        self.ended |= {key for key in self.queued if key not in present}
+        self.queued = {key: self.queued[key] for key in present}
+        self.maybe_settled.clear()
 
     def counts(self) -> None:
         rows = self.database.read(

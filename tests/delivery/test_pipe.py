@@ -1,0 +1,56 @@
+"""Programs: arguments without a shell, exit codes of sysexits, letters with LF."""
+
+import asyncio
+import stat
+
+import pytest
+
+from fubako.delivery import pipe
+from fubako.store.interface import BlobRef
+from fubako.store.queue import Outgoing, Queued
+
+LETTER = Outgoing(BlobRef(1, 1, 0, 0), "alice@here.test", created=1795335601)
+
+
+def queued(*addresses):
+    return [Queued(0, 1, n, address, address.rpartition("@")[2], "", "", 0, 0) for n, address in enumerate(addresses)]
+
+
+def test_arguments_are_words_and_never_a_shell():
+    program = ("uux", "-", "host!rmail", "-f{sender}", "{recipients}")
+    assert pipe.arguments(program, "a@b.test", ["x@y.test", "$(reboot)@y.test"]) == [
+        "uux", "-", "host!rmail", "-fa@b.test", "x@y.test", "$(reboot)@y.test"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sender", ["-Xlog@b.test", "a@b.test"])
+def test_an_address_is_never_an_option(sender):
+    with pytest.raises(ValueError):
+        pipe.arguments(("mda", "{recipient}"), sender, ["-d@y.test"])
+
+
+@pytest.mark.parametrize(
+    ("code", "reply"),
+    [(0, 250), (64, 554), (67, 550), (75, 451), (73, 451), (100, 554), (111, 451), (1, 451), (-9, 451)],
+)
+def test_exit_codes(code, reply):
+    status = pipe.outcome(code, "quota\x1b[2J full\n")
+    assert status.code == reply
+    assert status.enhanced[0] == str(reply)[0]
+    assert "\x1b" not in status.text
+
+
+def test_a_program_gets_the_letter(tmp_path):
+    script, out = tmp_path / "mda", tmp_path / "out"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" > {out}.args\ncat > {out}\n[ "$2" = full@y.test ] && {{ echo no room >&2; exit 75; }}\nexit 0\n'
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    program = (str(script), "{sender}", "{recipient}")
+    status = asyncio.run(pipe.run(program, LETTER, queued("bob@y.test"), b"Subject: x\r\n\r\nbody\r\n"))
+    assert status.ok
+    assert out.read_bytes() == b"From alice@here.test Sun Nov 22 08:20:01 2026\nSubject: x\n\nbody\n"
+    assert (tmp_path / "out.args").read_text() == "alice@here.test bob@y.test\n"
+    status = asyncio.run(pipe.run(program, LETTER, queued("full@y.test"), b"x\r\n"))
+    assert (status.code, "no room" in status.text) == (451, True)
+    assert asyncio.run(pipe.run((str(tmp_path / "none"),), LETTER, queued("a@b.test"), b"")).code == 451
