@@ -29,6 +29,8 @@ from fubako.delivery.schedule import Schedule
 from fubako.net import tcp
 from fubako.net.interface import NoResolver, Pump, Resolver
 from fubako.net.tls import Certificate, ServerTls
+from fubako.policy.access import Access, AccessError
+from fubako.policy.access import parse as parse_access
 from fubako.policy.limits import Connections, Guessing
 from fubako.protocol.smtp import SmtpLimits
 from fubako.server.imap import ImapSession
@@ -260,6 +262,16 @@ def load_tls(config: Config, base: Path) -> dict[str, ServerTls]:
     return {name: ServerTls(certificates, minimum=config.tls.minimum, alpn=alpn) for name, alpn in _ALPN.items()}
 
 
+def load_access(path: Path) -> Access:
+    """Raises ConfigError, which names the file and the line."""
+    try:
+        return parse_access(path.read_text(encoding="utf-8"), toml=path.suffix == ".toml")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except AccessError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
 def _resolver(config: Config) -> Resolver:
     """Its library is loaded only where something leaves this server: it weighs as much as a hundred connections."""
     if not config.route:
@@ -299,6 +311,10 @@ class Application:
         self.store.changes.watch = self.indexing.noticed
         limits = self.config.limits
         self.connections = Connections(limits.connections, limits.connections_per_network)
+
+    def _access(self) -> Access | None:
+        """Raises ConfigError."""
+        return load_access(self.base / self.config.access) if self.config.access else None
 
     def routed(self, domain: str) -> bool:
         """Whether a route leads to a domain."""
@@ -348,6 +364,7 @@ class Application:
             before.logins if before else Logins(self.store.database, env, config.hostname, config.login.mechanisms),
             before.recipients if before else Recipients(self.store.database, env.clock),
             self.routed,
+            self._access(),
             Intake(self.store.database, self.store.blobs, env, config.hostname, self.telemetry, self.reports),
             before.guessing if before else Guessing(env.clock.monotonic),
             limits,
@@ -386,6 +403,8 @@ class Application:
     def reload(self, config: Config) -> None:
         """Take a new configuration and certificates for sessions to come. Raises before anything is changed."""
         tls = load_tls(config, self.base)
+        if config.access:
+            load_access(self.base / config.access)
         self.config, self.tls = config, tls
         self.router.follow(self._router())
         self.resources = self._resources(self.resources)

@@ -150,6 +150,12 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tls: Annotated[Tls, Meta(description="Certificates.")] = Tls()
     limits: Annotated[Limits, Meta(description="Limits.")] = Limits()
     login: Annotated[Login, Meta(description="Logins.")] = Login()
+    access: Annotated[
+        str,
+        Meta(
+            description="Access table of the service smtp, as sendmail's file is written, or TOML when its name ends so."
+        ),
+    ] = ""
     route: Annotated[tuple[Route, ...], Meta(description="Ways to other domains.")] = ()
     queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
     dns: Annotated[Dns, Meta(description="Resolvers.")] = Dns()

@@ -9,6 +9,7 @@ from fubako.accounts.directory import EntryExists, NoSuchEntry
 from fubako.client.connection import ClientError
 from fubako.config import ConfigError
 from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
+from fubako.policy.access import AccessError
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.store.interface import StoreError, StoreFull
@@ -21,6 +22,7 @@ USAGE, DATAERR, NOINPUT, NOUSER, UNAVAILABLE, SOFTWARE, OSERR, CANTCREAT, IOERR,
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (
     (ConfigError, CONFIG),
+    (AccessError, DATAERR),
     (NoSuchEntry, NOUSER),
     (EntryExists, CANTCREAT),
     (StoreFull, IOERR),

@@ -45,10 +45,13 @@ def _own(user: str, sender: Address) -> bool:
     return given[2] == domain and given[0].partition("+")[0] == local
 
 
-def may_receive(rules: ServiceRules, *, local: bool, known: bool, user: str, routed: bool = False) -> Verdict:
-    """At RCPT, before the letter: does the address belong to us, and is there such a mailbox? `routed`: a route leads to it."""
+def may_receive(
+    rules: ServiceRules, *, local: bool, known: bool, user: str, routed: bool = False, relays: bool = False
+) -> Verdict:
+    """At RCPT, before the letter: does the address belong to us, and is there such a mailbox? `routed`: a route leads to it.
+    `relays`: the access table lets this client, or letters to this domain, through."""
     if local:
         return ACCEPT if known else refuse(550, "5.1.1", "there is no such mailbox", "unknown-recipient")
-    if user or rules.service == "lmtp":
+    if user or relays or rules.service == "lmtp":
         return ACCEPT if routed else refuse(550, "5.4.4", "no route leads to this domain", "no-route")
     return refuse(550, "5.7.1", "relaying denied", "no-relaying")

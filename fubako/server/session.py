@@ -13,6 +13,7 @@ from fubako.delivery.intake import Intake
 from fubako.message.hop import Hop
 from fubako.net.interface import Pump, Stream, StreamClosed, StreamTimeout, TlsError
 from fubako.net.line import AnyLine
+from fubako.policy.access import Access
 from fubako.policy.limits import Guessing
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
@@ -49,6 +50,7 @@ class Resources:
     logins: Logins
     recipients: Recipients
     routed: Callable[[str], bool]  # whether a route leads to a domain that is not ours
+    access: Access | None  # who is let in, refused, or relayed by the service smtp
     intake: Intake
     guessing: Guessing
     limits: Limits

@@ -7,6 +7,7 @@ from fubako.message.envelope import Recipient, Sender, Transaction
 from fubako.message.status import Status
 from fubako.message.trace import with_protocol
 from fubako.net.line import Line
+from fubako.policy.access import Match
 from fubako.policy.submission import SERVICES, may_receive, may_send
 from fubako.policy.verdict import Verdict
 from fubako.protocol import smtp
@@ -45,7 +46,8 @@ class SmtpSession(Session):
         self.recipients: list[tuple[Recipient, Found]] = []
         self.chunks: list[bytes] = []
         self.failures = 0
-        self.coming = False
+        self.coming = self.relays = False
+        self.discards = ""  # the rule by which the letter is taken and thrown away
 
     async def converse(self) -> None:
         self.stream.idle_seconds = self.resources.limits.smtp_idle_seconds
@@ -85,7 +87,7 @@ class SmtpSession(Session):
 
     def _forget(self) -> None:
         self._expect(False)
-        self.sender = None
+        self.sender, self.discards = None, ""
         self.recipients = []
         self.chunks = []
 
@@ -194,7 +196,7 @@ class SmtpSession(Session):
         if sender.size > self.resources.limits.smtp.message:
             self.engine.reply(smtp.TOO_BIG)
             return
-        verdict = may_send(
+        verdict = self._listed(sender) or may_send(
             self.rules,
             encrypted=self.encrypted,
             user=self.user,
@@ -202,10 +204,33 @@ class SmtpSession(Session):
             require_tls=sender.require_tls,
         )
         if verdict.accepted:
+            discards = self.discards
             self._forget()
             self._expect(True)
+            self.discards = discards
             self.sender = sender
         self._judge(verdict, SENDER_OK)
+
+    def _listed(self, sender: Sender) -> Verdict | None:
+        """The access table at connect and sender; None: it does not refuse. Users who proved themselves are not in it."""
+        access = self.resources.access
+        if access is None or self.user or self.rules.service != "smtp":
+            return None
+        client = access.connect(self.client)
+        self.relays = client is not None and client.rule.action == "RELAY"
+        return self._refusal(client) or self._refusal(access.sender(sender.address.key if sender.address else ""))
+
+    def _refusal(self, match: Match | None) -> Verdict | None:
+        if match is None:
+            return None
+        if match.rule.action == "DISCARD":
+            self.discards = match.verdict.rule or f"access line {match.rule.line}"
+        return None if match.verdict.accepted else match.verdict
+
+    @property
+    def client(self) -> str:
+        """The peer's address without its port."""
+        return self.stream.peer.rpartition(":")[0].strip("[]")
 
     def _judge(self, verdict: Verdict, accepted: Status) -> None:
         if verdict.status is not None:
@@ -220,7 +245,14 @@ class SmtpSession(Session):
             return
         found = await self.resources.recipients.find(recipient.address)
         routed = not found.local and self.resources.routed(recipient.address.domain)
-        verdict = may_receive(self.rules, local=found.local, known=found.known, user=self.user, routed=routed)
+        relays, verdict = self.relays, None
+        if self.resources.access is not None and not self.user and self.rules.service == "smtp":
+            match = self.resources.access.recipient(recipient.address.key)
+            relays = relays or (match is not None and match.rule.action == "RELAY")
+            verdict = self._refusal(match)
+        verdict = verdict or may_receive(
+            self.rules, local=found.local, known=found.known, user=self.user, routed=routed, relays=relays
+        )
         if verdict.accepted:
             self.recipients.append((recipient, found))
         self._judge(verdict, RECIPIENT_OK)
@@ -231,6 +263,11 @@ class SmtpSession(Session):
         assert self.sender is not None
         if event.too_big:
             self._reply_all([smtp.TOO_BIG] * len(self.recipients))
+            self._forget()
+            return
+        if self.discards:
+            self.resources.telemetry.event("letter.discarded", self.trace_id, service=self.service, rule=self.discards)
+            self._reply_all([Status(250, "2.0.0", "ok")] * len(self.recipients))
             self._forget()
             return
         transaction = Transaction(

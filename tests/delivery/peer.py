@@ -138,9 +138,11 @@ class MovingClock:
 class House:
     """A store with alice@here.test, its routes, and a runner."""
 
-    def __init__(self, tmp_path: Path, *routes: Route, zone=None, hostname="here.test", **queue_settings):
+    def __init__(self, tmp_path: Path, *routes: Route, zone=None, hostname="here.test", access="", **queue_settings):
         self.root, self.clock = tmp_path, MovingClock()
-        self.config = Config(hostname=hostname, quiet=True, route=tuple(routes), queue=Queue(**queue_settings))
+        self.config = Config(
+            hostname=hostname, quiet=True, access=access, route=tuple(routes), queue=Queue(**queue_settings)
+        )
         self.zone = zone or Zone()
 
     async def __aenter__(self):
