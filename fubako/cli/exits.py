@@ -40,6 +40,14 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
+def code_of(error: Exception) -> tuple[int, str]:
+    """The exit code of an error, and the sentence that goes with it."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code, str(error)
+    return SOFTWARE, f"an error of the program itself: {error!r}; please report it"
+
+
 class Sentences(click.Group):
     """A group whose commands end with a sentence and a code, never with a traceback."""
 
@@ -62,9 +70,6 @@ class Sentences(click.Group):
             sys.stderr.close()
             return 0
         except Exception as error:
-            for kind, code in _CODES:
-                if isinstance(error, kind):
-                    click.echo(f"fubako: {visible(str(error))}", err=True)
-                    return code
-            click.echo(f"fubako: an error of the program itself: {error!r}; please report it", err=True)
-            return SOFTWARE
+            exit_code, sentence = code_of(error)
+            click.echo(f"fubako: {visible(sentence)}", err=True)
+            return exit_code

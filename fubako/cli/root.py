@@ -19,11 +19,11 @@ def fubako() -> None:
 
 
 def _register() -> None:
-    from fubako.cli import entries, policies, queueing, serve, storage, up
+    from fubako.cli import compat, entries, policies, queueing, serve, storage, up
 
     for command in (
         up.up, serve.serve, entries.domain, entries.user, entries.alias, entries.trace, queueing.queue, queueing.peer,
-        policies.policy,         storage.config, storage.store,
+        policies.policy, compat.compat,         storage.config, storage.store,
     ):  # fmt: skip
         fubako.add_command(command)
 

@@ -23,6 +23,7 @@ SERVICES = {
     "submission": ServiceRules("submission", login=True, tls=True),
     "submissions": ServiceRules("submissions", login=True, tls=True),
     "lmtp": ServiceRules("lmtp", login=False, tls=False),
+    "local": ServiceRules("local", login=False, tls=False),  # a program on this machine that may write into the store
 }
 
 
@@ -52,6 +53,6 @@ def may_receive(
     `relays`: the access table lets this client, or letters to this domain, through."""
     if local:
         return ACCEPT if known else refuse(550, "5.1.1", "there is no such mailbox", "unknown-recipient")
-    if user or relays or rules.service == "lmtp":
+    if user or relays or rules.service in ("lmtp", "local"):
         return ACCEPT if routed else refuse(550, "5.4.4", "no route leads to this domain", "no-route")
     return refuse(550, "5.7.1", "relaying denied", "no-relaying")

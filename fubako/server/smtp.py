@@ -125,7 +125,7 @@ class SmtpSession(Session):
         ]
         if self._may_start_tls():
             names.append("STARTTLS")
-        if self.encrypted and not self.lmtp and self.identity is None:
+        if self.encrypted and self.rules.service not in ("lmtp", "local") and self.identity is None:
             names.append("AUTH " + " ".join(self.resources.logins.mechanisms(self.bindings)))
         if self.stream.tls is not None:
             names.append("REQUIRETLS")
@@ -155,7 +155,7 @@ class SmtpSession(Session):
     # -- AUTH
 
     async def _auth(self, event: events.Auth) -> None:
-        if self.lmtp or (self.identity is not None):
+        if self.rules.service in ("lmtp", "local") or self.identity is not None:
             self.engine.reply(Status(503, "5.5.1", "AUTH is not possible now"))
             return
         if not self.encrypted:
