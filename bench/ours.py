@@ -34,6 +34,7 @@ class Fubako:
     key: Path
     password: str = "benchmark password"
     workers: int = 2
+    sink: int = 0  # a port to which everything for far.test is relayed
     ports: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
 
@@ -51,6 +52,10 @@ class Fubako:
             f'hostname = "localhost"\nquiet = true\nworkers = {self.workers}\n[tls]\n'
             f'certificates = [{{ chain = "server.pem", key = "server.key" }}]\n{listen}'
         )
+        if self.sink:
+            (self.root / "access").write_text("Connect:127.0.0.1 RELAY\n")
+            route = f'[[route]]\ndomain = "far.test"\nto = "smtp://127.0.0.1:{self.sink}"\n'
+            config.write_text('access = "access"\n' + config.read_text() + route)
         asyncio.run(self.accounts())
         self.process = subprocess.Popen([FUBAKO, "serve", "--config", str(config)])
         wait_port(self.ports["imaps"])

@@ -156,6 +156,7 @@ class Postfix:
     chain: Path
     key: Path
     dovecot: Dovecot | None = None
+    sink: int = 0  # a port to which everything for far.test is relayed
     ports: dict = field(default_factory=dict)
 
     def start(self) -> "Postfix":
@@ -185,6 +186,11 @@ class Postfix:
             "smtpd_recipient_restrictions": "permit_sasl_authenticated, reject_unauth_destination",
             "smtpd_tls_cert_file": self.chain, "smtpd_tls_key_file": self.key, "smtpd_tls_security_level": "may",
         }  # fmt: skip
+        if self.sink:
+            settings |= {
+                "mynetworks": "127.0.0.0/8", "relayhost": f"[127.0.0.1]:{self.sink}",
+                "smtpd_recipient_restrictions": "permit_mynetworks, reject", "smtp_tls_security_level": "none",
+            }  # fmt: skip
         if self.dovecot:
             settings |= {
                 "smtpd_sasl_type": "dovecot", "smtpd_sasl_path": f"inet:127.0.0.1:{self.dovecot.ports['auth']}",

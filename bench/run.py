@@ -8,6 +8,7 @@ import base64
 import imaplib
 import os
 import random
+import re
 import shutil
 import ssl
 import statistics
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ours import Fubako, certificate
-from peers import USERS, Dovecot, Postfix
+from peers import USERS, Dovecot, Postfix, free_port, wait_port
 
 MAILBOX = 10_000
 
@@ -50,6 +51,34 @@ def letter(number: int = 0, words: str = "") -> bytes:
         f"Message-ID: <{number}.bench@elsewhere.test>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
         f"Content-Transfer-Encoding: 8bit\r\n\r\n" + words + "\r\n".join(lines) + "\r\n"
     ).encode()
+
+
+class Sink:
+    """Postfix's smtp-sink, and how many letters it has taken."""
+
+    def __init__(self, log: Path) -> None:
+        self.port, self.log = free_port(), log
+
+    def __enter__(self) -> "Sink":
+        self.file = self.log.open("wb")
+        command = ["smtp-sink", "-u", "nobody", "-c", f"127.0.0.1:{self.port}", "200"]
+        self.process = subprocess.Popen(command, stdout=self.file, stderr=subprocess.DEVNULL)
+        wait_port(self.port)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+        self.file.close()
+
+    def wait(self, count: int, seconds: float = 120.0) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = re.findall(rb"mesg=(\d+)", self.log.read_bytes()[-200:])
+            if found and int(found[-1]) >= count:
+                return
+            time.sleep(0.005)
+        raise RuntimeError(f"the sink did not get {count} letters: {self.log.read_bytes()[-200:]!r}")
 
 
 class Bench:
@@ -127,6 +156,27 @@ class Bench:
         finally:
             ours.stop()
             postfix.stop()
+
+    def relay(self) -> None:
+        """5 KiB letters in by plain SMTP and on to a sink, until the sink has the last one."""
+        a, b = [], []
+        for number in range(self.rounds):
+            for rates, kind, count in ((a, "fubako", 2000), (b, "postfix", 1000)):
+                with Sink(self.root / f"sink-{kind}-{number}") as sink:
+                    folder = self.folder(kind)
+                    make = Fubako if kind == "fubako" else Postfix
+                    server = make(folder, self.chain, self.key, sink=sink.port).start()
+                    try:
+                        script = self.smtp().replace("user%d@fubako.test", "user%d@far.test")
+                        self.drive(server.ports["smtp"], script, 100, 20, tls=False)
+                        sink.wait(100)
+                        start = time.monotonic()
+                        self.drive(server.ports["smtp"], script, count, 20, tls=False)
+                        sink.wait(100 + count)
+                        rates.append(count / (time.monotonic() - start))
+                    finally:
+                        server.stop()
+        self.report("relay", "letters/s", a, b, "postfix")
 
     def mailboxes(self) -> None:
         """Into 100 mailboxes until IMAP shows them: the clock stops when the last mailbox has its last letter."""
@@ -361,7 +411,7 @@ def pss(root: int) -> int:
 
 
 def main() -> int:
-    names = ["accept", "mailboxes", "auth", "login", "fetch", "memory"]
+    names = ["accept", "relay", "mailboxes", "auth", "login", "fetch", "memory"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names) + "; all when none is named")
     parser.add_argument("--rounds", type=int, default=7)

@@ -53,11 +53,14 @@ class Carrier(Connection[Reply]):
         self.offers: dict[str, str] = {}
         self.protocol = "lmtp" if lmtp else "smtp"
         self.carried = 0
+        self.clean = True  # no transaction is open
+        self.demand = Demand(Level.OPEN, "")
 
     # -- the greeting
 
     async def greet(self, hello: str, demand: Demand) -> None:
         """Raises Unreachable; then nothing of a letter was said."""
+        self.demand = demand
         if self.peer.implicit_tls:
             await self._encrypt()
         await self._expect("the greeting", 220)
@@ -150,16 +153,16 @@ class Carrier(Connection[Reply]):
         objection = self.objection(letter, content)
         if objection is not None:
             return [Answered(one, objection) for one in recipients]
-        if self.carried:
+        reset, self.carried, self.clean = not self.clean, self.carried + 1, False
+        if reset:
             self.engine.command("RSET")
-        self.carried += 1
         self.line.stream.idle_seconds = COMMAND_SECONDS
         sender = parse_address(letter.sender) if letter.sender else None
         self.engine.command("MAIL", f"FROM:<{sender or ''}>", *self._mail_words(letter, content))
         for one in recipients:
             self.engine.command("RCPT", f"TO:<{parse_address(one.address)}>", *self._rcpt_words(one))
-        if self.carried > 1:
-            await self._reply()  # RSET
+        if reset:
+            await self._reply()
         mailed = (await self._reply()).status
         replies = [(await self._reply()).status for _ in recipients]
         if not mailed.ok:
@@ -169,6 +172,7 @@ class Carrier(Connection[Reply]):
         if accepted:
             for one, status in zip(accepted, await self._content(accepted, content), strict=True):
                 answers[one.key] = Answered(one, _outcome(status), reports="DSN" in self.offers)
+                self.clean = self.clean or status.ok
         return [answers[one.key] for one in recipients]
 
     async def _content(self, accepted: Sequence[Queued], content: bytes) -> list[Status]:

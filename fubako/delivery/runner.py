@@ -36,6 +36,9 @@ FRESH_MAX = 500
 SESSIONS_MAX = 100
 SESSIONS_A_SITE_MAX = 20
 LETTERS_A_CONNECTION = 100
+LINGER_SECONDS = 0.2  # a connection waits so long for another letter
+GATHER_SECONDS = 0.02  # hints of new letters are looked into together
+LOOK_SECONDS = 0.25  # a lane is not asked more often for all that is due
 REMEMBER_SECONDS = 30 * 24 * 3600  # how long a peer's best protection counts
 SENT_SECONDS = 30 * 24 * 3600
 
@@ -45,6 +48,8 @@ class Lane:
     epoch: int
     until: float  # monotonic
     seen: int = 0  # the newest letter looked at
+    look_at: int = 0  # when something is due that is not in memory
+    looked: float = float("-inf")  # on the loop's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +70,15 @@ class Site:
     jobs: OrderedDict[str, deque[Job]] = field(default_factory=OrderedDict)
     active: int = 0
     limit: float = 2.0
+    more: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, job: Job) -> None:
+        self.more.set()
         self.jobs.setdefault(job.letter.submitter or job.letter.sender, deque()).append(job)
 
     def take(self) -> Job | None:
         if not self.jobs:
+            self.more.clear()
             return None
         sender, waiting = self.jobs.popitem(last=False)
         job = waiting.popleft()
@@ -109,12 +117,17 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._levels: dict[str, tuple[int, float]] = {}  # what was noted of peers, and when
         self._wake = asyncio.Event()
+        self._hinted: set[int] = set()
         self._closing = False
         self._main: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._end_hints = self._changes.subscribe(QUEUE_ACCOUNT, lambda _lane: self._wake.set())
+        self._end_hints = self._changes.subscribe(QUEUE_ACCOUNT, self._hint)
         self._main = asyncio.get_running_loop().create_task(self._run())
+
+    def _hint(self, lane_id: int) -> None:
+        self._hinted.add(lane_id)
+        self._wake.set()
 
     async def close(self) -> None:
         """Let what is being said be finished, for a moment; give the lanes back."""
@@ -135,8 +148,11 @@ class Runner:
     # -- what is due
 
     async def _run(self) -> None:
+        loop, last = asyncio.get_running_loop(), 0.0
         while not self._closing:
+            await asyncio.sleep(max(0.0, last + GATHER_SECONDS - loop.time()))
             self._wake.clear()
+            last = loop.time()
             pause = LEASE_SECONDS / 4
             try:
                 await self._lease()
@@ -173,29 +189,46 @@ class Runner:
                 del self._lanes[lane_id]
         for lane_id, epoch in epochs.items():
             lane = self._lanes.get(lane_id)
-            seen = lane.seen if lane is not None and lane.epoch == epoch else 0
-            self._lanes[lane_id] = Lane(epoch, monotonic + LEASE_SECONDS, seen)
+            if lane is not None and lane.epoch == epoch:
+                lane.until = monotonic + LEASE_SECONDS
+            else:
+                self._lanes[lane_id] = Lane(epoch, monotonic + LEASE_SECONDS)
 
     async def _load(self) -> float:
         """Take what is due into memory; how long it is until something else will be."""
-        now = int(self._env.clock.now())
-        room = LOADED_MAX - len(self._loaded)
-        pause = float(LEASE_SECONDS)
+        now, pause = int(self._env.clock.now()), float(LEASE_SECONDS)
+        hinted, self._hinted = self._hinted, set()
         for lane_id, lane in self._lanes.items():
-
-            def unit(tx: Transaction, lane_id: int = lane_id, lane: Lane = lane) -> tuple[list[Job], int, int | None]:
-                found = queue.due(tx, lane_id, now, LOADED_MAX + len(self._loaded)) if room > LOADED_MAX // 2 else []
-                if lane.seen:
-                    found += queue.fresh(tx, lane_id, lane.seen, now, FRESH_MAX)
-                wanted = {one.key: one for one in found if one.key not in self._loaded}
-                return self._jobs(tx, wanted.values()), queue.newest(tx, lane_id), queue.next_due(tx, lane_id, now)
-
-            jobs, lane.seen, later = await self._database.read(unit)
-            for job in jobs:
-                self._add(job)
-            if later is not None:
-                pause = min(pause, max(later - now, 0.2))
+            if lane_id in hinted:
+                lane.look_at = 0
+            if lane.look_at <= now or lane_id in hinted:
+                await self._look(lane_id, lane, now, fresh=lane_id in hinted)
+            pause = min(pause, max(lane.look_at - now, LOOK_SECONDS))
         return pause
+
+    async def _look(self, lane_id: int, lane: Lane, now: int, *, fresh: bool) -> None:
+        """New letters at a hint; everything that is due when it is time, but not too often."""
+        at = asyncio.get_running_loop().time()
+        everything = lane.look_at <= now and at - lane.looked >= LOOK_SECONDS
+        room = len(self._loaded) < LOADED_MAX // 2
+
+        def unit(tx: Transaction) -> tuple[list[Job], int, int | None, bool]:
+            found = queue.due(tx, lane_id, now, LOADED_MAX + len(self._loaded)) if everything and room else []
+            full = len(found) >= LOADED_MAX
+            if lane.seen and fresh:
+                found += queue.fresh(tx, lane_id, lane.seen, now, FRESH_MAX)
+            wanted = {one.key: one for one in found if one.key not in self._loaded}
+            later = queue.next_due(tx, lane_id, now) if everything else None
+            return self._jobs(tx, wanted.values()), queue.newest(tx, lane_id), later, full
+
+        jobs, newest, later, full = await self._database.read(unit)
+        if everything or lane.seen:
+            lane.seen = newest
+        if everything:
+            lane.looked = at
+            lane.look_at = now if full or not room else later if later is not None else now + LEASE_SECONDS
+        for job in jobs:
+            self._add(job)
 
     def _jobs(self, tx: Transaction, found: Iterable[Queued]) -> list[Job]:
         ways: dict[tuple[int, int, str], list[Queued]] = {}
@@ -223,14 +256,14 @@ class Runner:
                 task = asyncio.get_running_loop().create_task(self._serve(site))
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
-                if sum(map(len, site.jobs.values())) <= site.active:
+                if site.active >= sum(map(len, site.jobs.values())):
                     break  # one session for each letter is enough
             if not site.jobs and not site.active:
                 del self._sites[key]
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._wake.set()
+        self._dispatch()
         if not task.cancelled() and task.exception() is not None:
             self._telemetry.event("queue.bug", error=repr(task.exception()))
 
@@ -251,7 +284,7 @@ class Runner:
                     site.went_well()
                 job = None
                 if not self._closing and (carrier is None or carrier.carried < LETTERS_A_CONNECTION):
-                    job = site.take()
+                    job = await self._next(site) if carrier is not None else site.take()
         except NoRoute as problem:
             await self._all([*([job] if job else []), *site.take_all()], problem.status)
         except Unreachable as problem:
@@ -266,6 +299,16 @@ class Runner:
             site.active -= 1
             if carrier is not None:
                 await carrier.quit()
+
+    async def _next(self, site: Site) -> Job | None:
+        """The next letter for an open connection, which waits a little for it."""
+        job = site.take()
+        if job is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    await site.more.wait()
+            job = site.take()
+        return job
 
     async def _connect(self, hop: NextHop, letter: Outgoing) -> Carrier:
         """The first server of the destination that answers as is demanded. Raises Unreachable with the last reason."""
@@ -319,7 +362,7 @@ class Runner:
         """One letter over an open connection. Raises Unreachable when the connection fails."""
         self._held(job.lane_id, LEASE_MARGIN_SECONDS)
         name = carrier.peer.server_name
-        if not carrier.line.stream.local:
+        if job.letter.require_tls and not carrier.line.stream.local:
             unmet = (await self._demand(hop, name, job.letter)).unmet(carrier.level, name)
             if unmet:
                 raise Unreachable(Status(451, "4.7.10", unmet), weak=True)
@@ -371,6 +414,8 @@ class Runner:
 
             await self._database.write(unit)
             for outcome, reported in judged:
+                if outcome.again_at is not None:
+                    lane.look_at = min(lane.look_at, outcome.again_at)
                 self._tell(letter, outcome, reported)
         except LeaseLost:
             self._lanes.pop(job.lane_id, None)

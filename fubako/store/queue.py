@@ -206,8 +206,8 @@ def _drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
 
 
 def forget_sent(tx: Transaction, before: int) -> None:
-    """What was sent long ago is no longer remembered."""
-    tx.run("DELETE FROM sent WHERE at<?", (before,))
+    """What was sent long ago is no longer remembered; ids begin with their time."""
+    tx.run("DELETE FROM sent WHERE trace_id<?", (f"{before:08x}",))
 
 
 # -- an administrator's view

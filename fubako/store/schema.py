@@ -56,8 +56,6 @@ _STEPS: dict[int, tuple[str, ...]] = {
             sender TEXT NOT NULL, body TEXT NOT NULL, smtputf8 BIGINT NOT NULL, require_tls BIGINT NOT NULL,
             ret TEXT NOT NULL, envid TEXT NOT NULL, submitter TEXT NOT NULL, trace_id TEXT NOT NULL, journey TEXT NOT NULL,
             created BIGINT NOT NULL, PRIMARY KEY (lane_id, queue_id))""",
-        "CREATE INDEX queue_trace ON queue_letter (trace_id)",
-        "CREATE INDEX queue_blob ON queue_letter (blob_id)",
         """CREATE TABLE queue_recipient (
             lane_id BIGINT NOT NULL, queue_id BIGINT NOT NULL, number BIGINT NOT NULL, address TEXT NOT NULL,
             domain TEXT NOT NULL, notify TEXT NOT NULL, orcpt TEXT NOT NULL, held BIGINT NOT NULL DEFAULT 0,
@@ -68,7 +66,6 @@ _STEPS: dict[int, tuple[str, ...]] = {
         """CREATE TABLE sent (
             trace_id TEXT NOT NULL, address TEXT NOT NULL, at BIGINT NOT NULL, code BIGINT NOT NULL, enhanced TEXT NOT NULL,
             reason TEXT NOT NULL, journey TEXT NOT NULL, PRIMARY KEY (trace_id, address))""",
-        "CREATE INDEX sent_at ON sent (at)",
         """CREATE TABLE peer (
             host TEXT PRIMARY KEY, level BIGINT NOT NULL, first_seen BIGINT NOT NULL, last_seen BIGINT NOT NULL)""",
     ),
