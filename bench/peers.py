@@ -188,7 +188,7 @@ class Postfix:
         }  # fmt: skip
         if self.sink:
             settings |= {
-                "mynetworks": "127.0.0.0/8", "relayhost": f"[127.0.0.1]:{self.sink}",
+                "mynetworks": "127.0.0.0/8", "virtual_mailbox_domains": "", "relayhost": f"[127.0.0.1]:{self.sink}",
                 "smtpd_recipient_restrictions": "permit_mynetworks, reject", "smtp_tls_security_level": "none",
             }  # fmt: skip
         if self.dovecot:

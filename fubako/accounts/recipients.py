@@ -1,7 +1,7 @@
 """`Recipients`: who a recipient's address stands for; found answers are remembered for a moment.
 
-A stream of letters asks for the same few addresses thousands of times. Only what was found is remembered, so that a new user
-is known at once; one that is gone is noticed at the commit, which finds no mailbox.
+A stream of letters asks for the same few addresses thousands of times. A mailbox that was not found is not remembered, so that
+a new user is known at once; one that is gone is noticed at the commit, which finds no mailbox.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Recipients:
             return Found(local, tuple(account_ids), tuple(elsewhere))
 
         found = await self._database.read(unit)
-        if found.known:
+        if found.known or not found.local:
             if len(self._known) >= REMEMBERED_MAX:
                 self._known.clear()
             self._known[address] = (now + REMEMBERED_SECONDS, found)

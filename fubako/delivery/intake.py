@@ -17,7 +17,7 @@ from fubako.message.report import Reported
 from fubako.message.status import Status
 from fubako.message.trace import journey_to_json, trace_fields
 from fubako.store import messages, queue
-from fubako.store.interface import Blobs, Database, StoreFull
+from fubako.store.interface import BlobRef, Blobs, Database, StoreFull
 from fubako.store.interface import Transaction as Rows
 from fubako.store.messages import Letter
 from fubako.store.queue import Outgoing, Queued, Target
@@ -70,19 +70,26 @@ class Intake:
         now = int(self._env.clock.now())
         try:
             blob = await self._blobs.put([content])
-            letter = describe(
-                content,
-                blob,
-                internaldate=now,
-                keywords=seal.keyword,
-                trace_id=transaction.trace_id,
-                journey=journey_to_json(hops),
-            )
-            outgoing = _outgoing(transaction, letter, now)
+            journey = journey_to_json(hops)
+            letter: Letter | None = None
+            if account_ids:  # what only goes on needs no ENVELOPE
+                letter = describe(
+                    content,
+                    blob,
+                    internaldate=now,
+                    keywords=seal.keyword,
+                    trace_id=transaction.trace_id,
+                    journey=journey,
+                )
+            outgoing = _outgoing(transaction, blob, journey, now)
             report = await self._told(outgoing, content, delivered, now) if delivered else None
 
             def unit(tx: Rows) -> list[tuple[int, int, int]]:
-                placed = messages.deliver(tx, account_ids, letter, now, int(bool(targets)))
+                placed = []
+                if letter is not None:
+                    placed = messages.deliver(tx, account_ids, letter, now, int(bool(targets)))
+                elif targets:
+                    messages.keep_blob(tx, blob, 1)
                 if targets:
                     queue.put(tx, outgoing, targets)
                 if report is not None and placed:
@@ -116,11 +123,11 @@ class Intake:
         return await self._reports.prepare(outgoing, content, told)
 
 
-def _outgoing(transaction: Transaction, letter: Letter, now: int) -> Outgoing:
+def _outgoing(transaction: Transaction, blob: BlobRef, journey: str, now: int) -> Outgoing:
     sender = transaction.sender
     return Outgoing(
-        letter.blob, str(sender.address), sender.body, sender.smtputf8, sender.require_tls, sender.ret, sender.envid,
-        transaction.user, transaction.trace_id, letter.journey, now,
+        blob, str(sender.address), sender.body, sender.smtputf8, sender.require_tls, sender.ret, sender.envid,
+        transaction.user, transaction.trace_id, journey, now,
     )  # fmt: skip
 
 
