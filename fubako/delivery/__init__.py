@@ -1,4 +1,5 @@
-"""How mail moves on: every letter enters by one door, `intake`, and is in its mailboxes when the sender reads 250.
+"""How mail moves on: every letter enters by one door, `intake`, and is in its mailboxes and in the queue when the sender reads
+250; the `runner` carries what is queued, by `route`, over SMTP and LMTP (`remote`) or to programs (`pipe`), and reports.
 
-Never speaks a protocol, and never decides whether a letter is welcome.
+Never decides whether a letter is welcome.
 """
