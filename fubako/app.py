@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,7 +42,7 @@ from fubako.store.changes import LocalChanges, WorkerChanges
 from fubako.store.disk import OsDisk
 from fubako.store.indexer import Indexer, QuietIndexing
 from fubako.store.interface import StoreError
-from fubako.store.queue import LANES
+from fubako.store.queue import LANES, forget_sent
 from fubako.store.segments import SegmentBlobs, SegmentCore
 from fubako.store.sqlite import SqliteCore, SqliteDatabase
 from fubako.store.verify import Report, compact, verify
@@ -55,6 +56,7 @@ except ImportError:  # an extra; everything works without it
 
 GRACE_SECONDS = 10.0
 COMPACT_SECONDS = 3600.0
+SENT_SECONDS = 30 * 24 * 3600  # how long `trace` knows what became of letters that left
 SWITCH_SECONDS = 0.0005  # the threads that wait for the disk get the interpreter back sooner than by default
 _SESSIONS: dict[str, Callable[[Resources, Arrival], Session]] = {
     "smtp": SmtpSession,
@@ -421,6 +423,8 @@ class Application:
             if unlock is None:
                 continue
             try:
+                before = int(self.env.clock.now()) - SENT_SECONDS
+                await self.store.database.write(partial(forget_sent, before=before))
                 octets = await asyncio.to_thread(compact_store, self.store.directory)
                 if octets:
                     self.telemetry.event("store.compacted", octets=octets)

@@ -24,7 +24,7 @@ from fubako.message.trace import journey_from_json, journey_to_json, mail_date
 from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
 from fubako.protocol.engine import ProtocolError
 from fubako.store import queue
-from fubako.store.interface import Blobs, Changes, Database, StoreError, Transaction
+from fubako.store.interface import Blobs, Changes, Database, StoreError, StoreFull, Transaction
 from fubako.store.queue import LANES, QUEUE_ACCOUNT, LeaseLost, Outcome, Outgoing, Queued
 from fubako.telemetry import Telemetry
 from fubako.trust.demand import Demand, Level, demand
@@ -40,7 +40,7 @@ LINGER_SECONDS = 0.2  # a connection waits so long for another letter
 GATHER_SECONDS = 0.02  # hints of new letters are looked into together
 LOOK_SECONDS = 0.25  # a lane is not asked more often for all that is due
 REMEMBER_SECONDS = 30 * 24 * 3600  # how long a peer's best protection counts
-SENT_SECONDS = 30 * 24 * 3600
+REST_SECONDS = 30.0  # after the disk was full
 
 
 @dataclass(slots=True)
@@ -57,6 +57,7 @@ class Job:
     """One letter and those of its recipients who go the same way."""
 
     lane_id: int
+    epoch: int  # of the lease under which it was loaded: another owner may have sent it since that was lost
     letter: Outgoing
     recipients: tuple[Queued, ...]
 
@@ -118,6 +119,7 @@ class Runner:
         self._levels: dict[str, tuple[int, float]] = {}  # what was noted of peers, and when
         self._wake = asyncio.Event()
         self._hinted: set[int] = set()
+        self._resting = float("-inf")  # until then nothing is sent, because its outcome could not be written
         self._closing = False
         self._main: asyncio.Task[None] | None = None
 
@@ -159,6 +161,8 @@ class Runner:
                 pause = min(pause, await self._load())
             except StoreError as error:
                 self._telemetry.event("queue.error", reason=str(error))
+            except Exception as error:  # our bug: the queue goes on
+                self._telemetry.event("queue.bug", error=repr(error))
             self._dispatch()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(pause, 0.05)):
@@ -198,7 +202,7 @@ class Runner:
         """Take what is due into memory; how long it is until something else will be."""
         now, pause = int(self._env.clock.now()), float(LEASE_SECONDS)
         hinted, self._hinted = self._hinted, set()
-        for lane_id, lane in self._lanes.items():
+        for lane_id, lane in list(self._lanes.items()):
             if lane_id in hinted:
                 lane.look_at = 0
             if lane.look_at <= now or lane_id in hinted:
@@ -219,7 +223,7 @@ class Runner:
                 found += queue.fresh(tx, lane_id, lane.seen, now, FRESH_MAX)
             wanted = {one.key: one for one in found if one.key not in self._loaded}
             later = queue.next_due(tx, lane_id, now) if everything else None
-            return self._jobs(tx, wanted.values()), queue.newest(tx, lane_id), later, full
+            return self._jobs(tx, lane, wanted.values()), queue.newest(tx, lane_id), later, full
 
         jobs, newest, later, full = await self._database.read(unit)
         if everything or lane.seen:
@@ -230,7 +234,7 @@ class Runner:
         for job in jobs:
             self._add(job)
 
-    def _jobs(self, tx: Transaction, found: Iterable[Queued]) -> list[Job]:
+    def _jobs(self, tx: Transaction, lane: Lane, found: Iterable[Queued]) -> list[Job]:
         ways: dict[tuple[int, int, str], list[Queued]] = {}
         for one in found:
             ways.setdefault((one.lane_id, one.queue_id, self._router.key(one.domain)), []).append(one)
@@ -240,7 +244,7 @@ class Runner:
                 letters[lane_id, queue_id] = queue.letter(tx, lane_id, queue_id)
             letter = letters[lane_id, queue_id]
             if letter is not None:
-                jobs.append(Job(lane_id, letter, tuple(recipients)))
+                jobs.append(Job(lane_id, lane.epoch, letter, tuple(recipients)))
         return jobs
 
     def _add(self, job: Job) -> None:
@@ -250,6 +254,8 @@ class Runner:
         self._sites.setdefault(key, Site(key, domain)).add(job)
 
     def _dispatch(self) -> None:
+        if self._closing or asyncio.get_running_loop().time() < self._resting:
+            return
         for key, site in list(self._sites.items()):
             while site.jobs and site.active < int(site.limit) and len(self._tasks) < SESSIONS_MAX:
                 site.active += 1
@@ -289,12 +295,24 @@ class Runner:
             await self._all([*([job] if job else []), *site.take_all()], problem.status)
         except Unreachable as problem:
             site.went_badly()
-            rest = site.take_all() if carrier is None and not problem.weak else []
+            alone = carrier is not None or (problem.weak and job is not None and job.letter.require_tls)
+            rest = [] if alone else site.take_all()
             await self._all([*([job] if job else []), *rest], problem.status)
-        except StoreError as error:
+        except LeaseLost as error:
             self._telemetry.event("queue.error", reason=str(error))
             if job is not None:
                 self._loaded.difference_update(one.key for one in job.recipients)
+        except StoreFull as error:
+            if job is not None:
+                self._loaded.difference_update(one.key for one in job.recipients)
+            self._resting = asyncio.get_running_loop().time() + REST_SECONDS
+            for lane in self._lanes.values():
+                lane.look_at = 0  # what was let go is found again
+            self._telemetry.event("queue.error", reason=str(error))
+        except StoreError as error:  # the content cannot be read
+            await self._all(
+                [job] if job is not None else [], Status(451, "4.3.0", f"the store cannot be read: {error}")
+            )
         finally:
             site.active -= 1
             if carrier is not None:
@@ -353,14 +371,14 @@ class Runner:
             self._levels[host] = (int(level), self._env.clock.monotonic())
 
     async def _by_program(self, job: Job, hop: NextHop) -> None:
-        self._held(job.lane_id, LEASE_MARGIN_SECONDS)
+        self._held(job, LEASE_MARGIN_SECONDS)
         status = await pipe.run(hop.route.program, job.letter, job.recipients, self._content(job.letter))
         done = Hop("program", "out", hop.route.program[0], self._env.clock.now(), True, trace_id=job.letter.trace_id)
         await self._settle(job, [Answered(one, status) for one in job.recipients], hop.route.program[0], done)
 
     async def _carry(self, job: Job, hop: NextHop, carrier: Carrier) -> None:
         """One letter over an open connection. Raises Unreachable when the connection fails."""
-        self._held(job.lane_id, LEASE_MARGIN_SECONDS)
+        self._held(job, LEASE_MARGIN_SECONDS)
         name = carrier.peer.server_name
         if job.letter.require_tls and not carrier.line.stream.local:
             unmet = (await self._demand(hop, name, job.letter)).unmet(carrier.level, name)
@@ -372,11 +390,11 @@ class Runner:
             raise Unreachable(Status(451, "4.4.2", f"{name}: the connection failed: {error}")) from None
         await self._settle(job, answers, name, replace(carrier.hop(), trace_id=job.letter.trace_id))
 
-    def _held(self, lane_id: int, seconds: float) -> Lane:
-        """The lane, when it is ours for that much longer. Raises LeaseLost."""
-        lane = self._lanes.get(lane_id)
-        if lane is None or lane.until - self._env.clock.monotonic() <= seconds:
-            raise LeaseLost(f"lane {lane_id} is not ours for long enough")
+    def _held(self, job: Job, seconds: float) -> Lane:
+        """The lane of a job, when it is still ours, and for that much longer. Raises LeaseLost."""
+        lane = self._lanes.get(job.lane_id)
+        if lane is None or lane.epoch != job.epoch or lane.until - self._env.clock.monotonic() <= seconds:
+            raise LeaseLost(f"lane {job.lane_id} is not ours for long enough")
         return lane
 
     def _content(self, letter: Outgoing) -> bytes:
@@ -397,7 +415,7 @@ class Runner:
         """Write what became of each recipient, and the reports, in one transaction."""
         now, letter = int(self._env.clock.now()), job.letter
         try:
-            lane = self._held(job.lane_id, 0.0)
+            lane = self._held(job, 0.0)
             journey = letter.journey
             if hop is not None:
                 journey = journey_to_json([*journey_from_json(letter.journey), hop])

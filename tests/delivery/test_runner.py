@@ -1,6 +1,7 @@
 """The queue meets servers of every kind: kind, slow, false, and one that used to be better."""
 
 import asyncio
+import os
 
 import pytest
 from memory_server import certificates
@@ -10,6 +11,7 @@ from zone import Zone
 from fubako.config import Route
 from fubako.delivery.runner import Runner
 from fubako.store import queue
+from fubako.store.interface import StoreFull
 
 CA = str(certificates() / "ca.pem")
 
@@ -377,5 +379,56 @@ def test_a_password_is_only_said_to_a_server_that_proved_itself(tmp_path):
                 await house.send("x@a.test")
                 await house.until(lambda: peer.letters)
                 assert any(line.startswith("AUTH PLAIN ") for line in peer.said)
+
+    run(test)
+
+
+def test_when_outcomes_cannot_be_written_nothing_more_is_sent(tmp_path, monkeypatch):
+    """A full disk: what was sent is still in the queue, so sending on would send it again and again."""
+
+    async def test():
+        async with Peer() as peer, House(tmp_path, to(peer)) as house:
+            for number in range(30):
+                await house.send(f"u{number}@far.test")
+            real = queue.settle
+
+            def settle(*_arguments):
+                raise StoreFull("no room")
+
+            monkeypatch.setattr("fubako.store.queue.settle", settle)
+            house.run()
+            await house.until(lambda: peer.letters)
+            await asyncio.sleep(0.6)
+            sent = len(peer.letters)
+            assert sent < 10
+            assert len(await house.entries()) == 30
+            monkeypatch.setattr("fubako.store.queue.settle", real)
+            house.app._runner._resting = 0.0
+            house.app._runner._wake.set()
+            await house.until(lambda: len(peer.letters) == 30 + sent)
+            await house.quiet()
+            assert not await house.entries()
+
+    run(test)
+
+
+def test_a_letter_whose_content_is_gone_is_deferred_not_lost(tmp_path):
+    async def test():
+        async with Peer() as peer, House(tmp_path, to(peer)) as house:
+            await house.send("bob@far.test")
+            (segment,) = (house.root / "store" / "segments").glob("*.segment")
+            content = segment.read_bytes()
+            os.truncate(segment, 10)
+            house.run()
+            (one,) = await house.until(lambda: _tried(house))
+            assert one.status.startswith("451 4.3.0")
+            segment.write_bytes(content)
+            house.clock.at += 3600
+            house.app._runner._wake.set()
+            await house.until(lambda: peer.letters)
+
+    async def _tried(house):
+        entries = await house.entries()
+        return entries if entries and entries[0].attempts else None
 
     run(test)
