@@ -283,6 +283,17 @@ def _resolver(config: Config) -> Resolver:
     return DnsResolver([split_address(one) for one in config.dns.servers])
 
 
+def _owner_gone(owner: str) -> bool:
+    """Whether the process that holds a lease has ended. All owners of an embedded store are on this machine (`claim`)."""
+    try:
+        os.kill(int(owner.partition("-")[0]), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, PermissionError):
+        pass
+    return False
+
+
 @dataclass(slots=True)
 class Application:
     """One process that serves: a store, resources, sessions. Reloading swaps the TLS contexts and limits for new sessions."""
@@ -341,7 +352,7 @@ class Application:
         )
         self._runner = Runner(
             self.store.database, self.store.blobs, self.store.changes, self.env, self.telemetry, self.router, self.reports,
-            self.config.hostname, f"{os.getpid()}-{self.env.random(8).hex()}", schedule, -(-LANES // workers),
+            self.config.hostname, f"{os.getpid()}-{self.env.random(8).hex()}", schedule, -(-LANES // workers), _owner_gone,
         )  # fmt: skip
         self._runner.start()
 

@@ -6,7 +6,7 @@ that records what became of it, and puts its report.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -38,6 +38,7 @@ SESSIONS_A_SITE_MAX = 20
 LETTERS_A_CONNECTION = 100
 LINGER_SECONDS = 0.2  # a connection waits so long for another letter
 GATHER_SECONDS = 0.02  # hints of new letters are looked into together
+MISSED_SECONDS = 5
 LOOK_SECONDS = 0.25  # a lane is not asked more often for all that is due
 REMEMBER_SECONDS = 30 * 24 * 3600  # how long a peer's best protection counts
 REST_SECONDS = 30.0  # after the disk was full
@@ -100,17 +101,19 @@ class Site:
 
 
 class Runner:
-    """One a process. `owner` names it in the leases."""
+    """One a process. `owner` names it in the leases; `gone` knows whether another owner has ended."""
 
     def __init__(
         self, database: Database, blobs: Blobs, changes: Changes, env: Env, telemetry: Telemetry, router: Router,
         reports: Reports, hostname: str, owner: str, schedule: Schedule | None = None, share: int = LANES,
+        gone: Callable[[str], bool] = lambda _owner: False,
     ) -> None:  # fmt: skip
         self._database, self._blobs, self._changes = database, blobs, changes
         self._env, self._telemetry, self._router = env, telemetry, router
         self._hostname, self._owner = hostname, owner
         self._schedule = schedule or Schedule()
         self._reports = reports
+        self._gone = gone
         self._share = share  # how many lanes the first look takes; later everything that nobody else has
         self._lanes: dict[int, Lane] = {}
         self._loaded: set[tuple[int, int, int]] = set()
@@ -119,6 +122,7 @@ class Runner:
         self._levels: dict[str, tuple[int, float]] = {}  # what was noted of peers, and when
         self._wake = asyncio.Event()
         self._hinted: set[int] = set()
+        self._asked = float("-inf")  # when lanes were last asked for
         self._resting = float("-inf")  # until then nothing is sent, because its outcome could not be written
         self._closing = False
         self._main: asyncio.Task[None] | None = None
@@ -170,18 +174,18 @@ class Runner:
 
     async def _lease(self) -> None:
         now, monotonic = int(self._env.clock.now()), self._env.clock.monotonic()
-        if self._lanes and all(lane.until - monotonic > LEASE_SECONDS * 0.7 for lane in self._lanes.values()):
-            if len(self._lanes) == LANES:
-                return
+        at = asyncio.get_running_loop().time()
+        fresh = all(lane.until - monotonic > LEASE_SECONDS * 0.7 for lane in self._lanes.values())
+        if fresh and at - self._asked < LEASE_SECONDS / 4:
+            return
+        self._asked = at
 
         def unit(tx: Transaction) -> dict[int, int]:
             epochs: dict[int, int] = {}
             for lane_id in range(LANES):
-                epoch = (
-                    queue.take(tx, lane_id, self._owner, now, now + LEASE_SECONDS)
-                    if len(epochs) < self._share
-                    else None
-                )
+                epoch = None
+                if len(epochs) < self._share:
+                    epoch = queue.take(tx, lane_id, self._owner, now, now + LEASE_SECONDS, self._gone)
                 if epoch is not None:
                     epochs[lane_id] = epoch
             return epochs
@@ -230,7 +234,8 @@ class Runner:
             lane.seen = newest
         if everything:
             lane.looked = at
-            lane.look_at = now if full or not room else later if later is not None else now + LEASE_SECONDS
+            soon = now + MISSED_SECONDS  # a hint may have been missed
+            lane.look_at = now if full or not room else min(later, soon) if later is not None else soon
         for job in jobs:
             self._add(job)
 

@@ -4,7 +4,7 @@ Every key begins with `lane_id`. Who works on a lane holds its lease and an epoc
 that an owner who was paused too long writes nothing (scale: at most one owner's outcomes count). Times are whole seconds.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fubako.message.status import Status
@@ -107,10 +107,13 @@ def put(
 # -- leases
 
 
-def take(tx: Transaction, lane_id: int, owner: str, now: int, until: int) -> int | None:
-    """The lease of a lane that nobody holds, or renewed by its owner: the epoch; None while another one holds it."""
+def take(
+    tx: Transaction, lane_id: int, owner: str, now: int, until: int, gone: Callable[[str], bool] = lambda _owner: False
+) -> int | None:
+    """The lease of a lane that nobody holds, or renewed by its owner: the epoch; None while another one holds it who is not
+    known to be `gone`."""
     row = tx.row("SELECT owner, epoch, lease_until FROM lane WHERE lane_id=?", (lane_id,))
-    if row is None or (row[0] != owner and row[2] > now):
+    if row is None or (row[0] != owner and row[2] > now and not gone(row[0])):
         return None
     fresh = row[0] != owner or row[2] <= now
     tx.run("UPDATE lane SET owner=?, epoch=epoch+?, lease_until=? WHERE lane_id=?", (owner, int(fresh), until, lane_id))
