@@ -161,28 +161,38 @@ class Carrier(Connection[Reply]):
         self.engine.command("MAIL", f"FROM:<{sender or ''}>", *self._mail_words(letter, content))
         for one in recipients:
             self.engine.command("RCPT", f"TO:<{parse_address(one.address)}>", *self._rcpt_words(one))
+        # DATA may be the last of a group (RFC 2920 §3.1); LMTP leaves open how many answers follow when nobody is accepted
+        ahead = "PIPELINING" in self.offers and "CHUNKING" not in self.offers and not self.lmtp
+        if ahead:
+            self.engine.command("DATA")
         if reset:
             await self._reply()
         mailed = (await self._reply()).status
         replies = [(await self._reply()).status for _ in recipients]
+        ready = (await self._reply()).status if ahead else None
+        accepted = [one for one, status in zip(recipients, replies, strict=True) if mailed.ok and status.ok]
+        if not accepted and ready is not None and ready.code == 354:
+            self.engine.content(b"")  # nobody is to get it, but it has been asked for
+            await self._reply()
         if not mailed.ok:
             return [Answered(one, _outcome(mailed)) for one in recipients]
-        accepted = [one for one, status in zip(recipients, replies, strict=True) if status.ok]
         answers = {one.key: Answered(one, _outcome(status)) for one, status in zip(recipients, replies, strict=True)}
         if accepted:
-            for one, status in zip(accepted, await self._content(accepted, content), strict=True):
+            for one, status in zip(accepted, await self._content(accepted, content, ready), strict=True):
                 answers[one.key] = Answered(one, _outcome(status), reports="DSN" in self.offers)
                 self.clean = self.clean or status.ok
         return [answers[one.key] for one in recipients]
 
-    async def _content(self, accepted: Sequence[Queued], content: bytes) -> list[Status]:
+    async def _content(self, accepted: Sequence[Queued], content: bytes, ready: Status | None) -> list[Status]:
+        """`ready` is the answer to DATA where that was said already."""
         count = len(accepted) if self.lmtp else 1
         self.line.stream.idle_seconds = CONTENT_SECONDS
         if "CHUNKING" in self.offers:
             self.engine.chunk(content, replies=count)
         else:
-            self.engine.command("DATA")
-            ready = (await self._reply()).status
+            if ready is None:
+                self.engine.command("DATA")
+                ready = (await self._reply()).status
             if ready.code != 354:
                 return [ready if not ready.ok else Status(451, "4.5.0", "DATA was answered strangely")] * len(accepted)
             self.engine.content(content, replies=count)

@@ -20,7 +20,7 @@ from fubako.delivery.schedule import Schedule
 from fubako.message.hop import Hop
 from fubako.message.report import Reported
 from fubako.message.status import Status
-from fubako.message.trace import journey_from_json, journey_to_json, mail_date
+from fubako.message.trace import journey_with, mail_date
 from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
 from fubako.protocol.engine import ProtocolError
 from fubako.store import queue
@@ -423,7 +423,7 @@ class Runner:
             lane = self._held(job, 0.0)
             journey = letter.journey
             if hop is not None:
-                journey = journey_to_json([*journey_from_json(letter.journey), hop])
+                journey = journey_with(letter.journey, hop)
             judged = [self._judge(letter, one, peer, now, journey) for one in answers]
             told = [(outcome.queued, reported) for outcome, reported in judged if reported is not None]
             content = self._blobs.read(letter.blob) if told else b""

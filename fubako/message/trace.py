@@ -72,5 +72,10 @@ def journey_to_json(hops: list[Hop]) -> str:
     return _JSON.encode([hop.as_dict() for hop in hops])
 
 
+def journey_with(journey: str, hop: Hop) -> str:
+    """The journey with one more leg, without reading it again."""
+    return f"{journey[:-1]}{',' if len(journey) > 2 else ''}{_JSON.encode(hop.as_dict())}]"
+
+
 def journey_from_json(text: str) -> list[Hop]:
     return [hop_from_dict(facts) for facts in json.loads(text)]

@@ -12,7 +12,7 @@ from fubako.store.interface import BlobRef, Row, StoreError, Transaction
 
 LANES = 4
 QUEUE_ACCOUNT = 0  # changes of the queue are told as places of this account
-_IN_MAX = 400
+_MANY = 1000  # letters; so many are looked through together
 
 
 class LeaseLost(StoreError):
@@ -208,6 +208,14 @@ def _drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
         tx.run("DELETE FROM blob WHERE blob_id=? AND refs<=0", row)
 
 
+def _drop_all_empty(tx: Transaction, lane_id: int) -> None:
+    blobs = tx.rows("DELETE FROM queue_letter WHERE lane_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r"
+                    " WHERE r.lane_id=queue_letter.lane_id AND r.queue_id=queue_letter.queue_id) RETURNING blob_id",
+                    (lane_id,))  # fmt: skip
+    tx.many("UPDATE blob SET refs=refs-1 WHERE blob_id=?", blobs)
+    tx.many("DELETE FROM blob WHERE blob_id=? AND refs<=0", blobs)
+
+
 def forget_sent(tx: Transaction, before: int) -> None:
     """What was sent long ago is no longer remembered; ids begin with their time."""
     tx.run("DELETE FROM sent WHERE trace_id<?", (f"{before:08x}",))
@@ -306,8 +314,13 @@ def retry(tx: Transaction, found: Sequence[tuple[int, int, int]], now: int) -> N
 def drop(tx: Transaction, found: Sequence[tuple[int, int, int]]) -> None:
     """Without a word to the sender."""
     tx.many("DELETE FROM queue_recipient WHERE lane_id=? AND queue_id=? AND number=?", found)
-    for lane_id, queue_id in {key[:2] for key in found}:
-        _drop_empty(tx, lane_id, queue_id)
+    letters = {key[:2] for key in found}
+    if len(letters) < _MANY:
+        for lane_id, queue_id in letters:
+            _drop_empty(tx, lane_id, queue_id)
+    else:
+        for lane_id in {key[0] for key in letters}:
+            _drop_all_empty(tx, lane_id)
     _told(tx, found)
 
 
