@@ -28,11 +28,9 @@ class Request:
     errors: str = "m"  # m mail back, e mail back and exit 0, p print, q only the exit code
     only_header: bool = False  # qmail-inject -h: recipients on the command line are not taken
     dry: bool = False  # qmail-inject -n
-    complete: bool = True  # put in the fields that are missing
 
 
 _BARE = frozenset("GnmUxv")  # flags without a value that change nothing here
-_VALUED = frozenset("XOLphR")  # flags with a value that change nothing here (-R is RET, see below)
 
 
 def sendmail(arguments: Sequence[str], program: str = "sendmail") -> Request:

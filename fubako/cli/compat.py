@@ -198,11 +198,13 @@ def _send(request: Request, octets: bytes) -> int:
     recipients = _recipients(request, letter, domain)
     address = _sender(request, domain)
     env = Env()
-    given = compose.Given(
-        address or _address(_me(), domain), request.name, config.hostname, env.clock.now(), env.trace_id()
+    from_address = address or _address(_me(), domain)
+    letter = compose.complete(
+        letter, compose.Given(from_address, request.name, config.hostname, env.clock.now(), env.trace_id())
     )
-    if request.complete:
-        letter = compose.complete(letter, given)
+    if len(letter.content) > config.limits.message_octets:
+        complain(f"the letter is longer than {config.limits.message_octets} octets")
+        return DATAERR
     if request.dry:
         sys.stdout.buffer.write(letter.content.replace(b"\r\n", b"\n"))
         return 0
@@ -245,7 +247,7 @@ async def _told(injector: Injector, request: Request, sender: Sender, content: b
 
 
 async def _by_lmtp(config: Config, base: Path, sender: Sender, recipients: list[Recipient], content: bytes) -> int:
-    """For who may not write into the store: the server's own socket. Raises ConfigError where there is none."""
+    """For who may not write into the store: the server's own socket. Raises PermissionError where there is none."""
     sockets = [base / one for listen in config.listen if listen.service == "lmtp" for one in listen.addresses]
     if not sockets:
         raise PermissionError(f"{base / config.directory} cannot be written to, and no lmtp socket is configured")
@@ -279,7 +281,7 @@ def _queue() -> int:
         for row in rows:
             held = "!" if row["held"] else " "
             click.echo(f"{row['queue_id']}{held} {row['size']:>9} {mail_date(row['created'])} {row['sender'] or '<>'}")
-            click.echo(f"{'':10} {row['recipient']}" + (f" ({row['status']})" if row["status"] else ""))
+            click.echo(visible(f"{'':10} {row['recipient']}" + (f" ({row['status']})" if row["status"] else "")))
         letters = len({row["queue_id"] for row in rows})
         click.echo(f"{letters} letter{'' if letters == 1 else 's'}" if rows else "Mail queue is empty")
         return 0

@@ -10,6 +10,7 @@ import click
 
 from fubako import app
 from fubako.config import Config, ConfigError, load
+from fubako.telemetry import visible
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ def show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def _cell(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return visible(", ".join(map(str, value)))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return visible(str(value))

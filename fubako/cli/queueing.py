@@ -12,6 +12,7 @@ from fubako.cli.exits import NOINPUT
 from fubako.clock import Env
 from fubako.message.trace import mail_date
 from fubako.store.queue import Selection
+from fubako.telemetry import visible
 
 ENV = Env()
 
@@ -69,7 +70,7 @@ def queue_show(queue_id: str, config_file: Path | None, as_json: bool) -> int:
         return 0 if rows else NOINPUT
     for row in rows:
         for name, value in row.items():
-            click.echo(f"{name:<13} {mail_date(value) if name in ('created', 'next_attempt') else value}")
+            click.echo(f"{name:<13} {mail_date(value) if name in ('created', 'next_attempt') else visible(str(value))}")
         click.echo("")
     return 0 if rows else NOINPUT
 
@@ -85,7 +86,7 @@ def queue_why(queue_id: str, config_file: Path | None, as_json: bool) -> None:
         show(rows, as_json=True)
         return
     for row in rows:
-        click.echo(f"{row['recipient']}: {row['why']}")
+        click.echo(visible(f"{row['recipient']}: {row['why']}"))
 
 
 def _changing(action: str, text: str, done: str) -> click.Command:

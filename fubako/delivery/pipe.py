@@ -4,6 +4,7 @@ Exit codes are those of sysexits.h; qmail's 100 and 111 are known too.
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 
 from fubako.message.status import Status
@@ -13,6 +14,7 @@ from fubako.store.queue import Outgoing, Queued
 PROGRAM_SECONDS = 600.0
 SAID_OCTETS_MAX = 2000
 
+_BLANK = re.compile(r"\{sender\}|\{recipient\}")
 _EXITS = {
     0: Status(250, "2.0.0", "taken by the program"),
     64: Status(554, "5.3.5", "the program says that it was called wrongly"),
@@ -27,17 +29,25 @@ _EXITS = {
 
 
 def arguments(program: Sequence[str], sender: str, recipients: Sequence[str]) -> list[str]:
-    """`{sender}`, `{recipient}` (the first one) and the word `{recipients}` (each a word of its own) are filled in.
+    """`{sender}`, `{recipient}` (one) and the word `{recipients}` (each a word of its own) are filled in.
     A recipient that begins with a hyphen would be read as an option: it is refused. Raises ValueError."""
     if any(one.startswith("-") for one in (sender, *recipients)):
         raise ValueError("an address that begins with a hyphen is not given to a program")
+    values = {"{sender}": sender, "{recipient}": recipients[0]}
     words: list[str] = []
     for word in program:
         if word == "{recipients}":
             words += recipients
         else:
-            words.append(word.replace("{sender}", sender).replace("{recipient}", recipients[0]))
+            words.append(_BLANK.sub(lambda match: values[match.group()], word))
     return words
+
+
+def groups(program: Sequence[str], recipients: Sequence[Queued]) -> list[Sequence[Queued]]:
+    """Who goes together: a program that names one recipient is run for each."""
+    if any("{recipient}" in word for word in program):
+        return [[one] for one in recipients]
+    return [recipients]
 
 
 async def run(program: Sequence[str], letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> Status:

@@ -7,6 +7,8 @@ from fubako.client.connection import ClientError, Connection, Credentials, Peer
 from fubako.clock import Env
 from fubako.delivery.route import Host, NextHop
 from fubako.message.address import parse_address
+from fubako.message.headers import header_end
+from fubako.message.report import visible
 from fubako.message.status import Status
 from fubako.net import tcp
 from fubako.net.interface import Stream, StreamClosed, StreamTimeout, TlsError
@@ -133,14 +135,16 @@ class Carrier(Connection[Reply]):
 
     # -- a letter
 
-    def objection(self, letter: Outgoing, content: bytes) -> Status | None:
+    def objection(self, letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> Status | None:
         """Why this server cannot take this letter, before anything is said."""
         size = self.offers.get("SIZE", "")
         if size.isdigit() and 0 < int(size) < len(content):
             return Status(552, "5.3.4", f"{self.peer.server_name} takes letters up to {size} octets")
         if letter.require_tls and "REQUIRETLS" not in self.offers:
             return Status(550, "5.7.30", f"{self.peer.server_name} does not know REQUIRETLS")
-        if letter.smtputf8 and "SMTPUTF8" not in self.offers and not letter.sender.isascii():
+        addresses = (letter.sender, *(one.address for one in recipients))
+        international = not all(map(str.isascii, addresses)) or not content[: header_end(content)].isascii()
+        if letter.smtputf8 and "SMTPUTF8" not in self.offers and international:
             return Status(553, "5.6.7", f"{self.peer.server_name} does not know SMTPUTF8")
         if letter.body == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.offers.keys():
             return Status(554, "5.6.3", f"{self.peer.server_name} takes no binary letters")
@@ -150,7 +154,7 @@ class Carrier(Connection[Reply]):
 
     async def deliver(self, letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> list[Answered]:
         """One transaction; an answer for each recipient. Raises Unreachable when the connection fails before the end."""
-        objection = self.objection(letter, content)
+        objection = self.objection(letter, recipients, content)
         if objection is not None:
             return [Answered(one, objection) for one in recipients]
         reset, self.carried, self.clean = not self.clean, self.carried + 1, False
@@ -240,14 +244,13 @@ def xtext(text: str) -> str:
 def _outcome(status: Status) -> Status:
     """A reply as a delivery status: with an enhanced code, and never one that belongs to another class."""
     first = str(status.code)[0]
-    if status.enhanced[:1] == first:
-        return status
-    return Status(status.code, f"{first}.0.0", status.text)
+    enhanced = status.enhanced if status.enhanced[:1] == first else f"{first}.0.0"
+    return Status(status.code, enhanced, visible(status.text))
 
 
 def _as_temporary(status: Status, before: str = "") -> Status:
     """A greeting or an EHLO that was refused says nothing of the letter: later, or elsewhere, it may go."""
-    return Status(451, "4.4.2" if status.code == 421 else "4.3.2", f"{before}{status}")
+    return Status(451, "4.4.2" if status.code == 421 else "4.3.2", f"{before}{visible(str(status))}")
 
 
 async def connect(

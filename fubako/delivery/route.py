@@ -82,11 +82,9 @@ class Router:
         return next((route for route in self._routes if route.matches(domain.lower())), None)
 
     def key(self, domain: str) -> str:
-        """Letters with the same key go the same way."""
+        """Letters with the same key go the same way: by one rule, because its demands and its login hold for a connection."""
         route = self.rule(domain)
-        if route is None or route.to == "mx":
-            return f"mx {domain.lower()}"
-        return f"{route.to} {' '.join(route.program)}"
+        return f"{domain.lower()} by {route}" if route is None or route.to == "mx" else str(route)
 
     async def next_hop(self, domain: str) -> NextHop:
         """Raises NoRoute."""

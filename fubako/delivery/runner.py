@@ -275,8 +275,6 @@ class Runner:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._dispatch()
-        if not task.cancelled() and task.exception() is not None:
-            self._telemetry.event("queue.bug", error=repr(task.exception()))
 
     # -- one way out
 
@@ -285,6 +283,9 @@ class Runner:
         job = site.take()
         try:
             hop = await self._router.next_hop(site.domain) if job else None
+            if hop is not None and hop.key != site.key:  # the routes were written anew meanwhile
+                self._let_go([*([job] if job else []), *site.take_all()])
+                return
             while job is not None and hop is not None:
                 if hop.kind == "program":
                     await self._by_program(job, hop)
@@ -303,25 +304,29 @@ class Runner:
             alone = carrier is not None or (problem.weak and job is not None and job.letter.require_tls)
             rest = [] if alone else site.take_all()
             await self._all([*([job] if job else []), *rest], problem.status)
-        except LeaseLost as error:
-            self._telemetry.event("queue.error", reason=str(error))
-            if job is not None:
-                self._loaded.difference_update(one.key for one in job.recipients)
-        except StoreFull as error:
-            if job is not None:
-                self._loaded.difference_update(one.key for one in job.recipients)
-            self._resting = asyncio.get_running_loop().time() + REST_SECONDS
-            for lane in self._lanes.values():
-                lane.look_at = 0  # what was let go is found again
+        except (LeaseLost, StoreFull) as error:
+            if isinstance(error, StoreFull):
+                self._resting = asyncio.get_running_loop().time() + REST_SECONDS
+            self._let_go([job] if job is not None else [])
             self._telemetry.event("queue.error", reason=str(error))
         except StoreError as error:  # the content cannot be read
             await self._all(
                 [job] if job is not None else [], Status(451, "4.3.0", f"the store cannot be read: {error}")
             )
+        except Exception as error:  # our bug: this letter waits, the others go on
+            self._telemetry.event("queue.bug", job.letter.trace_id if job else "", error=repr(error))
+            await self._all([job] if job is not None else [], Status(451, "4.3.0", "an error on our side"))
         finally:
             site.active -= 1
             if carrier is not None:
                 await carrier.quit()
+
+    def _let_go(self, jobs: Iterable[Job]) -> None:
+        """Out of memory again; what is still due is found at the next look."""
+        for job in jobs:
+            self._loaded.difference_update(one.key for one in job.recipients)
+        for lane in self._lanes.values():
+            lane.look_at = 0
 
     async def _next(self, site: Site) -> Job | None:
         """The next letter for an open connection, which waits a little for it."""
@@ -377,9 +382,11 @@ class Runner:
 
     async def _by_program(self, job: Job, hop: NextHop) -> None:
         self._held(job, LEASE_MARGIN_SECONDS)
-        status = await pipe.run(hop.route.program, job.letter, job.recipients, self._content(job.letter))
-        done = Hop("program", "out", hop.route.program[0], self._env.clock.now(), True, trace_id=job.letter.trace_id)
-        await self._settle(job, [Answered(one, status) for one in job.recipients], hop.route.program[0], done)
+        program, content = hop.route.program, self._content(job.letter)
+        for together in pipe.groups(program, job.recipients):
+            status = await pipe.run(program, job.letter, together, content)
+            done = Hop("program", "out", program[0], self._env.clock.now(), True, trace_id=job.letter.trace_id)
+            await self._settle(job, [Answered(one, status) for one in together], program[0], done)
 
     async def _carry(self, job: Job, hop: NextHop, carrier: Carrier) -> None:
         """One letter over an open connection. Raises Unreachable when the connection fails."""

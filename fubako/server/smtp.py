@@ -213,6 +213,7 @@ class SmtpSession(Session):
 
     def _listed(self, sender: Sender) -> Verdict | None:
         """The access table at connect and sender; None: it does not refuse. Users who proved themselves are not in it."""
+        self.relays, self.discards = False, ""  # of an earlier MAIL
         access = self.resources.access
         if access is None or self.user or self.rules.service != "smtp":
             return None

@@ -9,6 +9,7 @@ from peer import House, Peer
 from zone import Zone
 
 from fubako.config import Route
+from fubako.delivery.remote import Carrier
 from fubako.delivery.runner import Runner
 from fubako.store import queue
 from fubako.store.interface import StoreFull
@@ -430,5 +431,95 @@ def test_a_letter_whose_content_is_gone_is_deferred_not_lost(tmp_path):
     async def _tried(house):
         entries = await house.entries()
         return entries if entries and entries[0].attempts else None
+
+    run(test)
+
+
+def test_a_connection_serves_one_route_alone(tmp_path):
+    """Two routes to the same server: what one demands, and its login, are not the other's."""
+
+    async def test():
+        secret = tmp_path / "secret"
+        secret.write_text("hunter2\n")
+        async with Peer(says={"AUTH": ["235 2.7.0 ok"]}) as peer:
+            server = f"smtp://127.0.0.1:{peer.port}"
+            careless = Route(domain="may.test", to=server, tls="may")
+            strict = Route(domain="strict.test", to=server, tls="verify")
+            login = Route(domain="login.test", to=server, user="us", password_file=str(secret))
+            async with House(tmp_path, careless, strict, login) as house:
+                for number in range(5):
+                    await house.send(f"a{number}@may.test", f"b{number}@strict.test", f"c{number}@login.test")
+                house.run()
+                await house.until(lambda: len(peer.letters) == 5)
+                await house.quiet()
+                assert {address for _, to, _ in peer.letters for address in to} == {f"a{n}@may.test" for n in range(5)}
+                assert len(await house.entries()) == 10
+
+    run(test)
+
+
+def test_a_program_for_one_recipient_runs_for_each(tmp_path):
+    async def test():
+        script, out = tmp_path / "mda", tmp_path / "out"
+        script.write_text(f'#!/bin/sh\ncat >/dev/null\n[ "$1" = bad@far.test ] && exit 67\necho "$1" >> {out}\n')
+        script.chmod(0o755)
+        async with House(tmp_path, Route(to="program", program=(str(script), "{recipient}"))) as house:
+            await house.send("a@far.test", "bad@far.test", "b@far.test")
+            house.run()
+            (report,) = await house.until(house.inbox)
+            await house.quiet()
+            assert sorted(out.read_text().split()) == ["a@far.test", "b@far.test"]
+            assert "bad@far.test" in report
+            assert "Status: 5.1.1" in report
+            assert not await house.entries()
+
+    run(test)
+
+
+def test_what_a_peer_says_cannot_shape_a_terminal_or_a_report(tmp_path):
+    async def test():
+        hostile = "550 5.1.1 \x1b[2Jgone\x07 <script>"
+        async with Peer(says={"RCPT": [hostile]}) as peer, House(tmp_path, to(peer)) as house:
+            await house.send("bob@far.test")
+            house.run()
+            (report,) = await house.until(house.inbox)
+            (row,) = await house.store.database.read(lambda tx: tx.rows("SELECT reason FROM sent"))
+            assert row[0] == "[2Jgone <script>"
+            assert "\x1b" not in report
+
+    run(test)
+
+
+def test_a_letter_that_meets_a_fault_of_ours_waits_and_the_others_go(tmp_path, monkeypatch):
+    async def test():
+        async with Peer() as peer, House(tmp_path, to(peer)) as house:
+            await house.send("broken@far.test")
+            await house.send("good@far.test")
+            real = Carrier.deliver
+
+            async def deliver(self, letter, recipients, content):
+                if recipients[0].address.startswith("broken"):
+                    raise RuntimeError("a fault")
+                return await real(self, letter, recipients, content)
+
+            monkeypatch.setattr(Carrier, "deliver", deliver)
+            house.run()
+            await house.until(lambda: peer.letters)
+            await house.quiet()
+            (one,) = await house.entries()
+            assert (one.recipient, one.attempts) == ("broken@far.test", 1)
+            assert house.app.telemetry.counters.pop("queue.bug") == 1
+
+    run(test)
+
+
+def test_an_international_recipient_needs_smtputf8(tmp_path):
+    async def test():
+        async with Peer() as peer, House(tmp_path, to(peer)) as house:
+            await house.send("用户@far.test", smtputf8=True)
+            house.run()
+            (report,) = await house.until(house.inbox)
+            assert "Status: 5.6.7" in report
+            assert not any(line.startswith("MAIL") for line in peer.said)
 
     run(test)

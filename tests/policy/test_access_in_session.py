@@ -15,6 +15,7 @@ from fubako.store import queue
 TABLE = """\
 spammer.test ERROR:"550 5.7.1 We know you"
 192.0.2.66 REJECT
+thrown.test DISCARD
 192.0.2.77 DISCARD
 Connect:192.0.2.88 RELAY
 To:backup.test RELAY
@@ -78,4 +79,12 @@ def test_relay_is_for_listed_clients_and_listed_domains_alone(tmp_path):
 def test_what_is_not_listed_comes_in_as_always(tmp_path):
     replies, _, inbox = say(tmp_path, "192.0.2.1", "MAIL FROM:<a@b.test>", "RCPT TO:<alice@here.test>", *LETTER)
     assert replies[-1].startswith("250")
+    assert len(inbox) == 1
+
+
+def test_a_discard_ends_with_its_sender(tmp_path):
+    """A sender whose letters are thrown away, refused for something else, does not take the next sender's letter along."""
+    refused = ("MAIL FROM:<x@thrown.test> REQUIRETLS", "MAIL FROM:<a@b.test>", "RCPT TO:<alice@here.test>", *LETTER)
+    replies, _, inbox = say(tmp_path, "192.0.2.1", *refused)
+    assert replies[0].startswith("530")
     assert len(inbox) == 1
