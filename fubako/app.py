@@ -274,6 +274,17 @@ def load_access(path: Path) -> Access:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def routes(config: Config, base: Path) -> list[Route]:
+    """The ways out, in the order written."""
+    return [
+        Route(
+            one.domain, one.to, one.tls, one.port, one.user, base / one.password_file if one.password_file else None,
+            one.program, tuple(base / path for path in one.ca_files),
+        )
+        for one in config.route
+    ]  # fmt: skip
+
+
 def _resolver(config: Config) -> Resolver:
     """Its library is loaded only where something leaves this server: it weighs as much as a hundred connections."""
     if not config.route:
@@ -335,14 +346,7 @@ class Application:
 
     def _router(self) -> Router:
         config = self.config
-        routes = [
-            Route(
-                one.domain, one.to, one.tls, one.port, one.user, self.base / one.password_file if one.password_file else None,
-                one.program, tuple(self.base / path for path in one.ca_files),
-            )
-            for one in config.route
-        ]  # fmt: skip
-        return Router(routes, self.resolver or _resolver(config), config.hostname, random.shuffle)
+        return Router(routes(config, self.base), self.resolver or _resolver(config), config.hostname, random.shuffle)
 
     def run_queue(self, workers: int = 1) -> None:
         """Carry letters to other domains, together with the other workers."""

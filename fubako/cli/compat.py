@@ -215,15 +215,15 @@ def _send(request: Request, octets: bytes) -> int:
         return app.run(_by_lmtp(config, base, sender, recipients, letter.content))
 
     async def work(store: app.Store, config: Config, base: Path) -> int:
-        injector = _injector(store, config, env)
+        injector = _injector(store, config, base, env)
         done = await injector.inject(_me(), sender, recipients, letter.content)
         return await _told(injector, request, sender, letter.content, done)
 
     return _in_store(work)
 
 
-def _injector(store: app.Store, config: Config, env: Env) -> Injector:
-    routes = [Route(one.domain, one.to) for one in config.route]
+def _injector(store: app.Store, config: Config, base: Path, env: Env) -> Injector:
+    routes = app.routes(config, base)
     return Injector(
         store.database, store.blobs, env, config.hostname, Telemetry(quiet=True),
         lambda domain: any(route.matches(domain) for route in routes),
@@ -300,8 +300,8 @@ def _flush() -> int:
 def _verify(request: Request) -> int:
     """-bv: whether letters would be taken for these addresses."""
 
-    async def work(store: app.Store, config: Config, _base: Path) -> int:
-        injector, code = _injector(store, config, Env()), 0
+    async def work(store: app.Store, config: Config, base: Path) -> int:
+        injector, code = _injector(store, config, base, Env()), 0
         for text in request.recipients:
             address = _address(text, config.hostname)
             found = await Recipients(store.database, Env().clock).find(address)

@@ -12,7 +12,6 @@ from fubako.admin import trial
 from fubako.cli.configured import config_option, json_option, load_found, with_store
 from fubako.cli.exits import NOPERM, TEMPFAIL
 from fubako.clock import Env
-from fubako.delivery.route import Route
 from fubako.message.address import parse_address
 from fubako.policy.access import Access, checked_address
 
@@ -62,7 +61,7 @@ def _configured(config_file: Path | None, recipient: str) -> tuple[Access, trial
         return await Recipients(store.database, Env().clock).find(address)
 
     found = with_store(config_file, look)
-    routed = any(Route(one.domain, one.to).matches(address.domain) for one in config.route)
+    routed = any(route.matches(address.domain) for route in app.routes(config, base))
     return access, trial.Known(found.local, found.known, routed)
 
 

@@ -9,7 +9,7 @@ from fubako.message.address import AddressError, parse_address
 from fubako.message.report import About, Reported, delivery_report
 from fubako.store import messages, queue
 from fubako.store.interface import Blobs, Transaction
-from fubako.store.queue import Outgoing, Queued, Target
+from fubako.store.queue import Outgoing, Target
 
 Unit = Callable[[Transaction], None]
 
@@ -29,10 +29,11 @@ class Reports:
         self._hostname = hostname
         self._routed = routed
 
-    async def prepare(self, letter: Outgoing, content: bytes, told: Sequence[tuple[Queued, Reported]]) -> Unit | None:
-        """The content of the report is durable on return; the unit puts its rows in the transaction that settles the letter.
+    async def prepare(self, letter: Outgoing, content: bytes, told: Sequence[tuple[str, Reported]]) -> Unit | None:
+        """`told` holds NOTIFY with each recipient. The content of the report is durable on return; the unit puts its rows in the
+        transaction that settles the letter.
         None: nobody wants to know, or there is nobody to tell."""
-        reported = [one for queued, one in told if wanted(queued.notify, one.action)]
+        reported = [one for notify, one in told if wanted(notify, one.action)]
         if not reported or not letter.sender:
             return None
         try:

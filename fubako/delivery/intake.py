@@ -7,6 +7,7 @@ A crash between the two leaves content without a row, never a row without conten
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fubako.accounts.recipients import Found
 from fubako.clock import Env
 from fubako.delivery.bounce import Reports, Unit
 from fubako.delivery.letters import describe
@@ -20,7 +21,7 @@ from fubako.store import messages, queue
 from fubako.store.interface import BlobRef, Blobs, Database, StoreFull
 from fubako.store.interface import Transaction as Rows
 from fubako.store.messages import Letter
-from fubako.store.queue import Outgoing, Queued, Target
+from fubako.store.queue import Outgoing, Target
 from fubako.telemetry import Telemetry
 
 HOPS_MAX = 100  # Received fields before a letter is taken for a loop (RFC 5321 §6.3)
@@ -52,15 +53,11 @@ class Intake:
         self._hostname = hostname
         self._telemetry = telemetry
 
-    async def accept(
-        self,
-        transaction: Transaction,
-        account_ids: Sequence[int],
-        targets: Sequence[Target] = (),
-        delivered: Sequence[Recipient] = (),
-    ) -> Accepted:
-        """Durable on return with 250. `account_ids` holds each account once; `targets` are queued; `delivered` are recipients
-        here whose delivery the sender asked to be told of."""
+    async def accept(self, transaction: Transaction, found: Sequence[tuple[Recipient, Found]]) -> Accepted:
+        """Durable on return with 250. `found` holds every recipient that was accepted, and what it stands for."""
+        account_ids = list(dict.fromkeys(account for _, one in found for account in one.account_ids))
+        targets = _targets(found)
+        delivered = [recipient for recipient, one in found if one.account_ids and "SUCCESS" in recipient.notify]
         content = b"".join([trace_fields(transaction, self._hostname), *transaction.chunks])
         header = content[: header_end(content)]
         if header.count(b"\nReceived:") > HOPS_MAX and _received(header) > HOPS_MAX:
@@ -81,8 +78,8 @@ class Intake:
                     trace_id=transaction.trace_id,
                     journey=journey,
                 )
-            outgoing = _outgoing(transaction, blob, journey, now)
-            report = await self._told(outgoing, content, delivered, now) if delivered else None
+            outgoing = _outgoing(transaction, blob, journey, now) if targets or delivered else None
+            report = await self._told(outgoing, content, delivered, now) if outgoing is not None and delivered else None
 
             def unit(tx: Rows) -> list[tuple[int, int, int]]:
                 placed = []
@@ -90,7 +87,7 @@ class Intake:
                     placed = messages.deliver(tx, account_ids, letter, now, int(bool(targets)))
                 elif targets:
                     messages.keep_blob(tx, blob, 1)
-                if targets:
+                if outgoing is not None and targets:
                     queue.put(tx, outgoing, targets)
                 if report is not None and placed:
                     report(tx)
@@ -115,12 +112,20 @@ class Intake:
 
     async def _told(self, outgoing: Outgoing, content: bytes, delivered: Sequence[Recipient], now: int) -> Unit | None:
         """The report of success that was asked for (RFC 3461 §4.1)."""
-        told = []
-        for recipient in delivered:
-            address = str(recipient.address)
-            queued = Queued(0, 0, 0, address, recipient.address.domain, recipient.notify, recipient.orcpt, 0, 0)
-            told.append((queued, Reported(address, "delivered", DELIVERED, recipient.orcpt, "", now)))
+        told = [
+            (one.notify, Reported(str(one.address), "delivered", DELIVERED, one.orcpt, "", now)) for one in delivered
+        ]
         return await self._reports.prepare(outgoing, content, told)
+
+
+def _targets(found: Sequence[tuple[Recipient, Found]]) -> list[Target]:
+    """Everyone who is not here: recipients of other domains, and where aliases lead."""
+    targets: dict[str, Target] = {}
+    for recipient, one in found:
+        for address in one.elsewhere if one.local else (str(recipient.address),):
+            domain = address.rpartition("@")[2].lower()
+            targets.setdefault(address, Target(address, domain, recipient.notify, recipient.orcpt))
+    return list(targets.values())
 
 
 def _outgoing(transaction: Transaction, blob: BlobRef, journey: str, now: int) -> Outgoing:

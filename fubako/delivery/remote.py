@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fubako.client.connection import ClientError, Connection, Credentials, Peer
+from fubako.client.connection import ClientError, Credentials, Peer
+from fubako.client.smtp import SmtpConnection
 from fubako.clock import Env
 from fubako.delivery.route import Host, NextHop
 from fubako.message.address import parse_address
@@ -15,6 +16,7 @@ from fubako.net.interface import Stream, StreamClosed, StreamTimeout, TlsError
 from fubako.net.line import Line
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
+from fubako.protocol.smtp import xtext_encode
 from fubako.protocol.smtp_client import Reply, SmtpClient, extensions
 from fubako.store.queue import Outgoing, Queued
 from fubako.trust.demand import Demand, Level
@@ -42,35 +44,31 @@ class Answered:
     reports: bool = False
 
 
-class Carrier(Connection[Reply]):
+class Carrier(SmtpConnection):
     """A greeted connection. `level` is the protection it reached."""
 
     protocol = "smtp"
 
     def __init__(self, peer: Peer, line: Line[Reply], env: Env, engine: SmtpClient, *, lmtp: bool) -> None:
-        super().__init__(peer, line, env)
-        self.engine = engine
+        super().__init__(peer, line, env, engine)
         self.lmtp = lmtp
         self.level = Level.OPEN
-        self.offers: dict[str, str] = {}
         self.protocol = "lmtp" if lmtp else "smtp"
         self.carried = 0
         self.clean = True  # no transaction is open
-        self.demand = Demand(Level.OPEN, "")
 
     # -- the greeting
 
-    async def greet(self, hello: str, demand: Demand) -> None:
+    async def welcome(self, hello: str, demand: Demand) -> None:
         """Raises Unreachable; then nothing of a letter was said."""
-        self.demand = demand
         if self.peer.implicit_tls:
             await self._encrypt()
-        await self._expect("the greeting", 220)
+        await self._demanded("the greeting", 220)
         await self._ehlo(hello)
-        if not self.peer.implicit_tls and not self.line.stream.local and "STARTTLS" in self.offers:
+        if not self.peer.implicit_tls and not self.line.stream.local and "STARTTLS" in self.extensions:
             self.nothing_unasked()
             self.engine.command("STARTTLS")
-            await self._expect("STARTTLS", 220)  # never on in the clear after that (C-REFUSE)
+            await self._demanded("STARTTLS", 220)  # never on in the clear after that (C-REFUSE)
             await self._encrypt()
             await self._ehlo(hello)
         if self.line.stream.local:
@@ -94,14 +92,14 @@ class Carrier(Connection[Reply]):
         reply = await self.line.event()
         if reply.status.code in (500, 502, 504) and not self.lmtp:
             self.engine.command("HELO", hello)
-            await self._expect("HELO", 250)
-            self.offers = {}
+            await self._demanded("HELO", 250)
+            self.extensions = {}
         elif reply.status.code == 250:
-            self.offers = extensions(reply)
+            self.extensions = extensions(reply)
         else:
             raise Unreachable(_as_temporary(reply.status))
 
-    async def _expect(self, what: str, code: int) -> Reply:
+    async def _demanded(self, what: str, code: int) -> Reply:
         reply = await self.line.event()
         if reply.status.code != code:
             raise Unreachable(_as_temporary(reply.status, f"{what} was refused: "))
@@ -109,46 +107,31 @@ class Carrier(Connection[Reply]):
 
     async def login(self, credentials: Credentials) -> None:
         """At a smarthost. Raises Unreachable: a wrong password of ours is no reason to give a letter up."""
-
-        async def begin(name: str, initial: bytes | None) -> bytes | None:
-            self.engine.command("AUTH", name, *([initial.decode()] if initial is not None else []))
-            return await self._challenge()
-
-        async def answer(response: bytes) -> bytes | None:
-            self.engine.response(response)
-            return await self._challenge()
-
         if self.level < Level.VERIFIED:
             raise Unreachable(
                 Status(451, "4.7.11", "a password is only said to a server that proved who it is"), weak=True
             )
         try:
-            await self.authenticate(self.offers.get("AUTH", "").split(), credentials, begin, answer)
+            await super().login(credentials)
         except (SaslFailure, ClientError) as error:
             raise Unreachable(Status(454, "4.7.8", f"the login was refused: {error}")) from None
-
-    async def _challenge(self) -> bytes | None:
-        reply = await self.line.event()
-        if reply.status.code not in (235, 334):
-            raise ClientError(f"the server said {reply.status}")
-        return reply.status.text.encode() if reply.status.code == 334 else None
 
     # -- a letter
 
     def objection(self, letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> Status | None:
         """Why this server cannot take this letter, before anything is said."""
-        size = self.offers.get("SIZE", "")
+        size = self.extensions.get("SIZE", "")
         if size.isdigit() and 0 < int(size) < len(content):
             return Status(552, "5.3.4", f"{self.peer.server_name} takes letters up to {size} octets")
-        if letter.require_tls and "REQUIRETLS" not in self.offers:
+        if letter.require_tls and "REQUIRETLS" not in self.extensions:
             return Status(550, "5.7.30", f"{self.peer.server_name} does not know REQUIRETLS")
         addresses = (letter.sender, *(one.address for one in recipients))
         international = not all(map(str.isascii, addresses)) or not content[: header_end(content)].isascii()
-        if letter.smtputf8 and "SMTPUTF8" not in self.offers and international:
+        if letter.smtputf8 and "SMTPUTF8" not in self.extensions and international:
             return Status(553, "5.6.7", f"{self.peer.server_name} does not know SMTPUTF8")
-        if letter.body == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.offers.keys():
+        if letter.body == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.extensions.keys():
             return Status(554, "5.6.3", f"{self.peer.server_name} takes no binary letters")
-        if "8BITMIME" not in self.offers and not content.isascii():
+        if "8BITMIME" not in self.extensions and not content.isascii():
             return Status(554, "5.6.3", f"{self.peer.server_name} takes no 8-bit letters")
         return None
 
@@ -166,7 +149,7 @@ class Carrier(Connection[Reply]):
         for one in recipients:
             self.engine.command("RCPT", f"TO:<{parse_address(one.address)}>", *self._rcpt_words(one))
         # DATA may be the last of a group (RFC 2920 §3.1); LMTP leaves open how many answers follow when nobody is accepted
-        ahead = "PIPELINING" in self.offers and "CHUNKING" not in self.offers and not self.lmtp
+        ahead = "PIPELINING" in self.extensions and "CHUNKING" not in self.extensions and not self.lmtp
         if ahead:
             self.engine.command("DATA")
         if reset:
@@ -183,7 +166,7 @@ class Carrier(Connection[Reply]):
         answers = {one.key: Answered(one, _outcome(status)) for one, status in zip(recipients, replies, strict=True)}
         if accepted:
             for one, status in zip(accepted, await self._content(accepted, content, ready), strict=True):
-                answers[one.key] = Answered(one, _outcome(status), reports="DSN" in self.offers)
+                answers[one.key] = Answered(one, _outcome(status), reports="DSN" in self.extensions)
                 self.clean = self.clean or status.ok
         return [answers[one.key] for one in recipients]
 
@@ -191,7 +174,7 @@ class Carrier(Connection[Reply]):
         """`ready` is the answer to DATA where that was said already."""
         count = len(accepted) if self.lmtp else 1
         self.line.stream.idle_seconds = CONTENT_SECONDS
-        if "CHUNKING" in self.offers:
+        if "CHUNKING" in self.extensions:
             self.engine.chunk(content, replies=count)
         else:
             if ready is None:
@@ -204,20 +187,20 @@ class Carrier(Connection[Reply]):
         return said if self.lmtp else said * len(accepted)
 
     def _mail_words(self, letter: Outgoing, content: bytes) -> list[str]:
-        words = [f"SIZE={len(content)}"] if "SIZE" in self.offers else []
-        if "8BITMIME" in self.offers and (letter.body == "BINARYMIME" or not content.isascii()):
+        words = [f"SIZE={len(content)}"] if "SIZE" in self.extensions else []
+        if "8BITMIME" in self.extensions and (letter.body == "BINARYMIME" or not content.isascii()):
             words.append(f"BODY={'BINARYMIME' if letter.body == 'BINARYMIME' else '8BITMIME'}")
-        if letter.smtputf8 and "SMTPUTF8" in self.offers:
+        if letter.smtputf8 and "SMTPUTF8" in self.extensions:
             words.append("SMTPUTF8")
         if letter.require_tls:
             words.append("REQUIRETLS")
-        if "DSN" in self.offers:
+        if "DSN" in self.extensions:
             words += [f"RET={letter.ret}"] if letter.ret else []
-            words += [f"ENVID={xtext(letter.envid)}"] if letter.envid else []
+            words += [f"ENVID={xtext_encode(letter.envid)}"] if letter.envid else []
         return words
 
     def _rcpt_words(self, one: Queued) -> list[str]:
-        if "DSN" not in self.offers:
+        if "DSN" not in self.extensions:
             return []
         return ([f"NOTIFY={one.notify}"] if one.notify else []) + ([f"ORCPT={one.orcpt}"] if one.orcpt else [])
 
@@ -232,13 +215,6 @@ class Carrier(Connection[Reply]):
         except (ProtocolError, StreamClosed, StreamTimeout, TlsError):
             pass
         self.close()
-
-
-def xtext(text: str) -> str:
-    """RFC 3461 §4."""
-    return "".join(
-        c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{octet:02X}" for octet in c.encode()) for c in text
-    )
 
 
 def _outcome(status: Status) -> Status:
@@ -276,7 +252,7 @@ async def connect(
     )
     carrier = Carrier(peer, Line(engine, stream), env, engine, lmtp=hop.kind.startswith("lmtp"))
     try:
-        await carrier.greet(hello, demand)
+        await carrier.welcome(hello, demand)
         if credentials is not None:
             await carrier.login(credentials)
     except Unreachable as problem:

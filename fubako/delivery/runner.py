@@ -432,7 +432,7 @@ class Runner:
             if hop is not None:
                 journey = journey_with(letter.journey, hop)
             judged = [self._judge(letter, one, peer, now, journey) for one in answers]
-            told = [(outcome.queued, reported) for outcome, reported in judged if reported is not None]
+            told = [(outcome.queued.notify, reported) for outcome, reported in judged if reported is not None]
             content = self._blobs.read(letter.blob) if told else b""
             units = [await self._reports.prepare(letter, content, group) for group in _by_action(told)]
 
@@ -483,8 +483,8 @@ class Runner:
         )  # fmt: skip
 
 
-def _by_action(told: Sequence[tuple[Queued, Reported]]) -> list[list[tuple[Queued, Reported]]]:
-    groups: dict[str, list[tuple[Queued, Reported]]] = {}
+def _by_action(told: Sequence[tuple[str, Reported]]) -> list[list[tuple[str, Reported]]]:
+    groups: dict[str, list[tuple[str, Reported]]] = {}
     for one in told:
         groups.setdefault(one[1].action, []).append(one)
     return list(groups.values())

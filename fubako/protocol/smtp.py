@@ -62,3 +62,10 @@ def xtext_decode(text: str) -> str:
     if "+" in _XTEXT_HEX.sub("", text) or any(ord(c) < 32 or ord(c) == 127 for c in decoded):
         raise SyntaxFault(Status(501, "5.5.4", "a value is not xtext"))
     return decoded
+
+
+def xtext_encode(text: str) -> str:
+    """What `xtext_decode` reads back (RFC 3461 §4); outside ASCII by the octets of UTF-8."""
+    return "".join(
+        c if "!" <= c <= "~" and c not in "+=" else "".join(f"+{octet:02X}" for octet in c.encode()) for c in text
+    )

@@ -15,7 +15,6 @@ from fubako.protocol import smtp_server as events
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.server.session import Arrival, Resources, Session
-from fubako.store.queue import Target
 
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
 AUTH_FAILURES_MAX = 5
@@ -281,10 +280,8 @@ class SmtpSession(Session):
             user=self.user,
         )
         transaction.protocol = with_protocol(transaction, self.verb)
-        accounts = list(dict.fromkeys(account for _, found in self.recipients for account in found.account_ids))
-        delivered = [one for one, found in self.recipients if found.account_ids and "SUCCESS" in one.notify]
         self._expect(False)
-        accepted = await self.resources.intake.accept(transaction, accounts, self._targets(), delivered)
+        accepted = await self.resources.intake.accept(transaction, self.recipients)
         gone = Status(550, "5.1.1", "the mailbox is gone")
         replies = [
             gone
@@ -294,16 +291,6 @@ class SmtpSession(Session):
         ]
         self._reply_all(replies)
         self._forget()
-
-    def _targets(self) -> list[Target]:
-        """Everyone who is not here: recipients of other domains, and where aliases lead."""
-        targets: dict[str, Target] = {}
-        for recipient, found in self.recipients:
-            leads = found.elsewhere if found.local else (str(recipient.address),)
-            for address in leads:
-                domain = address.rpartition("@")[2].lower()
-                targets.setdefault(address, Target(address, domain, recipient.notify, recipient.orcpt))
-        return list(targets.values())
 
     def _reply_all(self, replies: list[Status]) -> None:
         """One reply, or in LMTP one for each recipient in order (RFC 2033 §4.2)."""
