@@ -41,6 +41,26 @@ def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield name, value.removesuffix(b"\r\n")
 
 
+def raw_fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name in lower case, the whole field with its folds, without the last CRLF) in order, as signatures need them."""
+    kept: list[bytes] = []
+    name = b""
+    for line in header.split(b"\r\n"):
+        if not line:
+            break
+        if line[0] in b" \t":
+            if name:
+                kept.append(line)
+            continue
+        if name:
+            yield name, b"\r\n".join(kept)
+        before, colon, _ = line.partition(b":")
+        name = before.rstrip(b" \t").lower() if colon else b""
+        kept = [line]
+    if name:
+        yield name, b"\r\n".join(kept)
+
+
 def unfold(value: bytes) -> bytes:
     """The value on one line: a fold's CRLF goes, its white space stays (RFC 5322 §2.2.3)."""
     if b"\r\n" in value:

@@ -3,6 +3,7 @@ anybody on the way to another one could set the AD bit (RFC 4035 §3.2.3)."""
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Any
 
 import dns.asyncresolver
 import dns.exception
@@ -11,7 +12,7 @@ import dns.name
 import dns.rdatatype
 import dns.resolver
 
-from fubako.net.interface import Answer, DnsFailure, NoSuchName
+from fubako.net.interface import Answer, DnsFailure, NoSuchName, TlsaRecord
 
 LIFETIME_SECONDS = 15.0
 CACHE_ENTRIES = 10_000
@@ -34,7 +35,7 @@ class DnsResolver:
         self._resolver.cache = dns.resolver.LRUCache(CACHE_ENTRIES)
         self._local = all(_loopback(str(one)) for one in self._resolver.nameservers)
 
-    async def _ask(self, name: str, kind: str) -> tuple[list[str], bool]:
+    async def _ask(self, name: str, kind: str) -> tuple[list[Any], bool]:
         try:
             answer = await self._resolver.resolve(_absolute(name), kind, raise_on_no_answer=False, search=False)
         except dns.resolver.NXDOMAIN:
@@ -42,20 +43,44 @@ class DnsResolver:
         except (dns.exception.DNSException, OSError, ValueError) as error:
             raise DnsFailure(f"{name} {kind}: {error or 'no answer'}") from None
         authentic = self._local and bool(answer.response.flags & dns.flags.AD)
-        return [record.to_text() for record in answer.rrset or ()], authentic
+        return list(answer.rrset or ()), authentic
 
     async def mx(self, domain: str) -> Answer[tuple[int, str]]:
         records, authentic = await self._ask(domain, "MX")
-        found = []
-        for record in records:
-            preference, _, host = record.partition(" ")
-            found.append((int(preference), host.rstrip(".").lower()))
-        return Answer(tuple(sorted(found)), authentic)
+        return Answer(tuple(sorted((one.preference, _plain(one.exchange)) for one in records)), authentic)
 
     async def addresses(self, host: str) -> Answer[str]:
-        six, six_authentic = await self._ask(host, "AAAA")
-        four, four_authentic = await self._ask(host, "A")
-        return Answer((*six, *four), six_authentic and four_authentic)
+        six, four = await self.ipv6(host), await self.ipv4(host)
+        return Answer((*six.records, *four.records), six.authentic and four.authentic)
+
+    async def ipv4(self, host: str) -> Answer[str]:
+        records, authentic = await self._ask(host, "A")
+        return Answer(tuple(one.address for one in records), authentic)
+
+    async def ipv6(self, host: str) -> Answer[str]:
+        records, authentic = await self._ask(host, "AAAA")
+        return Answer(tuple(one.address for one in records), authentic)
+
+    async def texts(self, name: str) -> Answer[bytes]:
+        records, authentic = await self._ask(name, "TXT")
+        return Answer(tuple(b"".join(one.strings) for one in records), authentic)
+
+    async def names(self, address: str) -> Answer[str]:
+        records, authentic = await self._ask(ipaddress.ip_address(address).reverse_pointer, "PTR")
+        return Answer(tuple(_plain(one.target) for one in records), authentic)
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
+        records, authentic = await self._ask(name, "TLSA")
+        return Answer(tuple(TlsaRecord(one.usage, one.selector, one.mtype, one.cert) for one in records), authentic)
+
+    async def services(self, name: str) -> Answer[tuple[int, int, int, str]]:
+        records, authentic = await self._ask(name, "SRV")
+        found = ((one.priority, one.weight, one.port, _plain(one.target)) for one in records)
+        return Answer(tuple(sorted(found)), authentic)
+
+
+def _plain(name: dns.name.Name) -> str:
+    return name.to_text().rstrip(".").lower()
 
 
 def _absolute(name: str) -> str:

@@ -94,8 +94,21 @@ class Answer(Generic[T_co]):
     authentic: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class TlsaRecord:
+    """RFC 6698 §2.1: usage, selector and matching type as numbers; `data` a digest or the whole thing."""
+
+    usage: int
+    selector: int
+    matching: int
+    data: bytes
+
+
+NO_RESOLVER = "no resolver is configured"
+
+
 class Resolver(Protocol):
-    """The domain name system. Both raise NoSuchName and DnsFailure."""
+    """The domain name system. All raise NoSuchName and DnsFailure; names come back in lower case, without the last dot."""
 
     async def mx(self, domain: str) -> Answer[tuple[int, str]]:
         """(preference, host); the host of a null MX is empty (RFC 7505)."""
@@ -105,15 +118,51 @@ class Resolver(Protocol):
         """IPv6 first."""
         ...
 
+    async def ipv4(self, host: str) -> Answer[str]: ...
+
+    async def ipv6(self, host: str) -> Answer[str]: ...
+
+    async def texts(self, name: str) -> Answer[bytes]:
+        """TXT, the strings of a record joined."""
+        ...
+
+    async def names(self, address: str) -> Answer[str]:
+        """The names of an address (PTR)."""
+        ...
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]: ...
+
+    async def services(self, name: str) -> Answer[tuple[int, int, int, str]]:
+        """SRV: (priority, weight, port, host)."""
+        ...
+
 
 class NoResolver:
-    """For a server that sends nothing on."""
+    """For a server that sends nothing on and checks nobody."""
 
     async def mx(self, domain: str) -> Answer[tuple[int, str]]:
-        raise DnsFailure("no resolver is configured")
+        raise DnsFailure(NO_RESOLVER)
 
     async def addresses(self, host: str) -> Answer[str]:
-        raise DnsFailure("no resolver is configured")
+        raise DnsFailure(NO_RESOLVER)
+
+    async def ipv4(self, host: str) -> Answer[str]:
+        raise DnsFailure(NO_RESOLVER)
+
+    async def ipv6(self, host: str) -> Answer[str]:
+        raise DnsFailure(NO_RESOLVER)
+
+    async def texts(self, name: str) -> Answer[bytes]:
+        raise DnsFailure(NO_RESOLVER)
+
+    async def names(self, address: str) -> Answer[str]:
+        raise DnsFailure(NO_RESOLVER)
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
+        raise DnsFailure(NO_RESOLVER)
+
+    async def services(self, name: str) -> Answer[tuple[int, int, int, str]]:
+        raise DnsFailure(NO_RESOLVER)
 
 
 class Pump(Protocol):

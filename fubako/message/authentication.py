@@ -1,0 +1,69 @@
+"""The Authentication-Results field: written for our readers, and taken away where somebody else wrote it in our name (RFC 8601)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+./=?^_`{|}~@-]+")
+_SERVER = re.compile(rb"[ \t\r\n]*(?:\([^()]*\)[ \t\r\n]*)*([^ \t\r\n;(]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One result: `spf=fail (reason) smtp.mailfrom=a@b`. `properties` are (type.property, value)."""
+
+    name: str
+    result: str
+    reason: str = ""
+    properties: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        comment = f" ({_comment(self.reason)})" if self.reason else ""
+        return f"{self.name}={self.result}{comment}" + "".join(
+            f" {name}={_value(value)}" for name, value in self.properties if value
+        )
+
+
+def results(hostname: str, methods: Sequence[Method]) -> str:
+    """The field's value, folded, without its name."""
+    return ";\r\n\t".join([hostname, *(map(str, methods) if methods else ["none"])])
+
+
+def results_field(hostname: str, methods: Sequence[Method]) -> bytes:
+    return f"Authentication-Results: {results(hostname, methods)}\r\n".encode()
+
+
+def without_forged(content: bytes, end: int, hostname: str) -> bytes:
+    """The letter without the fields that claim to be ours; `end` is where its header ends (RFC 8601 §5)."""
+    header = content[:end]
+    if b"authentication-results" not in header.lower():
+        return content
+    kept: list[bytes] = []
+    forged = False
+    lines = header.split(b"\r\n")
+    for at, line in enumerate(lines):
+        if line[:1] not in (b" ", b"\t"):
+            name, colon, value = line.partition(b":")
+            forged = False
+            if colon and name.rstrip(b" \t").lower() == b"authentication-results":
+                folded = [value]
+                for more in lines[at + 1 :]:
+                    if more[:1] not in (b" ", b"\t"):
+                        break
+                    folded.append(more)
+                match = _SERVER.match(b"\r\n".join(folded))
+                forged = match is None or match.group(1).strip(b'"').lower() == hostname.lower().encode()
+        if not forged:
+            kept.append(line)
+    return b"\r\n".join(kept) + content[end:]
+
+
+def _value(text: str) -> str:
+    plain = "".join(char for char in text if char.isprintable())[:255]
+    if _ATOM.fullmatch(plain):
+        return plain
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _comment(text: str) -> str:
+    return "".join(char if char.isprintable() and char not in "()\\" else " " for char in text)[:200]

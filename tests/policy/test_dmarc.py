@@ -1,0 +1,133 @@
+"""Whose wish holds, and what proves a domain (RFC 9989)."""
+
+import asyncio
+
+import pytest
+from zone import Zone
+
+from fubako.message import authentication
+from fubako.policy import dkim, dmarc
+from fubako.policy.authenticity import Examiner, Rules
+
+LETTER = b"From: Alice <alice@%s>\r\nTo: bob@there.test\r\n\r\nhello\r\n"
+
+
+def judge(zone, author="mail.example.test", evidence=()):
+    letter = dkim.take_apart(LETTER % author.encode())
+    return asyncio.run(dmarc.judge(Zone(texts=zone), letter, [dmarc.Evidence(*one) for one in evidence]))
+
+
+@pytest.mark.parametrize(
+    ("zone", "evidence", "result", "wish"),
+    [
+        ({}, [], "none", "none"),
+        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=reject"]}, [], "fail", "reject"),
+        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=reject; t=y"]}, [], "fail", "none"),
+        ({"_dmarc.mail.example.test": [b"v=DMARC1;p=none"]}, [], "fail", "none"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject"]}, [], "fail", "reject"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=none; sp=quarantine"]}, [], "fail", "quarantine"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=none; sp=quarantine; np=reject"]}, [], "fail", "reject"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject"]}, [("dkim", "example.test")], "pass", "none"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject"]}, [("spf", "other.example.test")], "pass", "none"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject; adkim=s"]}, [("dkim", "example.test")], "fail", "reject"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject; aspf=s"]}, [("dkim", "example.test")], "pass", "none"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject"]}, [("dkim", "evil.test"), ("spf", "evil.test")], "fail", "reject"),
+        # a public suffix that says so does not make neighbours out of its customers
+        ({"_dmarc.test": [b"v=DMARC1; p=reject; psd=y"]}, [("dkim", "other.test")], "fail", "reject"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject; psd=n"], "_dmarc.test": [b"v=DMARC1"]}, [("spf", "example.test")],
+         "pass", "none"),
+        # two records are none; so is one that is not DMARC
+        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=reject", b"v=DMARC1; p=none"]}, [], "none", "none"),
+        ({"_dmarc.mail.example.test": [b"v=DMARC2; p=reject"]}, [], "none", "none"),
+        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=rejekt"]}, [], "none", "none"),
+        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=rejekt; rua=mailto:a@b.test"]}, [], "fail", "none"),
+    ],
+)  # fmt: skip
+def test_wishes(zone, evidence, result, wish):
+    found = judge(zone, evidence=evidence)
+    assert (found.result, found.wish) == (result, wish), found
+
+
+def test_every_author_must_be_proved():
+    letter = dkim.take_apart(b"From: a@good.test, b@bad.test\r\n\r\n")
+    zone = Zone(texts={"_dmarc.good.test": [b"v=DMARC1; p=none"], "_dmarc.bad.test": [b"v=DMARC1; p=reject"]})
+    found = asyncio.run(dmarc.judge(zone, letter, [dmarc.Evidence("dkim", "good.test")]))
+    assert (found.result, found.domain, found.wish) == ("fail", "bad.test", "reject")
+    two = dkim.take_apart(b"From: a@good.test\r\nFrom: b@bad.test\r\n\r\n")
+    assert asyncio.run(dmarc.judge(zone, two, [dmarc.Evidence("dkim", "good.test")])).domain == "bad.test"
+
+
+def test_a_walk_is_short_however_long_the_name():
+    name = ".".join("abcdefghijklmnopqrstuvwxyz") + ".test"
+    zone = Zone()
+    asyncio.run(dmarc.judge(zone, dkim.take_apart(LETTER % name.encode()), []))
+    assert len(zone.asked) <= dmarc.LABELS_MAX
+
+
+def test_dns_that_fails_refuses_nobody():
+    zone = Zone(fails=["_dmarc.mail.example.test"])
+    letter = dkim.take_apart(LETTER % b"mail.example.test")
+    assert asyncio.run(dmarc.judge(zone, letter, [])).result == "temperror"
+
+
+# -- all together
+
+
+def examine(zone, content, sender="eve@evil.test", rules=None):
+    examiner = Examiner(zone, "mx.here.test", rules or Rules())
+    return asyncio.run(examiner.examine("192.0.2.1", "client.evil.test", sender, content, 1.0))
+
+
+def test_a_forged_author_is_refused_with_the_reason():
+    zone = Zone(texts={"_dmarc.bank.test": [b"v=DMARC1; p=reject"], "evil.test": [b"v=spf1 ip4:192.0.2.1 -all"]})
+    found = examine(zone, LETTER % b"bank.test")
+    assert str(found.verdict.status) == (
+        "550 5.7.26 neither SPF nor DKIM shows that it comes from bank.test, which asks to refuse such letters (DMARC)"
+    )
+    text = authentication.results("mx.here.test", found.methods)
+    assert (
+        "spf=pass" in text
+        and "smtp.mailfrom=eve@evil.test" in text
+        and "dmarc=fail" in text
+        and "header.from=bank.test" in text
+    )
+
+
+def test_quarantine_marks_and_none_only_tells():
+    zone = Zone(texts={"_dmarc.bank.test": [b"v=DMARC1; p=quarantine"]})
+    assert examine(zone, LETTER % b"bank.test").junk
+    assert not examine(zone, LETTER % b"bank.test", rules=Rules(dmarc=False)).junk
+
+
+def test_an_spf_fail_is_refused_only_where_that_is_wished():
+    zone = Zone(texts={"evil.test": [b"v=spf1 -all exp=why.evil.test"], "why.evil.test": [b"not %{i}"]})
+    assert examine(zone, LETTER % b"other.test").verdict.accepted
+    found = examine(zone, LETTER % b"other.test", rules=Rules(spf_reject=True))
+    assert str(found.verdict.status) == "550 5.7.23 SPF of evil.test does not allow this server: not 192.0.2.1"
+
+
+# -- Authentication-Results
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"Authentication-Results: mx.here.test; dmarc=pass\r\n",
+        b"authentication-results:\r\n\tmx.here.test;\r\n\tdmarc=pass\r\n",
+        b"Authentication-Results : MX.HERE.TEST 1; dmarc=pass\r\n",
+        b"Authentication-Results: (hello) mx.here.test; dmarc=pass\r\n",
+        b'Authentication-Results: "mx.here.test"; dmarc=pass\r\n',
+        b"Authentication-Results: ;dmarc=pass\r\n",
+    ],
+)
+def test_results_in_our_name_are_taken_away(forged):
+    other = b"Authentication-Results: list.test;\r\n spf=pass\r\n"
+    content = b"Subject: x\r\n" + forged + other + b"To: y\r\n\r\nAuthentication-Results: mx.here.test; body\r\n"
+    kept = authentication.without_forged(content, content.index(b"\r\n\r\n") + 4, "mx.here.test")
+    assert kept == content.replace(forged, b"", 1)
+
+
+def test_nothing_that_a_stranger_writes_breaks_our_field():
+    method = authentication.Method("spf", "fail", "a\r\nb (c) \\", (("smtp.mailfrom", 'x"\r\nEvil: 1@e.test'),))
+    field = authentication.results_field("mx.here.test", [method])
+    assert field.count(b"\r\n") == 2 and b"\r\n\t" in field and b"Evil" in field
