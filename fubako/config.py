@@ -3,6 +3,7 @@
 The reference in docs/configuration.md is generated from the definitions here.
 """
 
+import ipaddress
 import re
 import tomllib
 from pathlib import Path
@@ -26,6 +27,7 @@ MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "DIGEST-MD5", "CRAM-MD5", "
 # not CRAM-MD5 and DIGEST-MD5: who sees it offered uses it, and it fails for every password that is kept as it should be
 DEFAULT_MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -41,6 +43,10 @@ class Listen(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         tuple[str, ...],
         Meta(description='Where it listens: "127.0.0.1:2993", "[::1]:2993", or for lmtp the path of a Unix socket.'),
     ]
+    proxy_networks: Annotated[
+        tuple[str, ...],
+        Meta(description="Clients that are proxies and must say by the PROXY protocol, 1 or 2, for whom they speak."),
+    ] = ()
 
 
 class Certificate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -128,6 +134,85 @@ class Queue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     give_up_days: Annotated[Positive, Meta(description="When a letter goes back.")] = 5
 
 
+Networks = tuple[str, ...]
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+class Inbound(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What strangers' letters meet at the service smtp. Networks as 192.0.2.0/24 or 2001:db8::/32."""
+
+    examine: Annotated[
+        bool, Meta(description="Look at SPF, DKIM, ARC and DMARC, and write what was found on the letter.")
+    ] = True
+    dmarc: Annotated[
+        str,
+        Meta(
+            description="`obey`: do as the author's domain wishes (refuse, or mark with the keyword $Junk). `mark`: only write it.",
+            pattern="^(obey|mark)$",
+        ),
+    ] = "obey"
+    spf: Annotated[
+        str,
+        Meta(description="`mark`: an SPF fail is only written. `reject`: it is refused.", pattern="^(mark|reject)$"),
+    ] = "mark"
+    trusted_sealers: Annotated[
+        tuple[str, ...], Meta(description="Domains whose ARC seal lets a forwarded letter in although DMARC fails.")
+    ] = ()
+    exempt_networks: Annotated[Networks, Meta(description="Clients that are not looked at.")] = LOOPBACK
+    greylist_seconds: Annotated[
+        int, Meta(description="How long an unknown sender has to wait before a second attempt; 0 is off.", ge=0)
+    ] = 0
+    pop_before_smtp_minutes: Annotated[
+        int,
+        Meta(
+            description="How long a client's address may send without a login after one by POP3 or IMAP over TLS; 0 is off."
+            " Everybody who shares the address may send too: use submission instead where you can.",
+            ge=0,
+        ),
+    ] = 0
+    dns_list_weight: Annotated[
+        int, Meta(description="The weight of DNS lists from which on a letter is refused.", ge=1)
+    ] = 10
+    xclient_networks: Annotated[
+        Networks, Meta(description="Clients that may say by XCLIENT for whom they speak: a filter or a proxy of yours.")
+    ] = ()
+
+
+class DnsListing(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A DNS list to ask. Write one `[[dns_list]]` a list."""
+
+    zone: Annotated[str, Meta(description="The list's zone: dnsbl.example.org.", min_length=1)]
+    stage: Annotated[
+        str,
+        Meta(
+            description="What is asked for: `connect` the client's address, `hello` its name, `sender` the sender's domain.",
+            pattern="^(connect|hello|sender)$",
+        ),
+    ] = "connect"
+    weight: Annotated[int, Meta(description="What it weighs; a negative one speaks for the client.")] = 10
+    returns: Annotated[Networks, Meta(description="Answers that count.")] = ("127.0.0.0/8",)
+
+
+class Rates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Recipients an hour; 0 is no limit. Each worker counts for itself."""
+
+    account: Annotated[int, Meta(description="Of one user.", ge=0)] = 0
+    account_domain: Annotated[int, Meta(description="Of all users of one domain.", ge=0)] = 0
+    network: Annotated[int, Meta(description="From one IPv4 address or IPv6 /64, without a login.", ge=0)] = 0
+    sender_domain: Annotated[int, Meta(description="Of strangers who write under one domain.", ge=0)] = 0
+
+
+class MasqueradeAs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Under which name letters of our own users and programs leave."""
+
+    name: Annotated[str, Meta(description="The domain that is shown (MASQUERADE_AS); empty is off.")] = ""
+    domains: Annotated[tuple[str, ...], Meta(description="Which are hidden behind it (MASQUERADE_DOMAIN).")] = ()
+    entire_domain: Annotated[bool, Meta(description="Also everything below them (masquerade_entire_domain).")] = False
+    envelope: Annotated[bool, Meta(description="Also in the reverse path (masquerade_envelope).")] = False
+    add_domain: Annotated[bool, Meta(description="Addresses without a domain get it (always_add_domain).")] = False
+    exposed_users: Annotated[tuple[str, ...], Meta(description="Who keeps the true name (EXPOSED_USER).")] = ("root",)
+
+
 class Dns(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The domain name system."""
 
@@ -157,6 +242,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = ""
     route: Annotated[tuple[Route, ...], Meta(description="Ways to other domains.")] = ()
+    inbound: Annotated[Inbound, Meta(description="Letters of strangers.")] = Inbound()
+    dns_list: Annotated[tuple[DnsListing, ...], Meta(description="DNS lists.")] = ()
+    rates: Annotated[Rates, Meta(description="Rate limits.")] = Rates()
+    masquerade: Annotated[MasqueradeAs, Meta(description="Masquerading.")] = MasqueradeAs()
     queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
     dns: Annotated[Dns, Meta(description="Resolvers.")] = Dns()
     workers: Annotated[int, Meta(description="Worker processes of `serve`; 0 is one for each core.", ge=0)] = 0
@@ -205,7 +294,40 @@ def parse(raw: dict[str, Any], place: str) -> Config:
         _check_route(route, place)
     for server in config.dns.servers:
         split_address(server, place, "dns.servers")
+    for what, given in (
+        ("inbound.exempt_networks", config.inbound.exempt_networks),
+        ("inbound.xclient_networks", config.inbound.xclient_networks),
+        *((f"listen.proxy_networks of {one.service}", one.proxy_networks) for one in config.listen),
+        *((f"dns_list.returns of {one.zone}", one.returns) for one in config.dns_list),
+    ):
+        networks(given, place, what)
     return config
+
+
+def networks(given: Networks, place: str = "", what: str = "") -> tuple[Network, ...]:
+    """Raises ConfigError."""
+    found = []
+    for text in given:
+        try:
+            found.append(ipaddress.ip_network(text))
+        except ValueError:
+            raise ConfigError(f"{place}: {what}: {text} is no network like 192.0.2.0/24") from None
+    return tuple(found)
+
+
+def warnings(config: Config) -> list[str]:
+    """What works, and is not wise."""
+    found = []
+    if not config.listen:
+        found.append("listen: no service is configured")
+    if not config.tls.certificates:
+        found.append("tls.certificates: none, so nobody can log in")
+    if config.inbound.pop_before_smtp_minutes:
+        found.append(
+            "inbound.pop_before_smtp_minutes: whoever shares a user's address (a household, a company, a carrier's NAT) may"
+            " send in his name without a password; submission on 465 or 587 needs none of that"
+        )
+    return found
 
 
 _TO = re.compile(r"mx|program|(smtp|smtps|lmtp)://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+)(:[0-9]{1,5})?|lmtp:/\S+")
@@ -248,6 +370,7 @@ def reference() -> str:
     for struct, title in (
         (Config, "Top level"), (Listen, "[[listen]]"), (Tls, "[tls]"), (Certificate, "[[tls.certificates]]"),
         (Limits, "[limits]"), (Login, "[login]"), (Route, "[[route]]"), (Queue, "[queue]"), (Dns, "[dns]"),
+        (Inbound, "[inbound]"), (DnsListing, "[[dns_list]]"), (Rates, "[rates]"), (MasqueradeAs, "[masquerade]"),
     ):  # fmt: skip
         out += [f"## {title}", "", str(struct.__doc__), "", "| setting | default | meaning |", "|---|---|---|"]
         for field in msgspec.structs.fields(struct):

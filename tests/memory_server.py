@@ -11,12 +11,15 @@ from fubako.clock import Env
 from fubako.config import Config, Login
 from fubako.net.memory import MemoryStream, pair
 from fubako.net.tls import Certificate, ClientTls, ServerTls
+from fubako.server.imap import ImapSession
+from fubako.server.pop3 import Pop3Session
 from fubako.server.session import Arrival
+from fubako.server.smtp import SmtpSession
 from fubako.telemetry import Telemetry
 from fubako.trust.authority import ensure_authority, ensure_server
 
 SERVICES = {"smtp": "submission", "pop3": "pop3", "imap": "imap"}
-SESSIONS = {"smtp": app.SmtpSession, "pop3": app.Pop3Session, "imap": app.ImapSession}
+SESSIONS = {"smtp": SmtpSession, "pop3": Pop3Session, "imap": ImapSession}
 
 
 class FixedClock:

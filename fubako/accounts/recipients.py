@@ -17,11 +17,13 @@ REMEMBERED_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an address stands for. `local`: its domain is ours (or it names none). `elsewhere`: where an alias leads out."""
+    """What an address stands for. `local`: its domain is ours (or it names none). `elsewhere`: where an alias leads out; with
+    `bare` under the sender's own address, because it is a report on its way back."""
 
     local: bool
     account_ids: tuple[int, ...]
     elsewhere: tuple[str, ...] = ()
+    bare: bool = False
 
     @property
     def known(self) -> bool:

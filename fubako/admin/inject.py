@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fubako.accounts.recipients import Found, Recipients
 from fubako.clock import Env
 from fubako.delivery.bounce import Reports
+from fubako.delivery.dress import Dresser
 from fubako.delivery.intake import Intake
 from fubako.message.address import Address
 from fubako.message.envelope import Recipient, Sender, Transaction
@@ -36,9 +37,10 @@ class Injector:
     hostname: str
     telemetry: Telemetry
     routed: Callable[[str], bool]
+    dresser: Dresser
 
     def _reports(self) -> Reports:
-        return Reports(self.blobs, self.env, self.hostname, self.routed)
+        return Reports(self.blobs, self.env, self.hostname, self.routed, self.dresser.back)
 
     async def inject(self, user: str, sender: Sender, recipients: Sequence[Recipient], content: bytes) -> Injected:
         """Durable on return where `accepted` is a 250."""
@@ -59,7 +61,9 @@ class Injector:
         transaction = Transaction(
             hop, self.hostname, sender, list(recipients), [content], "LOCAL", self.env.trace_id(), ""
         )  # fmt: skip
-        intake = Intake(self.database, self.blobs, self.env, self.hostname, self.telemetry, self._reports())
+        intake = Intake(
+            self.database, self.blobs, self.env, self.hostname, self.telemetry, self._reports(), self.dresser
+        )
         return Injected((await intake.accept(transaction, accepted)).status, refused)
 
     async def mail_back(self, sender: Sender, content: bytes, refused: Sequence[tuple[Address, Status]]) -> bool:

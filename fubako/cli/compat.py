@@ -226,7 +226,7 @@ def _injector(store: app.Store, config: Config, base: Path, env: Env) -> Injecto
     routes = app.routes(config, base)
     return Injector(
         store.database, store.blobs, env, config.hostname, Telemetry(quiet=True),
-        lambda domain: any(route.matches(domain) for route in routes),
+        lambda domain: any(route.matches(domain) for route in routes), app.dresser(config, store.database, env),
     )  # fmt: skip
 
 

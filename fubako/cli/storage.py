@@ -12,6 +12,7 @@ from fubako.admin import transfer
 from fubako.cli.configured import config_option, json_option, load_found, with_store
 from fubako.cli.exits import DATAERR
 from fubako.clock import Env
+from fubako.config import warnings
 
 
 @click.group()
@@ -25,10 +26,10 @@ def config_check(config_file: Path | None) -> None:
     """Read the configuration and its certificates; name every fault by its place."""
     found, base = load_found(config_file)
     app.load_tls(found, base)
-    if not found.listen:
-        click.echo("warning: listen: no service is configured", err=True)
-    if not found.tls.certificates:
-        click.echo("warning: tls.certificates: none, so nobody can log in", err=True)
+    if found.access:
+        app.load_access(base / found.access)
+    for warning in warnings(found):
+        click.echo(f"warning: {warning}", err=True)
     click.echo("the configuration is good")
 
 

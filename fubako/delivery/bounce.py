@@ -1,11 +1,12 @@
 """Reports to senders: what failed, what takes long, what was delivered (RFC 3461 §4.1, §5.2). A report is never reported on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from fubako.accounts import directory
 from fubako.clock import Env
 from fubako.delivery.letters import describe
-from fubako.message.address import AddressError, parse_address
+from fubako.message import srs
+from fubako.message.address import Address, AddressError, parse_address
 from fubako.message.report import About, Reported, delivery_report
 from fubako.store import messages, queue
 from fubako.store.interface import Blobs, Transaction
@@ -23,7 +24,15 @@ def wanted(notify: str, action: str) -> bool:
 class Reports:
     """Writes reports and puts them where their reader is: a mailbox here, or the queue."""
 
-    def __init__(self, blobs: Blobs, env: Env, hostname: str, routed: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        blobs: Blobs,
+        env: Env,
+        hostname: str,
+        routed: Callable[[str], bool],
+        back: Callable[[Address], Awaitable[Address]],
+    ) -> None:
+        self._back = back
         self._blobs = blobs
         self._env = env
         self._hostname = hostname
@@ -38,7 +47,9 @@ class Reports:
             return None
         try:
             sender = parse_address(letter.sender)
-        except AddressError:
+            if srs.is_rewritten(sender):  # it was forwarded: the one who wrote it is told
+                sender = await self._back(sender)
+        except (AddressError, srs.NotOurs):
             return None
         now, trace_id = int(self._env.clock.now()), self._env.trace_id()
         about = About(

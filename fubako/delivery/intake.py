@@ -5,11 +5,13 @@ A crash between the two leaves content without a row, never a row without conten
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fubako.accounts import directory
 from fubako.accounts.recipients import Found
 from fubako.clock import Env
 from fubako.delivery.bounce import Reports, Unit
+from fubako.delivery.dress import Dresser
 from fubako.delivery.letters import describe
 from fubako.message.envelope import Recipient, Transaction
 from fubako.message.headers import fields, header_end
@@ -44,9 +46,11 @@ class Intake:
     """Takes letters whose recipients are known: accounts, and targets elsewhere that a route leads to."""
 
     def __init__(
-        self, database: Database, blobs: Blobs, env: Env, hostname: str, telemetry: Telemetry, reports: Reports
-    ) -> None:
+        self, database: Database, blobs: Blobs, env: Env, hostname: str, telemetry: Telemetry, reports: Reports,
+        dresser: Dresser,
+    ) -> None:  # fmt: skip
         self._reports = reports
+        self._dresser = dresser
         self._database = database
         self._blobs = blobs
         self._env = env
@@ -56,9 +60,10 @@ class Intake:
     async def accept(self, transaction: Transaction, found: Sequence[tuple[Recipient, Found]]) -> Accepted:
         """Durable on return with 250. `found` holds every recipient that was accepted, and what it stands for."""
         account_ids = list(dict.fromkeys(account for _, one in found for account in one.account_ids))
-        targets = _targets(found)
+        targets, forwarded = _targets(found, transaction)
         delivered = [recipient for recipient, one in found if one.account_ids and "SUCCESS" in recipient.notify]
-        content = b"".join([trace_fields(transaction, self._hostname), *transaction.chunks])
+        await self._dress(transaction)
+        content = b"".join([trace_fields(transaction, self._hostname), *transaction.fields, *transaction.chunks])
         header = content[: header_end(content)]
         if header.count(b"\nReceived:") > HOPS_MAX and _received(header) > HOPS_MAX:
             return Accepted(LOOP)
@@ -74,21 +79,24 @@ class Intake:
                     content,
                     blob,
                     internaldate=now,
-                    keywords=seal.keyword,
+                    keywords=" ".join((seal.keyword, *transaction.keywords)),
                     trace_id=transaction.trace_id,
                     journey=journey,
                 )
-            outgoing = _outgoing(transaction, blob, journey, now) if targets or delivered else None
+            outgoing = _outgoing(transaction, blob, journey, now) if targets or forwarded or delivered else None
+            ways = [(outgoing, targets)] if outgoing and targets else []
+            if outgoing and forwarded:
+                ways.append((replace(outgoing, sender=await self._forwarding(transaction, found)), forwarded))
             report = await self._told(outgoing, content, delivered, now) if outgoing is not None and delivered else None
 
             def unit(tx: Rows) -> list[tuple[int, int, int]]:
                 placed = []
                 if letter is not None:
-                    placed = messages.deliver(tx, account_ids, letter, now, int(bool(targets)))
-                elif targets:
-                    messages.keep_blob(tx, blob, 1)
-                if outgoing is not None and targets:
-                    queue.put(tx, outgoing, targets)
+                    placed = messages.deliver(tx, account_ids, letter, now, len(ways))
+                elif ways:
+                    messages.keep_blob(tx, blob, len(ways))
+                for one, to in ways:
+                    queue.put(tx, one, to)
                 if report is not None and placed:
                     report(tx)
                 return placed
@@ -97,7 +105,7 @@ class Intake:
         except StoreFull as error:
             self._telemetry.event("store.full", transaction.trace_id, reason=str(error))
             return Accepted(FULL)
-        if not placed and not targets:
+        if not placed and not ways:
             return Accepted(GONE)
         self._telemetry.event(
             "letter.accepted",
@@ -110,6 +118,26 @@ class Intake:
         accepted = frozenset(account_id for account_id, _, _ in placed)
         return Accepted(Status(250, "2.0.0", f"ok {transaction.trace_id}"), accepted)
 
+    async def _dress(self, transaction: Transaction) -> None:
+        """A letter of our own leaves under the right name, and signed."""
+        if not transaction.user and transaction.hop.protocol != "local":
+            return
+        sender, content = self._dresser.masqueraded(transaction.sender.address, b"".join(transaction.chunks))
+        if sender != transaction.sender.address:
+            transaction.sender = replace(transaction.sender, address=sender)
+        transaction.chunks = [content]
+        signature = await self._dresser.signed(content)
+        if signature:
+            transaction.fields.append(signature)
+
+    async def _forwarding(self, transaction: Transaction, found: Sequence[tuple[Recipient, Found]]) -> str:
+        """The reverse path of a letter that an alias sends on: ours, so that SPF holds and reports come back."""
+        sender = transaction.sender.address
+        if not await self._database.read(lambda tx: directory.is_local(tx, sender.domain)):
+            ours = next(recipient.address.domain for recipient, one in found if one.local and one.elsewhere)
+            sender = await self._dresser.forwarded(sender, ours or self._hostname)
+        return str(sender)
+
     async def _told(self, outgoing: Outgoing, content: bytes, delivered: Sequence[Recipient], now: int) -> Unit | None:
         """The report of success that was asked for (RFC 3461 §4.1)."""
         told = [
@@ -118,14 +146,17 @@ class Intake:
         return await self._reports.prepare(outgoing, content, told)
 
 
-def _targets(found: Sequence[tuple[Recipient, Found]]) -> list[Target]:
-    """Everyone who is not here: recipients of other domains, and where aliases lead."""
+def _targets(found: Sequence[tuple[Recipient, Found]], transaction: Transaction) -> tuple[list[Target], list[Target]]:
+    """Everyone who is not here: recipients of other domains, and where aliases lead letters of strangers."""
     targets: dict[str, Target] = {}
+    forwarded: dict[str, Target] = {}
     for recipient, one in found:
         for address in one.elsewhere if one.local else (str(recipient.address),):
             domain = address.rpartition("@")[2].lower()
-            targets.setdefault(address, Target(address, domain, recipient.notify, recipient.orcpt))
-    return list(targets.values())
+            group = forwarded if one.local and transaction.sender.address and not one.bare else targets
+            if address not in targets and address not in forwarded:
+                group[address] = Target(address, domain, recipient.notify, recipient.orcpt)
+    return list(targets.values()), list(forwarded.values())
 
 
 def _outgoing(transaction: Transaction, blob: BlobRef, journey: str, now: int) -> Outgoing:

@@ -41,3 +41,5 @@ class Transaction:
     protocol: str = "ESMTP"  # the Received field's `with` (RFC 3848, RFC 6531)
     trace_id: str = ""
     user: str = ""  # the account that submitted it, empty for a stranger
+    fields: list[bytes] = field(default_factory=list)  # header fields that we put on top, each with its CRLF
+    keywords: tuple[str, ...] = ()  # IMAP keywords that it gets besides its seal

@@ -221,7 +221,7 @@ class Pop3Session(Session):
             return int(row[0]) if row else 0, [Drop(*row) for row in rows]
 
         self.uidvalidity, self.drops = await self.resources.database.read(unit)
-        self.login_held(identity)
+        await self.login_held(identity)
         self.engine.state = State.TRANSACTION
         self.engine.ok(f"{len(self.drops)} messages")
 

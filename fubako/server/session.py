@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from fubako.accounts.login import Identity, Logins
 from fubako.accounts.recipients import Recipients
 from fubako.clock import Env
+from fubako.delivery.dress import Dresser
 from fubako.delivery.intake import Intake
 from fubako.message.hop import Hop
 from fubako.net.interface import Pump, Stream, StreamClosed, StreamTimeout, TlsError
 from fubako.net.line import AnyLine
 from fubako.policy.access import Access
+from fubako.policy.gate import Gate
 from fubako.policy.limits import Guessing
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.protocol.smtp import SmtpLimits
+from fubako.server.reception import Reception
 from fubako.store.indexer import Indexer
 from fubako.store.interface import Blobs, Changes, Database
 from fubako.telemetry import Telemetry, visible
@@ -52,6 +55,9 @@ class Resources:
     routed: Callable[[str], bool]  # whether a route leads to a domain that is not ours
     access: Access | None  # who is let in, refused, or relayed by the service smtp
     intake: Intake
+    dresser: Dresser
+    gate: Gate
+    reception: Reception
     guessing: Guessing
     limits: Limits
     take_lock: Locks
@@ -87,6 +93,11 @@ class Session:
     @property
     def stream(self) -> Stream:
         return self.line.stream
+
+    @property
+    def client(self) -> str:
+        """The peer's address without its port."""
+        return self.stream.peer.rpartition(":")[0].strip("[]")
 
     @property
     def encrypted(self) -> bool:
@@ -198,8 +209,12 @@ class Session:
         )
         await asyncio.sleep(self.resources.guessing.failed(self.stream.peer))
 
-    def login_held(self, identity: Identity) -> None:
+    async def login_held(self, identity: Identity) -> None:
         self.identity = identity
+        if self.protocol != "smtp":
+            await self.resources.gate.note_login(
+                self.client, identity.account.address, encrypted=self.stream.tls is not None
+            )
         self.resources.guessing.succeeded(self.stream.peer)
         self.resources.telemetry.event(
             "login.held",

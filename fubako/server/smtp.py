@@ -1,8 +1,11 @@
 """`SmtpSession`: SMTP on 25, submission on 465 and 587, LMTP on a socket: one session, three sets of rules."""
 
+from contextlib import suppress
 from functools import lru_cache
 
 from fubako.accounts.recipients import Found
+from fubako.message import srs
+from fubako.message.address import Address
 from fubako.message.envelope import Recipient, Sender, Transaction
 from fubako.message.status import Status
 from fubako.message.trace import with_protocol
@@ -59,7 +62,7 @@ class SmtpSession(Session):
                 case events.ContentEnd():
                     await self._content_end(event)
                 case events.Mail():
-                    self._mail(event.sender)
+                    await self._mail(event.sender)
                 case events.Rcpt():
                     await self._rcpt(event.recipient)
                 case events.Data():
@@ -168,7 +171,7 @@ class SmtpSession(Session):
         except SaslFailure as error:
             await self._auth_failed(error)
             return
-        self.login_held(identity)
+        await self.login_held(identity)
         self.engine.reply(Status(235, "2.7.0", "go ahead"))
 
     async def _auth_failed(self, error: SaslFailure) -> None:
@@ -191,7 +194,7 @@ class SmtpSession(Session):
     def user(self) -> str:
         return self.identity.account.address if self.identity else ""
 
-    def _mail(self, sender: Sender) -> None:
+    async def _mail(self, sender: Sender) -> None:
         if sender.size > self.resources.limits.smtp.message:
             self.engine.reply(smtp.TOO_BIG)
             return
@@ -202,6 +205,9 @@ class SmtpSession(Session):
             sender=sender.address,
             require_tls=sender.require_tls,
         )
+        if verdict.accepted and self.stranger:
+            self.relays = self.relays or bool(await self.resources.gate.logged_in(self.client))
+            verdict = await self.resources.gate.sender(self.client, self.hello, sender.address.domain)
         if verdict.accepted:
             discards = self.discards
             self._forget()
@@ -210,11 +216,15 @@ class SmtpSession(Session):
             self.sender = sender
         self._judge(verdict, SENDER_OK)
 
+    @property
+    def stranger(self) -> bool:
+        return not self.user and self.rules.service == "smtp"
+
     def _listed(self, sender: Sender) -> Verdict | None:
         """The access table at connect and sender; None: it does not refuse. Users who proved themselves are not in it."""
         self.relays, self.discards = False, ""  # of an earlier MAIL
         access = self.resources.access
-        if access is None or self.user or self.rules.service != "smtp":
+        if access is None or not self.stranger:
             return None
         client = access.connect(self.client)
         self.relays = client is not None and client.rule.action == "RELAY"
@@ -227,35 +237,51 @@ class SmtpSession(Session):
             self.discards = match.verdict.rule or f"access line {match.rule.line}"
         return None if match.verdict.accepted else match.verdict
 
-    @property
-    def client(self) -> str:
-        """The peer's address without its port."""
-        return self.stream.peer.rpartition(":")[0].strip("[]")
-
     def _judge(self, verdict: Verdict, accepted: Status) -> None:
         if verdict.status is not None:
-            self.resources.telemetry.event(
-                "letter.refused", self.trace_id, service=self.service, rule=verdict.rule, reply=str(verdict.status)
-            )
+            self._tell_refusal(verdict)
         self.engine.reply(verdict.status or accepted)
+
+    def _tell_refusal(self, verdict: Verdict) -> None:
+        self.resources.telemetry.event(
+            "letter.refused", self.trace_id, service=self.service, rule=verdict.rule, reply=str(verdict.status)
+        )
 
     async def _rcpt(self, recipient: Recipient) -> None:
         if len(self.recipients) >= self.resources.limits.smtp.recipients:
             self.engine.reply(Status(452, "4.5.3", "too many recipients"))
             return
-        found = await self.resources.recipients.find(recipient.address)
+        found = await self._find(recipient.address)
         routed = not found.local and self.resources.routed(recipient.address.domain)
         relays, verdict = self.relays, None
-        if self.resources.access is not None and not self.user and self.rules.service == "smtp":
+        if self.resources.access is not None and self.stranger:
             match = self.resources.access.recipient(recipient.address.key)
             relays = relays or (match is not None and match.rule.action == "RELAY")
             verdict = self._refusal(match)
         verdict = verdict or may_receive(
             self.rules, local=found.local, known=found.known, user=self.user, routed=routed, relays=relays
         )
+        if verdict.accepted and (self.user or self.stranger):
+            sender = str(self.sender.address) if self.sender else ""
+            verdict = await self.resources.gate.recipient(
+                self.stream.peer, self.client, self.user, sender, recipient.address.key
+            )
         if verdict.accepted:
             self.recipients.append((recipient, found))
         self._judge(verdict, RECIPIENT_OK)
+
+    async def _find(self, address: Address) -> Found:
+        """Who an address stands for; one that a forwarded letter left under leads back to its sender."""
+        found = await self.resources.recipients.find(address)
+        if found.local and not found.known and srs.is_rewritten(address):
+            with suppress(srs.NotOurs):
+                origin = await self.resources.dresser.back(address)
+                inside = await self.resources.recipients.find(origin)
+                if inside.known:
+                    return inside
+                if not inside.local and self.resources.routed(origin.domain):
+                    return Found(True, (), (str(origin),), bare=True)
+        return found
 
     # -- content
 
@@ -281,6 +307,13 @@ class SmtpSession(Session):
         )
         transaction.protocol = with_protocol(transaction, self.verb)
         self._expect(False)
+        if self.stranger:
+            verdict = await self.resources.reception.receive(transaction, self.client, self.recipients)
+            if verdict.status is not None:
+                self._tell_refusal(verdict)
+                self._reply_all([verdict.status] * len(self.recipients))
+                self._forget()
+                return
         accepted = await self.resources.intake.accept(transaction, self.recipients)
         gone = Status(550, "5.1.1", "the mailbox is gone")
         replies = [

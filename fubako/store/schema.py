@@ -5,7 +5,7 @@ Every key of mail begins with `account_id`. No sequence, trigger or foreign key;
 
 from fubako.store.interface import StoreError, Transaction
 
-VERSION = 2
+VERSION = 3
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -68,6 +68,32 @@ _STEPS: dict[int, tuple[str, ...]] = {
             reason TEXT NOT NULL, journey TEXT NOT NULL, PRIMARY KEY (trace_id, address))""",
         """CREATE TABLE peer (
             host TEXT PRIMARY KEY, level BIGINT NOT NULL, first_seen BIGINT NOT NULL, last_seen BIGINT NOT NULL)""",
+    ),
+    3: (
+        "CREATE TABLE secret (name TEXT PRIMARY KEY, octets BYTEA NOT NULL)",
+        """CREATE TABLE dkim_key (
+            domain TEXT NOT NULL, selector TEXT NOT NULL, state TEXT NOT NULL, pem TEXT NOT NULL, created BIGINT NOT NULL,
+            PRIMARY KEY (domain, selector))""",
+        "CREATE TABLE greylist (pair TEXT PRIMARY KEY, first_seen BIGINT NOT NULL, until BIGINT NOT NULL, passed BIGINT NOT NULL)",
+        "CREATE TABLE pop_login (client TEXT PRIMARY KEY, address TEXT NOT NULL, until BIGINT NOT NULL)",
+        """CREATE TABLE hold_rule (
+            field TEXT NOT NULL, value TEXT NOT NULL, reason TEXT NOT NULL, created BIGINT NOT NULL, PRIMARY KEY (field, value))""",
+        """CREATE TABLE sts_policy (
+            domain TEXT PRIMARY KEY, id TEXT NOT NULL, policy TEXT NOT NULL, fetched BIGINT NOT NULL, expires BIGINT NOT NULL)""",
+        """CREATE TABLE tls_result (
+            day TEXT NOT NULL, domain TEXT NOT NULL, kind TEXT NOT NULL, policy TEXT NOT NULL, mx TEXT NOT NULL,
+            fault TEXT NOT NULL, reason TEXT NOT NULL, sessions BIGINT NOT NULL,
+            PRIMARY KEY (day, domain, kind, policy, mx, fault, reason))""",
+        """CREATE TABLE dmarc_result (
+            day TEXT NOT NULL, domain TEXT NOT NULL, source TEXT NOT NULL, facts TEXT NOT NULL, letters BIGINT NOT NULL,
+            PRIMARY KEY (day, domain, source, facts))""",
+        "CREATE TABLE report_sent (kind TEXT NOT NULL, day TEXT NOT NULL, domain TEXT NOT NULL, PRIMARY KEY (kind, day, domain))",
+        """CREATE TABLE report_received (
+            kind TEXT NOT NULL, id TEXT NOT NULL, domain TEXT NOT NULL, received BIGINT NOT NULL, report TEXT NOT NULL,
+            PRIMARY KEY (kind, id))""",
+        "ALTER TABLE queue_letter ADD COLUMN priority BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE queue_letter ADD COLUMN deliver_by BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE queue_letter ADD COLUMN by_mode TEXT NOT NULL DEFAULT ''",
     ),
 }
 

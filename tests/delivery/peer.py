@@ -11,8 +11,14 @@ from fubako import app
 from fubako.accounts import directory
 from fubako.clock import Env
 from fubako.config import Config, Queue, Route
+from fubako.message.address import parse_address
+from fubako.message.envelope import Recipient, Sender, Transaction
+from fubako.message.hop import Hop
 from fubako.net import tcp
+from fubako.net.memory import pair
 from fubako.net.tls import Certificate, ServerTls
+from fubako.server.session import Arrival
+from fubako.server.smtp import SmtpSession
 from fubako.store import messages, queue
 from fubako.store.queue import Outgoing, Target
 from fubako.telemetry import Telemetry
@@ -138,10 +144,17 @@ class MovingClock:
 class House:
     """A store with alice@here.test, its routes, and a runner."""
 
-    def __init__(self, tmp_path: Path, *routes: Route, zone=None, hostname="here.test", access="", **queue_settings):
+    def __init__(
+        self, tmp_path: Path, *routes: Route, zone=None, hostname="here.test", access="", more=None, **queue_settings
+    ):
         self.root, self.clock = tmp_path, MovingClock()
         self.config = Config(
-            hostname=hostname, quiet=True, access=access, route=tuple(routes), queue=Queue(**queue_settings)
+            hostname=hostname,
+            quiet=True,
+            access=access,
+            route=tuple(routes),
+            queue=Queue(**queue_settings),
+            **(more or {}),
         )
         self.zone = zone or Zone()
 
@@ -174,6 +187,42 @@ class House:
             return queue.put(tx, made, [Target(one, one.rpartition("@")[2], notify) for one in recipients], at=at)
 
         return queue.name(*await self.store.database.write(unit))
+
+    async def said(self, *lines, peer="192.0.2.1", service="smtp", hello="x.test"):
+        """The last line of each reply to a client that says all lines after its greeting."""
+        ours, theirs = pair(peer=f"[{peer}]:40000" if ":" in peer else f"{peer}:40000")
+        session = SmtpSession(self.app.resources, Arrival(ours, service, None, False))
+        task = asyncio.ensure_future(session.run())
+        theirs.write(("\r\n".join([f"EHLO {hello}", *lines, "QUIT"]) + "\r\n").encode())
+        heard = b""
+        while octets := await theirs.read():
+            heard += octets
+        await task
+        return [line for line in heard.decode().splitlines() if line[3] == " "][2:-1]
+
+    async def submit(self, content, *recipients, sender="alice@here.test"):
+        """A letter of a user who proved himself."""
+        resources = self.app.resources
+        to = [Recipient(parse_address(one)) for one in recipients]
+        found = [(one, await resources.recipients.find(one.address)) for one in to]
+        hop = Hop("submissions", "in", "192.0.2.9:5", self.clock.at, tls_version="TLSv1.3", user=sender)
+        transaction = Transaction(
+            hop, "x.test", Sender(parse_address(sender)), to, [content], trace_id=self.app.env.trace_id(), user=sender
+        )
+        return await resources.intake.accept(transaction, found)
+
+    async def queued(self):
+        """(sender, recipient, content) of what waits."""
+
+        def unit(tx):
+            rows = []
+            for one in queue.entries(tx, queue.Selection()):
+                letter = queue.letter(tx, *queue.parse_name(one.queue_id))
+                rows.append((one.sender, one.recipient, letter.blob))
+            return rows
+
+        rows = await self.store.database.read(unit)
+        return [(sender, recipient, self.store.blobs.read(blob)) for sender, recipient, blob in rows]
 
     async def entries(self):
         return await self.store.database.read(lambda tx: queue.entries(tx, queue.Selection()))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from peer import House
 
-from fubako import app
 from fubako.config import Route
 from fubako.net.memory import pair
 from fubako.server.session import Arrival
+from fubako.server.smtp import SmtpSession
 from fubako.store import queue
 
 TABLE = """\
@@ -31,7 +31,7 @@ def say(tmp_path, peer, *lines):
         (root / "access").write_text(TABLE)
         async with House(root, Route(to="smtp://127.0.0.1:9"), access=str(root / "access")) as house:
             ours, theirs = pair(peer=f"{peer}:40000")
-            session = app.SmtpSession(house.app.resources, Arrival(ours, "smtp", None, False))
+            session = SmtpSession(house.app.resources, Arrival(ours, "smtp", None, False))
             task = asyncio.ensure_future(session.run())
             theirs.write(("\r\n".join(["EHLO x.test", *lines, "QUIT"]) + "\r\n").encode())
             said = b""

@@ -190,7 +190,7 @@ class ImapSession(ImapContext):
                 raise ProtocolError("too many failed logins", b"* BYE too many failures\r\n") from None
             code = "UNAVAILABLE" if error.temporary else "AUTHENTICATIONFAILED"
             raise No(f"[{code}] authentication failed") from None
-        self.login_held(identity)
+        await self.login_held(identity)
         self.engine.state = State.KNOWN
         self.engine.literal_max(self.resources.limits.append_octets_max)
         self.stream.idle_seconds = self.resources.limits.imap_idle_seconds

@@ -1,0 +1,240 @@
+"""`Application`: a configuration becomes objects and listeners."""
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from fubako.accounts.login import Logins
+from fubako.accounts.recipients import Recipients
+from fubako.app import built
+from fubako.app.built import load_access, load_tls, routes
+from fubako.app.listeners import Bound
+from fubako.app.storage import Store, compact_store, locks
+from fubako.clock import Env
+from fubako.config import Config
+from fubako.delivery.bounce import Reports
+from fubako.delivery.dress import Dresser
+from fubako.delivery.intake import Intake
+from fubako.delivery.route import Router
+from fubako.delivery.runner import Runner
+from fubako.delivery.schedule import Schedule
+from fubako.message.address import Address
+from fubako.net import tcp
+from fubako.net.interface import NoResolver, Pump, Resolver
+from fubako.net.tls import ServerTls
+from fubako.policy.access import Access
+from fubako.policy.limits import Connections, Guessing
+from fubako.protocol.smtp import SmtpLimits
+from fubako.server.imap import ImapSession
+from fubako.server.pop3 import Pop3Session
+from fubako.server.reception import Reception
+from fubako.server.session import Arrival, Limits, Resources, Session
+from fubako.server.smtp import SmtpSession
+from fubako.store.indexer import QuietIndexing
+from fubako.store.interface import StoreError
+from fubako.store.queue import LANES, forget_sent
+from fubako.telemetry import Telemetry
+
+GRACE_SECONDS = 10.0
+COMPACT_SECONDS = 3600.0
+SENT_SECONDS = 30 * 24 * 3600  # how long `trace` knows what became of letters that left
+_SESSIONS: dict[str, Callable[[Resources, Arrival], Session]] = {
+    "smtp": SmtpSession,
+    "pop3": Pop3Session,
+    "imap": ImapSession,
+}
+_PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp": "smtp", "pop3": "pop3", "pop3s": "pop3",
+             "imap": "imap", "imaps": "imap"}  # fmt: skip
+
+
+def _owner_gone(owner: str) -> bool:
+    """Whether the process that holds a lease has ended. All owners of an embedded store are on this machine (`claim`)."""
+    try:
+        os.kill(int(owner.partition("-")[0]), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, PermissionError):
+        pass
+    return False
+
+
+@dataclass(slots=True)
+class Application:
+    """One process that serves: a store, resources, sessions. Reloading swaps the TLS contexts and limits for new sessions."""
+
+    config: Config
+    base: Path
+    store: Store
+    telemetry: Telemetry
+    env: Env = field(default_factory=Env)
+    tls: dict[str, ServerTls] = field(default_factory=dict)
+    resources: Resources = field(init=False)
+    connections: Connections = field(init=False)
+    indexing: QuietIndexing = field(init=False)
+    _servers: list[asyncio.Server] = field(default_factory=list)
+    _sessions: set[asyncio.Task[None]] = field(default_factory=set)
+    _housekeeping: asyncio.Task[None] | None = None
+    resolver: Resolver | None = None
+    router: Router = field(init=False)
+    dresser: Dresser = field(init=False)
+    reports: Reports = field(init=False)
+    _runner: Runner | None = None
+
+    def __post_init__(self) -> None:
+        self.tls = load_tls(self.config, self.base)
+        self.resolver = self.resolver or built.resolver(self.config)
+        self.router = self._router()
+        self.dresser = built.dresser(self.config, self.store.database, self.env)
+        self.reports = Reports(self.store.blobs, self.env, self.config.hostname, self.routed, self._back)
+        self.resources = self._resources(None)
+        self.indexing = QuietIndexing(self.store.indexer, self.store.database)
+        self.store.changes.watch = self.indexing.noticed
+        limits = self.config.limits
+        self.connections = Connections(limits.connections, limits.connections_per_network)
+
+    async def _back(self, address: Address) -> Address:
+        return await self.dresser.back(address)
+
+    def _access(self) -> Access | None:
+        """Raises ConfigError."""
+        return load_access(self.base / self.config.access) if self.config.access else None
+
+    def routed(self, domain: str) -> bool:
+        """Whether a route leads to a domain."""
+        return self.router.rule(domain) is not None
+
+    def _router(self) -> Router:
+        config = self.config
+        return Router(
+            routes(config, self.base), self.resolver or built.resolver(config), config.hostname, random.shuffle
+        )
+
+    def run_queue(self, workers: int = 1) -> None:
+        """Carry letters to other domains, together with the other workers."""
+        queue = self.config.queue
+        schedule = Schedule(
+            queue.first_gap_seconds, queue.longest_gap_seconds, queue.warn_hours * 3600, queue.give_up_days * 86400
+        )
+        self._runner = Runner(
+            self.store.database, self.store.blobs, self.store.changes, self.env, self.telemetry, self.router, self.reports,
+            self.config.hostname, f"{os.getpid()}-{self.env.random(8).hex()}", schedule, -(-LANES // workers), _owner_gone,
+        )  # fmt: skip
+        self._runner.start()
+
+    def _resources(self, before: Resources | None) -> Resources:
+        config, env = self.config, self.env
+        smtp = SmtpLimits(message=config.limits.message_octets, recipients=config.limits.recipients)
+        limits = Limits(
+            smtp,
+            config.limits.smtp_idle_seconds,
+            config.limits.pop3_idle_seconds,
+            config.limits.imap_idle_seconds,
+            config.limits.login_seconds,
+            config.limits.message_octets,
+        )
+        assert self.resolver is not None
+        gate = built.gate(config, self.resolver, self.store.database, env)
+        return Resources(
+            config.hostname,
+            env,
+            self.telemetry,
+            self.store.database,
+            self.store.blobs,
+            self.store.changes,
+            before.logins if before else Logins(self.store.database, env, config.hostname, config.login.mechanisms),
+            before.recipients if before else Recipients(self.store.database, env.clock),
+            self.routed,
+            self._access(),
+            Intake(
+                self.store.database, self.store.blobs, env, config.hostname, self.telemetry, self.reports, self.dresser
+            ),
+            self.dresser,
+            gate,
+            Reception(config.hostname, gate, self.dresser, self.store.database, env),
+            before.guessing if before else Guessing(env.clock.monotonic),
+            limits,
+            locks(self.store.directory / "run"),
+            self.store.indexer,
+        )
+
+    async def listen(self, bound: list[Bound]) -> None:
+        for one in bound:
+            self._servers.append(await tcp.listen(one.socket, self._connected(one)))
+
+    def _connected(self, one: Bound) -> Callable[[tcp.TcpStream], None]:
+        protocol = _PROTOCOL[one.service]
+        kind = _SESSIONS[protocol]
+
+        def connected(stream: tcp.TcpStream) -> None:
+            if not self.connections.enter(stream.peer):
+                self.telemetry.count("connections.refused")
+                stream.close()
+                return
+            tls = self.tls.get(protocol)
+            pump: Callable[[], Pump] | None = tls.pump if tls is not None and one.service != "lmtp" else None
+            session = kind(self.resources, Arrival(stream, one.service, pump, one.implicit_tls))
+            task = asyncio.get_running_loop().create_task(session.run())
+            self._sessions.add(task)
+            task.add_done_callback(lambda done: self._ended(done, stream.peer))
+
+        return connected
+
+    def _ended(self, task: asyncio.Task[None], peer: str) -> None:
+        self._sessions.discard(task)
+        self.connections.leave(peer)
+        if not task.cancelled() and task.exception() is not None:
+            self.telemetry.event("session.bug", error=repr(task.exception()))
+
+    def reload(self, config: Config) -> None:
+        """Take a new configuration and certificates for sessions to come. Raises before anything is changed."""
+        tls = load_tls(config, self.base)
+        if config.access:
+            load_access(self.base / config.access)
+        self.config, self.tls = config, tls
+        if isinstance(self.resolver, built.LateResolver | NoResolver):
+            self.resolver = built.resolver(config)
+        self.router.follow(self._router())
+        self.dresser = built.dresser(config, self.store.database, self.env)
+        self.resources = self._resources(self.resources)
+        self.telemetry.event("config.reloaded")
+
+    def keep_house(self) -> None:
+        """From time to time give back the room of removed messages; one worker of all does it at a time."""
+        self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(COMPACT_SECONDS)
+            unlock = self.resources.take_lock("housekeeping")
+            if unlock is None:
+                continue
+            try:
+                before = int(self.env.clock.now()) - SENT_SECONDS
+                await self.store.database.write(partial(forget_sent, before=before))
+                octets = await asyncio.to_thread(compact_store, self.store.directory)
+                if octets:
+                    self.telemetry.event("store.compacted", octets=octets)
+            except StoreError as error:
+                self.telemetry.event("store.error", reason=str(error))
+            finally:
+                unlock()
+
+    async def close(self) -> None:
+        """Stop listening, tell every session, wait a little, close the store."""
+        for server in self._servers:
+            server.close()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+        for task in list(self._sessions):
+            task.cancel()
+        if self._sessions:
+            await asyncio.wait(self._sessions, timeout=GRACE_SECONDS)
+        if self._runner is not None:
+            await self._runner.close()
+        self.resources.logins.close()
+        await self.indexing.close()
+        await self.store.close()

@@ -1,0 +1,137 @@
+"""From settings to the objects that they describe."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fubako.clock import Env
+from fubako.config import Config, ConfigError, networks, split_address
+from fubako.delivery.dress import Dresser
+from fubako.delivery.route import Route
+from fubako.message.masquerade import Masquerade
+from fubako.net.interface import Answer, NoResolver, Resolver, TlsaRecord
+from fubako.net.tls import Certificate, ServerTls
+from fubako.policy.access import Access, AccessError
+from fubako.policy.access import parse as parse_access
+from fubako.policy.authenticity import Examiner, Rules
+from fubako.policy.dnslist import DnsList, DnsLists
+from fubako.policy.gate import Gate, GateRules
+from fubako.policy.rates import RateLimits, Rates
+from fubako.store.interface import Database
+
+_ALPN = {"imap": ("imap",), "pop3": ("pop3",), "smtp": ()}
+
+
+def load_tls(config: Config, base: Path) -> dict[str, ServerTls]:
+    """A context set for each protocol; empty when no certificate is configured. Raises TlsError, ConfigError."""
+    try:
+        certificates = [Certificate.load(chain, key) for chain, key in config.certificate_paths(base)]
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}") from None
+    if not certificates:
+        return {}
+    return {name: ServerTls(certificates, minimum=config.tls.minimum, alpn=alpn) for name, alpn in _ALPN.items()}
+
+
+def load_access(path: Path) -> Access:
+    """Raises ConfigError, which names the file and the line."""
+    try:
+        return parse_access(path.read_text(encoding="utf-8"), toml=path.suffix == ".toml")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except AccessError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def routes(config: Config, base: Path) -> list[Route]:
+    """The ways out, in the order written."""
+    return [
+        Route(
+            one.domain, one.to, one.tls, one.port, one.user, base / one.password_file if one.password_file else None,
+            one.program, tuple(base / path for path in one.ca_files),
+        )
+        for one in config.route
+    ]  # fmt: skip
+
+
+def resolver(config: Config) -> Resolver:
+    """Its library is loaded at the first question: it weighs as much as a hundred connections."""
+    if not (config.route or config.inbound.examine or config.dns_list):
+        return NoResolver()
+    return LateResolver([split_address(one) for one in config.dns.servers])
+
+
+class LateResolver:
+    """A DnsResolver that is made when it is asked."""
+
+    def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
+        self._servers = servers
+        self._made: Resolver | None = None
+
+    @property
+    def _resolver(self) -> Resolver:
+        if self._made is None:
+            from fubako.net.dns import DnsResolver
+
+            self._made = DnsResolver(self._servers)
+        return self._made
+
+    async def mx(self, domain: str) -> Answer[tuple[int, str]]:
+        return await self._resolver.mx(domain)
+
+    async def addresses(self, host: str) -> Answer[str]:
+        return await self._resolver.addresses(host)
+
+    async def ipv4(self, host: str) -> Answer[str]:
+        return await self._resolver.ipv4(host)
+
+    async def ipv6(self, host: str) -> Answer[str]:
+        return await self._resolver.ipv6(host)
+
+    async def texts(self, name: str) -> Answer[bytes]:
+        return await self._resolver.texts(name)
+
+    async def names(self, address: str) -> Answer[str]:
+        return await self._resolver.names(address)
+
+    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
+        return await self._resolver.tlsa(name)
+
+    async def services(self, name: str) -> Answer[tuple[int, int, int, str]]:
+        return await self._resolver.services(name)
+
+
+def masquerade(config: Config) -> Masquerade | None:
+    given = config.masquerade
+    if not given.name:
+        return None
+    return Masquerade(
+        given.name.lower(), frozenset(map(str.lower, given.domains)), given.entire_domain, given.envelope, given.add_domain,
+        frozenset(map(str.lower, given.exposed_users)),
+    )  # fmt: skip
+
+
+def dresser(config: Config, database: Database, env: Env) -> Dresser:
+    return Dresser(database, env, masquerade(config))
+
+
+def gate(config: Config, found: Resolver, database: Database, env: Env) -> Gate:
+    inbound, rates = config.inbound, config.rates
+    rules = GateRules(
+        inbound.examine,
+        inbound.greylist_seconds,
+        inbound.pop_before_smtp_minutes * 60,
+        networks(inbound.exempt_networks),
+    )
+    lists = [DnsList(one.zone, one.stage, one.weight, networks(one.returns)) for one in config.dns_list]
+    sealers = frozenset(map(str.lower, inbound.trusted_sealers))
+    examiner = Examiner(found, config.hostname, Rules(inbound.spf == "reject", inbound.dmarc == "obey", sealers))
+    monotonic = env.clock.monotonic
+    limits = RateLimits(rates.account, rates.account_domain, rates.network, rates.sender_domain)
+    return Gate(
+        rules,
+        DnsLists(lists, found, monotonic, inbound.dns_list_weight),
+        Rates(limits, monotonic),
+        examiner,
+        database,
+        env,
+    )

@@ -1,0 +1,115 @@
+"""The store, opened for a server or for a command."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fubako.admin import transfer
+from fubako.store.changes import LocalChanges, WorkerChanges
+from fubako.store.disk import OsDisk
+from fubako.store.indexer import Indexer
+from fubako.store.interface import StoreError
+from fubako.store.segments import SegmentBlobs, SegmentCore
+from fubako.store.sqlite import SqliteCore, SqliteDatabase
+from fubako.store.verify import Report, compact, verify
+
+
+class StoreInUse(StoreError):
+    """Another server runs on this store."""
+
+
+@dataclass(slots=True)
+class Store:
+    """The three seams and the search index, opened."""
+
+    database: SqliteDatabase
+    blobs: SegmentBlobs
+    changes: LocalChanges
+    indexer: Indexer
+    directory: Path
+
+    async def close(self) -> None:
+        await self.blobs.close()
+        self.indexer.close()
+        await self.database.close()
+        if isinstance(self.changes, WorkerChanges):
+            self.changes.close()
+
+
+def prepare(directory: Path) -> None:
+    """The folders of a store. Raises StoreError in words for a person."""
+    try:
+        for part in ("segments", "run", "search"):
+            (directory / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be used: {error.strerror}") from None
+    if not os.access(directory, os.W_OK):
+        raise StoreError(f"{directory} cannot be written to")
+
+
+def open_store(directory: Path, *, shared: bool = True) -> Store:
+    """`shared`: other processes may change the same store, and are told of changes."""
+    prepare(directory)
+    changes: LocalChanges = WorkerChanges(directory / "run") if shared else LocalChanges()
+    database = SqliteDatabase(SqliteCore(str(directory / "mail.sqlite")), changes)
+    blobs = SegmentBlobs(SegmentCore(OsDisk(), str(directory / "segments")))
+    return Store(database, blobs, changes, Indexer(directory / "search", database, blobs), directory)
+
+
+def _cores(directory: Path) -> tuple[SqliteCore, SegmentCore]:
+    if not (directory / "mail.sqlite").exists():
+        raise StoreError(f"there is no store in {directory}")
+    return SqliteCore(str(directory / "mail.sqlite")), SegmentCore(OsDisk(), str(directory / "segments"))
+
+
+def mend(directory: Path) -> list[str]:
+    """Before a server starts: put right what an unclean end left; what was done, in words."""
+    return SegmentCore(OsDisk(), str(directory / "segments")).mend()
+
+
+def verify_store(directory: Path, progress: Callable[[int, int], None]) -> Report:
+    return verify(*_cores(directory), progress)
+
+
+def compact_store(directory: Path) -> int:
+    """Octets given back. May run beside a server."""
+    database, segments = _cores(directory)
+    try:
+        return compact(database, segments)
+    finally:
+        segments.close()
+        database.close()
+
+
+def backup_store(directory: Path, target: Path, progress: Callable[[int, int], None]) -> int:
+    database, _ = _cores(directory)
+    return transfer.backup(database.backup, directory, target, progress)
+
+
+def claim(directory: Path) -> int:
+    """Take a store for one server. Returns a descriptor that holds it; raises StoreInUse."""
+    prepare(directory)
+    fd = os.open(directory / "run" / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StoreInUse(f"another Fubako serves {directory} already") from None
+    return fd
+
+
+def locks(directory: Path) -> Callable[[str], Callable[[], None] | None]:
+    """Locks by name that die with their process."""
+
+    def lock(name: str) -> Callable[[], None] | None:
+        fd = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return lambda: os.close(fd)
+
+    return lock

@@ -1,0 +1,83 @@
+"""`Dresser`: how letters of our own users leave: under the right name, and signed; and under which address forwarded ones do."""
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from fubako.clock import Env
+from fubako.message import srs
+from fubako.message.address import Address
+from fubako.message.masquerade import Masquerade
+from fubako.policy import dkim
+from fubako.policy.dmarc import author_domains
+from fubako.store import domainkeys
+from fubako.store.interface import Database, Transaction
+
+REMEMBERED_SECONDS = 5.0
+DAY = 86_400
+_SRS = "srs"
+
+
+class Dresser:
+    """Keys are read again after a few seconds, so that a rotation is followed at once."""
+
+    def __init__(self, database: Database, env: Env, masquerade: Masquerade | None = None) -> None:
+        self._database, self._env = database, env
+        self._masquerade = masquerade
+        self._keys: dict[str, tuple[dkim.Signer, ...]] = {}
+        self._read_at = float("-inf")
+        self._secret = b""
+
+    async def signers(self, domain: str) -> tuple[dkim.Signer, ...]:
+        """The keys that sign for a domain now."""
+        now = self._env.clock.monotonic()
+        if now - self._read_at >= REMEMBERED_SECONDS:
+            found: dict[str, list[dkim.Signer]] = {}
+            for key in await self._database.read(domainkeys.keys):
+                if key.state == domainkeys.ACTIVE:
+                    found.setdefault(key.domain, []).append(signer(key))
+            self._keys = {name: tuple(some) for name, some in found.items()}
+            self._read_at = now
+        return self._keys.get(domain, ())
+
+    def masqueraded(self, sender: Address, content: bytes) -> tuple[Address, bytes]:
+        """A letter of our own, before anything is written on top of it."""
+        if self._masquerade is None:
+            return sender, content
+        return self._masquerade.address(sender), self._masquerade.content(content)
+
+    async def signed(self, content: bytes) -> bytes:
+        """Signature fields for a letter of our own; empty where its author's domain has no key."""
+        await self.signers("")
+        if not self._keys:
+            return b""
+        letter = dkim.take_apart(content)
+        authors = author_domains(letter)
+        if len(authors) != 1:
+            return b""
+        now = self._env.clock.now()
+        return b"".join(dkim.sign(letter, one, now) for one in await self.signers(authors[0]))
+
+    async def secret(self) -> bytes:
+        """What makes forwarding addresses ours; made at the first use."""
+        if not self._secret:
+            self._secret = await self._database.read(lambda tx: domainkeys.secret(tx, _SRS))
+        if not self._secret:
+            made = self._env.random(32)
+
+            def unit(tx: Transaction) -> bytes:
+                return domainkeys.keep_secret(tx, _SRS, made)
+
+            self._secret = await self._database.write(unit)
+        return self._secret
+
+    async def forwarded(self, sender: Address, ours: str) -> Address:
+        return srs.forward(sender, ours, await self.secret(), int(self._env.clock.now()) // DAY)
+
+    async def back(self, address: Address) -> Address:
+        """Raises srs.NotOurs."""
+        return srs.back(address, await self.secret(), int(self._env.clock.now()) // DAY)
+
+
+def signer(key: domainkeys.DomainKey) -> dkim.Signer:
+    private = load_pem_private_key(key.pem.encode(), None)
+    assert isinstance(private, dkim.PrivateKey)
+    return dkim.Signer(key.domain, key.selector, private)

@@ -1,0 +1,75 @@
+"""`Reception`: what is done with a stranger's letter between its last octet and the intake: examined, marked, sealed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fubako.accounts.recipients import Found
+from fubako.clock import Env
+from fubako.delivery.dress import Dresser
+from fubako.message.authentication import results, without_forged
+from fubako.message.envelope import Recipient, Transaction
+from fubako.message.headers import header_end
+from fubako.policy import arc
+from fubako.policy.authenticity import Examined
+from fubako.policy.dkim import take_apart
+from fubako.policy.gate import Gate
+from fubako.policy.verdict import ACCEPT, Verdict
+from fubako.store import reports
+from fubako.store.interface import Database
+
+JUNK = "$Junk"
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    hostname: str
+    gate: Gate
+    dresser: Dresser
+    database: Database
+    env: Env
+
+    async def receive(self, transaction: Transaction, client: str, found: Sequence[tuple[Recipient, Found]]) -> Verdict:
+        """A refusal, or the transaction with our findings in its fields."""
+        content = b"".join(transaction.chunks)
+        content = without_forged(content, header_end(content), self.hostname)
+        transaction.chunks = [content]
+        sender = str(transaction.sender.address)
+        examined = await self.gate.content(client, transaction.hello, sender, content)
+        if examined is None:
+            return ACCEPT
+        await self._note(examined, client)
+        if not examined.verdict.accepted:
+            return examined.verdict
+        if examined.junk:
+            transaction.keywords = (*transaction.keywords, JUNK)
+        written = results(self.hostname, examined.methods)
+        transaction.fields.append(f"Authentication-Results: {written}\r\n".encode())
+        await self._seal(transaction, examined, written, found)
+        return ACCEPT
+
+    async def _seal(
+        self, transaction: Transaction, examined: Examined, written: str, found: Sequence[tuple[Recipient, Found]]
+    ) -> None:
+        """A letter that an alias sends on carries what we saw of it (RFC 8617)."""
+        domain = next((recipient.address.domain for recipient, one in found if one.local and one.elsewhere), "")
+        signers = await self.dresser.signers(domain) if domain else ()
+        signer = next((one for one in signers if one.algorithm == "rsa-sha256"), None)
+        if signer is not None:
+            letter = take_apart(b"".join([*transaction.fields, *transaction.chunks]))
+            sealed = arc.seal(letter, examined.chain, written, signer, self.env.clock.now())
+            if sealed:
+                transaction.fields.insert(0, sealed)
+
+    async def _note(self, examined: Examined, client: str) -> None:
+        """For the report to the author's domain (RFC 9990)."""
+        judged = examined.judged
+        if judged.record is None or not judged.record.reports:
+            return
+        seen = reports.Seen(
+            judged.domain, client,
+            "reject" if not examined.verdict.accepted else ("quarantine" if examined.junk else "none"),
+            judged.dkim_aligned, judged.spf_aligned, examined.sent_by.domain, examined.sent_by.result,
+            tuple((one.domain, one.selector, one.result) for one in examined.signatures), judged.record.found,
+        )  # fmt: skip
+        now = int(self.env.clock.now())
+        await self.database.write(lambda tx: reports.note_letter(tx, seen, now))
