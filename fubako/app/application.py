@@ -16,6 +16,7 @@ from fubako.app.listeners import Bound
 from fubako.app.storage import Store, compact_store, locks
 from fubako.clock import Env
 from fubako.config import Config
+from fubako.delivery.assurance import Assurance
 from fubako.delivery.bounce import Reports
 from fubako.delivery.dress import Dresser
 from fubako.delivery.intake import Intake
@@ -24,7 +25,7 @@ from fubako.delivery.runner import Runner
 from fubako.delivery.schedule import Schedule
 from fubako.message.address import Address
 from fubako.net import tcp
-from fubako.net.interface import NoResolver, Pump, Resolver
+from fubako.net.interface import Https, NoResolver, Pump, Resolver
 from fubako.net.tls import ServerTls
 from fubako.policy.access import Access
 from fubako.policy.limits import Connections, Guessing
@@ -79,6 +80,7 @@ class Application:
     _sessions: set[asyncio.Task[None]] = field(default_factory=set)
     _housekeeping: asyncio.Task[None] | None = None
     resolver: Resolver | None = None
+    https: Https | None = None
     router: Router = field(init=False)
     dresser: Dresser = field(init=False)
     reports: Reports = field(init=False)
@@ -115,13 +117,18 @@ class Application:
 
     def run_queue(self, workers: int = 1) -> None:
         """Carry letters to other domains, together with the other workers."""
+        assert self.resolver is not None
         queue = self.config.queue
         schedule = Schedule(
             queue.first_gap_seconds, queue.longest_gap_seconds, queue.warn_hours * 3600, queue.give_up_days * 86400
         )
+        assurance = Assurance(
+            self.store.database, self.resolver, self.https or built.LateHttps(self.resolver), self.env
+        )
         self._runner = Runner(
             self.store.database, self.store.blobs, self.store.changes, self.env, self.telemetry, self.router, self.reports,
-            self.config.hostname, f"{os.getpid()}-{self.env.random(8).hex()}", schedule, -(-LANES // workers), _owner_gone,
+            assurance, self.config.hostname, f"{os.getpid()}-{self.env.random(8).hex()}", schedule, -(-LANES // workers),
+            _owner_gone,
         )  # fmt: skip
         self._runner.start()
 

@@ -8,7 +8,7 @@ from fubako.config import Config, ConfigError, networks, split_address
 from fubako.delivery.dress import Dresser
 from fubako.delivery.route import Route
 from fubako.message.masquerade import Masquerade
-from fubako.net.interface import Answer, NoResolver, Resolver, TlsaRecord
+from fubako.net.interface import Answer, Fetched, Https, NoResolver, Resolver, TlsaRecord
 from fubako.net.tls import Certificate, ServerTls
 from fubako.policy.access import Access, AccessError
 from fubako.policy.access import parse as parse_access
@@ -98,6 +98,28 @@ class LateResolver:
 
     async def services(self, name: str) -> Answer[tuple[int, int, int, str]]:
         return await self._resolver.services(name)
+
+
+class LateHttps:
+    """An HttpsClient that is made when it is asked: httpx2 weighs twenty MiB."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._made: Https | None = None
+
+    @property
+    def _https(self) -> Https:
+        if self._made is None:
+            from fubako.net.https import HttpsClient
+
+            self._made = HttpsClient(self._resolver)
+        return self._made
+
+    async def get(self, host: str, path: str, octets_max: int) -> Fetched:
+        return await self._https.get(host, path, octets_max)
+
+    async def post(self, host: str, path: str, kind: str, content: bytes) -> Fetched:
+        return await self._https.post(host, path, kind, content)
 
 
 def masquerade(config: Config) -> Masquerade | None:

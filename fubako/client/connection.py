@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from fubako.clock import Env
 from fubako.message.hop import Hop
 from fubako.net import tcp
-from fubako.net.interface import Stream
+from fubako.net.interface import CertificateFacts, Stream
 from fubako.net.line import Line
 from fubako.net.tls import ClientTls
 from fubako.protocol import sasl
@@ -72,10 +72,14 @@ class Connection(Generic[E]):
         facts = self.line.stream.tls
         assert facts is not None
         try:
-            self.believed = judge(facts.peer, self.peer.server_name, authority=self.peer.authority, pins=self.peer.pins)
+            self.believed = self.believe(facts.peer)
         except NotBelieved as reason:
             self.refused_certificate(reason)
             raise
+
+    def believe(self, facts: CertificateFacts | None) -> Believed:
+        """Raises NotBelieved."""
+        return judge(facts, self.peer.server_name, authority=self.peer.authority, pins=self.peer.pins)
 
     def refused_certificate(self, _reason: NotBelieved) -> None:
         """Nobody vouches for the server: a client ends the connection."""

@@ -14,7 +14,7 @@ from fubako.delivery.bounce import Reports, Unit
 from fubako.delivery.dress import Dresser
 from fubako.delivery.letters import describe
 from fubako.message.envelope import Recipient, Transaction
-from fubako.message.headers import fields, header_end
+from fubako.message.headers import fields, first_fields, header_end
 from fubako.message.hop import weakest
 from fubako.message.report import Reported
 from fubako.message.status import Status
@@ -83,7 +83,7 @@ class Intake:
                     trace_id=transaction.trace_id,
                     journey=journey,
                 )
-            outgoing = _outgoing(transaction, blob, journey, now) if targets or forwarded or delivered else None
+            outgoing = _outgoing(transaction, blob, journey, now, header) if targets or forwarded or delivered else None
             ways = [(outgoing, targets)] if outgoing and targets else []
             if outgoing and forwarded:
                 ways.append((replace(outgoing, sender=await self._forwarding(transaction, found)), forwarded))
@@ -159,11 +159,12 @@ def _targets(found: Sequence[tuple[Recipient, Found]], transaction: Transaction)
     return list(targets.values()), list(forwarded.values())
 
 
-def _outgoing(transaction: Transaction, blob: BlobRef, journey: str, now: int) -> Outgoing:
+def _outgoing(transaction: Transaction, blob: BlobRef, journey: str, now: int, header: bytes) -> Outgoing:
     sender = transaction.sender
+    optional = not sender.require_tls and first_fields(header).get(b"tls-required", b"").lower() == b"no"
     return Outgoing(
         blob, str(sender.address), sender.body, sender.smtputf8, sender.require_tls, sender.ret, sender.envid,
-        transaction.user, transaction.trace_id, journey, now,
+        transaction.user, transaction.trace_id, journey, now, optional,
     )  # fmt: skip
 
 

@@ -12,27 +12,39 @@ from fubako.message.headers import header_end
 from fubako.message.report import visible
 from fubako.message.status import Status
 from fubako.net import tcp
-from fubako.net.interface import Stream, StreamClosed, StreamTimeout, TlsError
+from fubako.net.interface import CertificateFacts, Stream, StreamClosed, StreamTimeout, TlsError
 from fubako.net.line import Line
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.protocol.smtp import xtext_encode
 from fubako.protocol.smtp_client import Reply, SmtpClient, extensions
 from fubako.store.queue import Outgoing, Queued
+from fubako.trust import dane
 from fubako.trust.demand import Demand, Level
-from fubako.trust.judge import NotBelieved
+from fubako.trust.judge import Believed, NotBelieved
 
 COMMAND_SECONDS = 120.0  # RFC 5321 §4.5.3.2 asks for five minutes; a server that is so slow is tried again later
 CONTENT_SECONDS = 600.0
 
 
+_FAULTS = (
+    ("has expired", "certificate-expired"),
+    ("is for ", "certificate-host-mismatch"),
+    ("not for ", "certificate-host-mismatch"),
+    ("another key", "tlsa-invalid"),
+    ("authority", "certificate-not-trusted"),
+    ("signed by itself", "certificate-not-trusted"),
+)
+
+
 class Unreachable(Exception):
     """This server cannot be used now; another one of the same destination may."""
 
-    def __init__(self, status: Status, *, weak: bool = False) -> None:
+    def __init__(self, status: Status, *, weak: bool = False, fault: str = "") -> None:
         super().__init__(str(status))
         self.status = status
         self.weak = weak  # it was there, but not protected as is demanded
+        self.fault = fault  # what TLS lacked, by RFC 8460 §4.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,11 @@ class Carrier(SmtpConnection):
         super().__init__(peer, line, env, engine)
         self.lmtp = lmtp
         self.level = Level.OPEN
+        self.demand = Demand(Level.OPEN, "")
+        self.names: tuple[str, ...] = ()  # that a certificate under an authority of DANE may hold
+        self.doubt = self.fault = ""  # why the server is not believed; in words, and by RFC 8460 §4.3
         self.protocol = "lmtp" if lmtp else "smtp"
+        self.lenient = False  # made for a letter whose sender said TLS-Required: No
         self.carried = 0
         self.clean = True  # no transaction is open
 
@@ -61,6 +77,7 @@ class Carrier(SmtpConnection):
 
     async def welcome(self, hello: str, demand: Demand) -> None:
         """Raises Unreachable; then nothing of a letter was said."""
+        self.demand = demand
         if self.peer.implicit_tls:
             await self._encrypt()
         await self._demanded("the greeting", 220)
@@ -68,21 +85,32 @@ class Carrier(SmtpConnection):
         if not self.peer.implicit_tls and not self.line.stream.local and "STARTTLS" in self.extensions:
             self.nothing_unasked()
             self.engine.command("STARTTLS")
+            self.fault = "starttls-not-supported"
             await self._demanded("STARTTLS", 220)  # never on in the clear after that (C-REFUSE)
             await self._encrypt()
             await self._ehlo(hello)
         if self.line.stream.local:
             self.level = Level.VERIFIED
-        unmet = demand.unmet(self.level, self.peer.server_name)
+        elif self.level is Level.OPEN:
+            self.fault = "starttls-not-supported"
+        unmet = demand.unmet(self.level, self.peer.server_name, self.doubt)
         if unmet:
-            raise Unreachable(Status(451, "4.7.10", unmet), weak=True)
+            raise Unreachable(Status(451, "4.7.10", unmet), weak=True, fault=self.fault)
 
     async def _encrypt(self) -> None:
+        self.fault = "validation-failure"
         try:
             await self.protect()
-            self.level = Level.VERIFIED
-        except NotBelieved:
-            self.level = Level.ENCRYPTED
+            self.level, self.fault = Level.VERIFIED, ""
+        except NotBelieved as reason:
+            self.level, self.doubt = Level.ENCRYPTED, str(reason)
+            self.fault = next((fault for words, fault in _FAULTS if words in self.doubt), "validation-failure")
+
+    def believe(self, facts: CertificateFacts | None) -> Believed:
+        """Where DNSSEC names the keys, nothing else counts."""
+        if self.demand.keys:
+            return dane.judge(self.demand.keys, facts, self.names)
+        return super().believe(facts)
 
     def refused_certificate(self, _reason: NotBelieved) -> None:
         """The demand decides whether that is good enough."""
@@ -251,16 +279,20 @@ async def connect(
         implicit_tls=hop.kind == "smtps",
     )
     carrier = Carrier(peer, Line(engine, stream), env, engine, lmtp=hop.kind.startswith("lmtp"))
+    carrier.names = (name, hop.domain) if hop.domain else (name,)
     try:
         await carrier.welcome(hello, demand)
         if credentials is not None:
             await carrier.login(credentials)
     except Unreachable as problem:
         carrier.close()
-        raise Unreachable(replace(problem.status, text=f"{name}: {problem.status.text}"), weak=problem.weak) from None
+        raise Unreachable(
+            replace(problem.status, text=f"{name}: {problem.status.text}"), weak=problem.weak,
+            fault=carrier.fault,
+        ) from None  # fmt: skip
     except (ProtocolError, StreamClosed, StreamTimeout, TlsError) as error:
         carrier.close()
-        raise Unreachable(Status(451, "4.4.2", f"{name}: {error}")) from None
+        raise Unreachable(Status(451, "4.4.2", f"{name}: {error}"), fault=carrier.fault) from None
     except BaseException:
         carrier.close()
         raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fubako.message.status import Status
-from fubako.net.interface import DnsFailure, NoSuchName, Resolver
+from fubako.net.interface import Answer, DnsFailure, NoSuchName, Resolver
 
 HOSTS_MAX = 20
 _KINDS = {"smtp": 25, "smtps": 465, "lmtp": 24}
@@ -43,11 +43,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One server to try. `name` is what its certificate must hold."""
+    """One server to try. `name` is what its certificate must hold; `authentic`: DNSSEC vouches for its addresses."""
 
     name: str
     port: int
     addresses: tuple[str, ...]
+    authentic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class NextHop:
     hosts: tuple[Host, ...] = ()
     socket: str = ""
     authentic: bool = False
+    domain: str = ""  # whose mail it takes, where DNS named the hosts
     words: str = field(default="", compare=False)
 
 
@@ -124,12 +126,13 @@ class Router:
         hosts, problems = [], []
         for name in names[:HOSTS_MAX]:
             try:
-                hosts.append(Host(name, route.port, await self._addresses(name)))
+                addresses = await self._addresses(name)
+                hosts.append(Host(name, route.port, addresses.records, answer.authentic and addresses.authentic))
             except NoRoute as problem:
                 problems.append(problem)
         if not hosts:
             raise next((one for one in problems if one.status.code < 500), problems[0])
-        return NextHop(key, "smtp", route, tuple(hosts), "", answer.authentic, f"by the MX of {domain}")
+        return NextHop(key, "smtp", route, tuple(hosts), "", answer.authentic, domain, f"by the MX of {domain}")
 
     def _ordered(self, records: list[tuple[int, str]], domain: str) -> list[str]:
         ours = min((preference for preference, host in records if host == self._hostname), default=None)
@@ -146,16 +149,16 @@ class Router:
             names += same
         return list(dict.fromkeys(names))
 
-    async def _addresses(self, host: str) -> tuple[str, ...]:
+    async def _addresses(self, host: str) -> Answer[str]:
         if ":" in host or host.replace(".", "").isdigit():
-            return (host.strip("[]"),)
+            return Answer((host.strip("[]"),))
         try:
-            found = (await self._resolver.addresses(host)).records
+            found = await self._resolver.addresses(host)
         except NoSuchName:
             raise NoRoute(Status(550, "5.1.2", f"the host {host} does not exist")) from None
         except DnsFailure as failure:
             raise NoRoute(Status(451, "4.4.3", f"DNS does not answer: {failure}")) from None
-        if not found:
+        if not found.records:
             raise NoRoute(Status(550, "5.1.2", f"the host {host} has no address"))
         return found
 

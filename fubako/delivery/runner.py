@@ -13,21 +13,23 @@ from dataclasses import dataclass, field, replace
 from fubako.client.connection import Credentials
 from fubako.clock import Env
 from fubako.delivery import pipe, remote
+from fubako.delivery.assurance import NOTHING, Assurance, Insecure, Promise
 from fubako.delivery.bounce import Reports
 from fubako.delivery.remote import Answered, Carrier, Unreachable
-from fubako.delivery.route import NextHop, NoRoute, Router
+from fubako.delivery.route import Host, NextHop, NoRoute, Router
 from fubako.delivery.schedule import Schedule
+from fubako.delivery.tlsresults import TlsResults
 from fubako.message.hop import Hop
 from fubako.message.report import Reported
 from fubako.message.status import Status
 from fubako.message.trace import journey_with, mail_date
-from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
+from fubako.net.interface import StreamClosed, StreamTimeout, TlsaRecord, TlsError
 from fubako.protocol.engine import ProtocolError
 from fubako.store import queue
 from fubako.store.interface import Blobs, Changes, Database, StoreError, StoreFull, Transaction
 from fubako.store.queue import LANES, QUEUE_ACCOUNT, LeaseLost, Outcome, Outgoing, Queued
 from fubako.telemetry import Telemetry
-from fubako.trust.demand import Demand, Level, demand
+from fubako.trust.demand import Demand, Known, Level, demand
 
 LEASE_SECONDS = 30
 LEASE_MARGIN_SECONDS = 10.0  # no letter is begun when the lease ends sooner
@@ -105,14 +107,15 @@ class Runner:
 
     def __init__(
         self, database: Database, blobs: Blobs, changes: Changes, env: Env, telemetry: Telemetry, router: Router,
-        reports: Reports, hostname: str, owner: str, schedule: Schedule | None = None, share: int = LANES,
+        reports: Reports, assurance: Assurance, hostname: str, owner: str, schedule: Schedule | None = None, share: int = LANES,
         gone: Callable[[str], bool] = lambda _owner: False,
     ) -> None:  # fmt: skip
         self._database, self._blobs, self._changes = database, blobs, changes
         self._env, self._telemetry, self._router = env, telemetry, router
         self._hostname, self._owner = hostname, owner
         self._schedule = schedule or Schedule()
-        self._reports = reports
+        self._reports, self._assurance = reports, assurance
+        self._tls = TlsResults(database, env)
         self._gone = gone
         self._share = share  # how many lanes the first look takes; later everything that nobody else has
         self._lanes: dict[int, Lane] = {}
@@ -149,6 +152,7 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         with suppress(StoreError):
+            await self._tls.write(now=True)
             await self._database.write(lambda tx: queue.release(tx, self._owner))
 
     # -- what is due
@@ -168,6 +172,8 @@ class Runner:
             except Exception as error:  # our bug: the queue goes on
                 self._telemetry.event("queue.bug", error=repr(error))
             self._dispatch()
+            with suppress(StoreError):
+                await self._tls.write()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(pause, 0.05)):
                     await self._wake.wait()
@@ -344,15 +350,25 @@ class Runner:
         problem = Unreachable(Status(451, "4.4.1", "there is no server to try"))
         if hop.kind == "lmtp-socket":
             return await remote.connect(hop, None, "", self._env, self._hostname, Demand(Level.OPEN, ""), None)
+        promise = await self._assurance.promise(hop.domain) if hop.domain else NOTHING
         for host in hop.hosts:
-            wanted = await self._demand(hop, host.name, letter)
+            try:
+                known = await self._known(hop, host, letter, promise)
+            except Unreachable as found:
+                problem = found
+                self._telemetry.event("queue.unreachable", letter.trace_id, host=host.name, reason=str(found))
+                continue
+            wanted = demand(known)
             for address in host.addresses:
                 try:
                     carrier = await remote.connect(hop, host, address, self._env, self._hostname, wanted, credentials)
                 except Unreachable as found:
                     problem = found
+                    self._tls.failed(hop, host, known, promise, found.fault, found.status.text)
                     self._telemetry.event("queue.unreachable", letter.trace_id, host=host.name, reason=str(found))
                     continue
+                self._tls.reached(hop, host, known, promise, carrier)
+                carrier.lenient = letter.tls_optional
                 await self._note(host.name, carrier.level)
                 return carrier
         raise problem
@@ -366,11 +382,35 @@ class Runner:
         except OSError as error:
             raise Unreachable(Status(451, "4.3.5", f"the password of the route cannot be read: {error}")) from None
 
-    async def _demand(self, hop: NextHop, host: str, letter: Outgoing) -> Demand:
+    async def _known(self, hop: NextHop, host: Host, letter: Outgoing, promise: Promise) -> Known:
+        """Raises Unreachable for a host that must not be used."""
         since = int(self._env.clock.now()) - REMEMBER_SECONDS
-        level, seen = await self._database.read(lambda tx: queue.peer_level(tx, host, since))
-        return demand(
-            hop.route.tls, Level(level), mail_date(seen)[5:16] if seen else "", require_tls=letter.require_tls
+        tlsa: tuple[TlsaRecord, ...] = ()
+        if host.authentic:
+            try:
+                tlsa = await self._assurance.keys(host.name, host.port)
+            except Insecure as problem:
+                if not letter.tls_optional:
+                    raise Unreachable(problem.status, weak=True, fault="dnssec-invalid") from None
+        policy = promise.policy
+        if policy is not None and policy.mode != "none" and not policy.allows(host.name):
+            self._tls.failed(
+                hop, host, Known(promised=policy), promise, "validation-failure", "not among the promised hosts"
+            )
+            if policy.mode == "enforce" and not letter.tls_optional:
+                words = (
+                    f"{host.name} is none of the servers that {hop.domain} promises (MTA-STS): {', '.join(policy.mx)}"
+                )
+                raise Unreachable(Status(451, "4.7.10", words), weak=True)
+        level, seen = await self._database.read(lambda tx: queue.peer_level(tx, host.name, since))
+        return Known(
+            hop.route.tls,
+            tlsa,
+            policy,
+            Level(level),
+            mail_date(seen)[5:16] if seen else "",
+            letter.require_tls,
+            letter.tls_optional,
         )
 
     async def _note(self, host: str, level: Level) -> None:
@@ -392,8 +432,16 @@ class Runner:
         """One letter over an open connection. Raises Unreachable when the connection fails."""
         self._held(job, LEASE_MARGIN_SECONDS)
         name = carrier.peer.server_name
-        if job.letter.require_tls and not carrier.line.stream.local:
-            unmet = (await self._demand(hop, name, job.letter)).unmet(carrier.level, name)
+        if (
+            job.letter.require_tls or (carrier.lenient and not job.letter.tls_optional)
+        ) and not carrier.line.stream.local:
+            # the connection was made for a letter that demands less
+            host = next((one for one in hop.hosts if one.name == name), hop.hosts[0])
+            promise = await self._assurance.promise(hop.domain) if hop.domain else NOTHING
+            wanted = demand(await self._known(hop, host, job.letter, promise))
+            unmet = wanted.unmet(
+                carrier.level if wanted.keys == carrier.demand.keys else Level.ENCRYPTED, name, carrier.doubt
+            )
             if unmet:
                 raise Unreachable(Status(451, "4.7.10", unmet), weak=True)
         try:

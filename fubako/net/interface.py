@@ -32,6 +32,7 @@ class CertificateFacts:
     sha256: str  # of the DER, hexadecimal
     spki_sha256: str
     chain_error: str = ""
+    chain: tuple[bytes, ...] = field(default=(), repr=False)  # DER, leaf first, as the peer sent it; clients only
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,31 @@ class NoResolver:
 
     async def services(self, name: str) -> Answer[tuple[int, int, int, str]]:
         raise DnsFailure(NO_RESOLVER)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What an HTTPS server answered."""
+
+    status: int
+    kind: str  # media type, in lower case, without parameters
+    content: bytes
+
+
+class HttpsFailure(Exception):
+    """No answer that can be used; `certificate` tells that the server could not prove who it is."""
+
+    def __init__(self, reason: str, *, certificate: bool = False) -> None:
+        super().__init__(reason)
+        self.certificate = certificate
+
+
+class Https(Protocol):
+    """One request to a web server that must prove its name. Both raise HttpsFailure; no redirect is followed."""
+
+    async def get(self, host: str, path: str, octets_max: int) -> Fetched: ...
+
+    async def post(self, host: str, path: str, kind: str, content: bytes) -> Fetched: ...
 
 
 class Pump(Protocol):

@@ -150,7 +150,9 @@ class TlsPump:
             certificate = connection.get_peer_certificate(as_cryptography=True)
             if certificate is not None:
                 bindings["tls-server-end-point"] = lambda: end_point_hash(certificate)
-                peer = certificate_facts(certificate, _chain_error(connection))
+                sent = connection.get_peer_cert_chain(as_cryptography=True) or [certificate]
+                chain = tuple(one.public_bytes(Encoding.DER) for one in sent)
+                peer = certificate_facts(certificate, _chain_error(connection), chain)
         sni = connection.get_servername() or b""
         alpn = connection.get_alpn_proto_negotiated()
         cipher = connection.get_cipher_name() or ""
@@ -227,7 +229,9 @@ def end_point_hash(certificate: x509.Certificate) -> bytes:
     return hashlib.new(name, certificate.public_bytes(Encoding.DER)).digest()
 
 
-def certificate_facts(certificate: x509.Certificate, chain_error: str) -> CertificateFacts:
+def certificate_facts(
+    certificate: x509.Certificate, chain_error: str, chain: tuple[bytes, ...] = ()
+) -> CertificateFacts:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         dns = tuple(names.get_values_for_type(x509.DNSName))
@@ -245,7 +249,32 @@ def certificate_facts(certificate: x509.Certificate, chain_error: str) -> Certif
         hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
         hashlib.sha256(spki).hexdigest(),
         chain_error,
+        chain,
     )
+
+
+def reaches(chain: Sequence[bytes], anchor: bytes) -> str:
+    """Whether a chain (DER, leaf first) leads to this one certificate, as DANE-TA needs it; empty: it does, else what is wrong."""
+    try:
+        leaf, *others = [crypto.X509.from_cryptography(x509.load_der_x509_certificate(one)) for one in chain]
+        store = crypto.X509Store()
+        store.add_cert(crypto.X509.from_cryptography(x509.load_der_x509_certificate(anchor)))
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        crypto.X509StoreContext(store, leaf, others).verify_certificate()
+    except crypto.X509StoreContextError as error:
+        return str(error)
+    except (ValueError, crypto.Error):
+        return "a certificate of the chain cannot be read"
+    return ""
+
+
+def public_key_info(certificate: bytes) -> bytes:
+    """SubjectPublicKeyInfo of a certificate, both in DER. Raises TlsError."""
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except ValueError:
+        raise TlsError("a certificate of the chain cannot be read") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ class Outgoing:
     trace_id: str = ""
     journey: str = "[]"
     created: int = 0
+    tls_optional: bool = False  # TLS-Required: No (RFC 8689 §5): the letter matters more than how it travels
+    priority: int = 0  # RFC 6710: -9 to 9, higher ones first
+    deliver_by: int = 0  # RFC 2852: when the sender wants it to be there; 0: it does not matter
+    by_mode: str = ""  # R: return it then; N: tell the sender then
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,10 @@ def put(
         raise StoreError("the queue has no such lane")
     queue_id = int(row[0])
     tx.run("INSERT INTO queue_letter (lane_id, queue_id, blob_id, size, sender, body, smtputf8, require_tls, ret, envid,"
-           " submitter, trace_id, journey, created) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+           " submitter, trace_id, journey, created, priority, deliver_by, by_mode) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
            (lane_id, queue_id, letter.blob.blob_id, letter.blob.size, letter.sender, letter.body, int(letter.smtputf8),
-            int(letter.require_tls), letter.ret, letter.envid, letter.submitter, letter.trace_id, letter.journey,
-            letter.created))  # fmt: skip
+            _wish(letter), letter.ret, letter.envid, letter.submitter, letter.trace_id, letter.journey,
+            letter.created, letter.priority, letter.deliver_by, letter.by_mode))  # fmt: skip
     due = letter.created if at is None else at
     tx.many("INSERT INTO queue_recipient (lane_id, queue_id, number, address, domain, notify, orcpt, held, next_attempt)"
             " VALUES (?,?,?,?,?,?,?,?,?)",
@@ -102,6 +106,11 @@ def put(
              for number, t in enumerate(targets)])  # fmt: skip
     tx.touched((QUEUE_ACCOUNT, lane_id))
     return lane_id, queue_id
+
+
+def _wish(letter: Outgoing) -> int:
+    """What the sender said of TLS, as it is kept: 1 REQUIRETLS, 2 TLS-Required: No."""
+    return 1 if letter.require_tls else 2 if letter.tls_optional else 0
 
 
 # -- leases
@@ -162,7 +171,10 @@ def newest(tx: Transaction, lane_id: int) -> int:
     return int(row[0]) - 1 if row else 0
 
 
-_LETTER = "blob_id, sender, body, smtputf8, require_tls, ret, envid, submitter, trace_id, journey, created"
+_LETTER = (
+    "blob_id, sender, body, smtputf8, require_tls, ret, envid, submitter, trace_id, journey, created, priority, deliver_by,"
+    " by_mode"
+)
 
 
 def letter(tx: Transaction, lane_id: int, queue_id: int) -> Outgoing | None:
@@ -172,7 +184,11 @@ def letter(tx: Transaction, lane_id: int, queue_id: int) -> Outgoing | None:
     place = tx.row("SELECT segment, place, size FROM blob WHERE blob_id=?", (row[0],))
     if place is None:
         raise StoreError(f"content {row[0]:x} is missing")
-    return Outgoing(BlobRef(row[0], *place), row[1], row[2], bool(row[3]), bool(row[4]), *row[5:])
+    ref, wish = BlobRef(row[0], *place), row[4]
+    return Outgoing(
+        ref, row[1], row[2], bool(row[3]), wish == 1, row[5], row[6], row[7], row[8], row[9], row[10], wish == 2, row[11], row[12],
+        row[13],
+    )  # fmt: skip
 
 
 def settle(tx: Transaction, lane_id: int, epoch: int, outcomes: Iterable[Outcome], now: int) -> None:

@@ -1,7 +1,7 @@
 """What is told to other domains, and what they tell us: counts by day of TLS sessions (RFC 8460) and of letters (RFC 9990)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -68,11 +68,12 @@ class Session:
     reason: str = ""
 
 
-def note_sessions(tx: Transaction, seen: Sequence[Session], now: int) -> None:
+def note_sessions(tx: Transaction, seen: Mapping[Session, int], now: int) -> None:
     day = day_of(now)
-    tx.many("INSERT INTO tls_result (day, domain, kind, policy, mx, fault, reason, sessions) VALUES (?,?,?,?,?,?,?,1)"
-            " ON CONFLICT (day, domain, kind, policy, mx, fault, reason) DO UPDATE SET sessions=tls_result.sessions+1",
-            [(day, s.domain, s.kind, s.policy, s.mx, s.fault, s.reason) for s in seen])  # fmt: skip
+    tx.many("INSERT INTO tls_result (day, domain, kind, policy, mx, fault, reason, sessions) VALUES (?,?,?,?,?,?,?,?)"
+            " ON CONFLICT (day, domain, kind, policy, mx, fault, reason) DO UPDATE"
+            " SET sessions=tls_result.sessions+excluded.sessions",
+            [(day, s.domain, s.kind, s.policy, s.mx, s.fault, s.reason, count) for s, count in seen.items()])  # fmt: skip
 
 
 def sessions(tx: Transaction, day: str, domain: str) -> list[Row]:

@@ -1,0 +1,70 @@
+"""`HttpsClient`: single requests over HTTPS, by httpx2. The name is looked up by our own resolver and proved by the certificate."""
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx2
+
+from fubako.net.interface import DnsFailure, Fetched, HttpsFailure, NoSuchName, Resolver
+
+CONNECT_SECONDS = 10.0
+REQUEST_SECONDS = 60.0  # RFC 8461 §3.3
+
+
+class HttpsClient:
+    """`ca_files` are believed besides the system's authorities."""
+
+    def __init__(self, resolver: Resolver, ca_files: Sequence[Path] = (), port: int = 443) -> None:
+        self._resolver, self._port = resolver, port
+        self._context = ssl.create_default_context()
+        for path in ca_files:
+            self._context.load_verify_locations(path)
+
+    async def get(self, host: str, path: str, octets_max: int) -> Fetched:
+        return await self._request("GET", host, path, octets_max=octets_max)
+
+    async def post(self, host: str, path: str, kind: str, content: bytes) -> Fetched:
+        return await self._request("POST", host, path, {"Content-Type": kind}, content)
+
+    async def _request(
+        self,
+        method: str,
+        host: str,
+        path: str,
+        fields: dict[str, str] | None = None,
+        content: bytes = b"",
+        octets_max: int = 4096,
+    ) -> Fetched:
+        try:
+            addresses = (await self._resolver.addresses(host)).records
+        except (NoSuchName, DnsFailure) as error:
+            raise HttpsFailure(str(error)) from None
+        failure = HttpsFailure(f"{host} has no address")
+        for address in addresses[:4]:
+            try:
+                return await self._ask(method, host, address, path, fields or {}, content, octets_max)
+            except (httpx2.HTTPError, OSError) as error:
+                text = str(error) or type(error).__name__
+                failure = HttpsFailure(f"{host}: {text}", certificate="CERTIFICATE_VERIFY_FAILED" in text)
+        raise failure
+
+    async def _ask(
+        self, method: str, host: str, address: str, path: str, fields: dict[str, str], content: bytes, octets_max: int
+    ) -> Fetched:
+        shown = f"[{address}]" if ":" in address else address
+        limits = httpx2.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
+        async with (
+            httpx2.AsyncClient(verify=self._context, trust_env=False, follow_redirects=False, timeout=limits) as client,
+            client.stream(
+                method, f"https://{shown}:{self._port}{path}", headers={"Host": host, **fields}, content=content or None,
+                extensions={"sni_hostname": host},
+            ) as answer,
+        ):  # fmt: skip
+            body = b""
+            async for part in answer.aiter_bytes():
+                body += part
+                if len(body) > octets_max:
+                    raise HttpsFailure(f"{host} answers with more than {octets_max} octets")
+            kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+            return Fetched(answer.status_code, kind, body)

@@ -1,0 +1,59 @@
+"""DANE for SMTP: the keys that DNSSEC says a server has, against those that it shows (RFC 7671, RFC 7672).
+
+Only usages DANE-TA(2) and DANE-EE(3) count; a record of another kind makes encryption necessary and proves nothing.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from fubako.net.interface import TlsaRecord, TlsError
+from fubako.net.tls import public_key_info, reaches
+from fubako.trust.judge import Believed, Facts, NotBelieved, names_host
+
+_DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}
+
+
+def usable(records: Sequence[TlsaRecord]) -> tuple[TlsaRecord, ...]:
+    """Those that can prove something (RFC 7672 §3.1)."""
+    return tuple(
+        one
+        for one in records
+        if one.usage in (2, 3) and one.selector in (0, 1) and one.matching in (0, 1, 2) and one.data
+    )
+
+
+def matches(record: TlsaRecord, certificate: bytes) -> bool:
+    """`certificate` in DER (RFC 6698 §2.1)."""
+    try:
+        shown = certificate if record.selector == 0 else public_key_info(certificate)
+    except TlsError:
+        return False
+    digest = _DIGESTS.get(record.matching)
+    return hmac.compare_digest(digest(shown).digest() if digest else shown, record.data)
+
+
+def judge(records: Sequence[TlsaRecord], facts: Facts | None, names: Sequence[str]) -> Believed:
+    """`names` are those that a certificate under a DANE-TA authority may hold: the host, and the domain of the letter.
+    Raises NotBelieved."""
+    if facts is None or not facts.chain:
+        raise NotBelieved("the server showed no certificate")
+    reasons = []
+    for one in records:
+        described = f"TLSA {one.usage} {one.selector} {one.matching}"
+        if one.usage == 3:
+            if matches(one, facts.chain[0]):
+                return Believed(f"DANE ({described})")  # names and dates do not count (RFC 7672 §3.1.1)
+            continue
+        anchor = next((shown for shown in facts.chain if matches(one, shown)), None)
+        if anchor is None and one.selector == 0 and one.matching == 0:
+            anchor = one.data
+        if anchor is None:
+            continue
+        wrong = reaches(facts.chain, anchor)
+        if not wrong and not any(names_host(facts, name) for name in names):
+            wrong = f"the certificate is not for {names[0]}"
+        if not wrong:
+            return Believed(f"DANE ({described})")
+        reasons.append(wrong)
+    raise NotBelieved("; ".join(reasons) or "it shows another key than DNSSEC says it has (DANE)")
