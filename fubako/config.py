@@ -213,6 +213,13 @@ class MasqueradeAs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     exposed_users: Annotated[tuple[str, ...], Meta(description="Who keeps the true name (EXPOSED_USER).")] = ("root",)
 
 
+class Reports(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What other domains are told once a day: how TLS with them went (TLSRPT), what came in their name (DMARC)."""
+
+    sender: Annotated[str, Meta(description="Address that reports come from; empty: none are sent.")] = ""
+    organization: Annotated[str, Meta(description="Who reports; empty: the host name.")] = ""
+
+
 class Dns(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The domain name system."""
 
@@ -246,6 +253,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dns_list: Annotated[tuple[DnsListing, ...], Meta(description="DNS lists.")] = ()
     rates: Annotated[Rates, Meta(description="Rate limits.")] = Rates()
     masquerade: Annotated[MasqueradeAs, Meta(description="Masquerading.")] = MasqueradeAs()
+    reports: Annotated[Reports, Meta(description="Reports to other domains.")] = Reports()
     queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
     dns: Annotated[Dns, Meta(description="Resolvers.")] = Dns()
     workers: Annotated[int, Meta(description="Worker processes of `serve`; 0 is one for each core.", ge=0)] = 0
@@ -371,6 +379,7 @@ def reference() -> str:
         (Config, "Top level"), (Listen, "[[listen]]"), (Tls, "[tls]"), (Certificate, "[[tls.certificates]]"),
         (Limits, "[limits]"), (Login, "[login]"), (Route, "[[route]]"), (Queue, "[queue]"), (Dns, "[dns]"),
         (Inbound, "[inbound]"), (DnsListing, "[[dns_list]]"), (Rates, "[rates]"), (MasqueradeAs, "[masquerade]"),
+        (Reports, "[reports]"),
     ):  # fmt: skip
         out += [f"## {title}", "", str(struct.__doc__), "", "| setting | default | meaning |", "|---|---|---|"]
         for field in msgspec.structs.fields(struct):

@@ -20,6 +20,7 @@ from fubako.delivery.assurance import Assurance
 from fubako.delivery.bounce import Reports
 from fubako.delivery.dress import Dresser
 from fubako.delivery.intake import Intake
+from fubako.delivery.reporting import Reporter
 from fubako.delivery.route import Router
 from fubako.delivery.runner import Runner
 from fubako.delivery.schedule import Schedule
@@ -37,7 +38,9 @@ from fubako.server.session import Arrival, Limits, Resources, Session
 from fubako.server.smtp import SmtpSession
 from fubako.store.indexer import QuietIndexing
 from fubako.store.interface import StoreError
+from fubako.store.passing import forget as forget_passing
 from fubako.store.queue import LANES, forget_sent
+from fubako.store.reports import forget as forget_reports
 from fubako.telemetry import Telemetry
 
 GRACE_SECONDS = 10.0
@@ -222,6 +225,9 @@ class Application:
             try:
                 before = int(self.env.clock.now()) - SENT_SECONDS
                 await self.store.database.write(partial(forget_sent, before=before))
+                await self.store.database.write(partial(forget_passing, now=int(self.env.clock.now())))
+                await self.store.database.write(partial(forget_reports, now=int(self.env.clock.now())))
+                await self.report()
                 octets = await asyncio.to_thread(compact_store, self.store.directory)
                 if octets:
                     self.telemetry.event("store.compacted", octets=octets)
@@ -229,6 +235,19 @@ class Application:
                 self.telemetry.event("store.error", reason=str(error))
             finally:
                 unlock()
+
+    async def report(self) -> int:
+        """Tell other domains of days that are over; how many reports went out."""
+        given = self.config.reports
+        if not given.sender:
+            return 0
+        assert self.resolver is not None
+        reporter = Reporter(
+            self.store.database, self.resources.intake, self.resources.recipients, self.resolver,
+            self.https or built.LateHttps(self.resolver), self.env, self.telemetry, self.config.hostname, given.sender,
+            given.organization,
+        )  # fmt: skip
+        return await reporter.send_due()
 
     async def close(self) -> None:
         """Stop listening, tell every session, wait a little, close the store."""

@@ -53,9 +53,9 @@ def routes(config: Config, base: Path) -> list[Route]:
     ]  # fmt: skip
 
 
-def resolver(config: Config) -> Resolver:
+def resolver(config: Config, *, always: bool = False) -> Resolver:
     """Its library is loaded at the first question: it weighs as much as a hundred connections."""
-    if not (config.route or config.inbound.examine or config.dns_list):
+    if not (always or config.route or config.inbound.examine or config.dns_list):
         return NoResolver()
     return LateResolver([split_address(one) for one in config.dns.servers])
 

@@ -19,13 +19,15 @@ def fubako() -> None:
 
 
 def _register() -> None:
-    from fubako.cli import compat, entries, policies, queueing, serve, storage, up
+    from fubako.cli import compat, domains, entries, policies, queueing, reporting, serve, storage, up
 
     for command in (
         up.up, serve.serve, entries.domain, entries.user, entries.alias, entries.trace, queueing.queue, queueing.peer,
-        policies.policy, compat.compat,         storage.config, storage.store,
+        policies.policy, reporting.report, compat.compat, storage.config, storage.store,
     ):  # fmt: skip
         fubako.add_command(command)
+    entries.domain.add_command(domains.domain_dns)
+    entries.domain.add_command(domains.domain_dkim)
 
 
 _register()

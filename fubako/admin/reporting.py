@@ -1,0 +1,106 @@
+"""Reports of others, read and kept; what we saw ourselves, summed up."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fubako.accounts import directory
+from fubako.clock import Env
+from fubako.message import aggregate
+from fubako.message.aggregate import DmarcReport, TlsReport
+from fubako.store import messages, reports
+from fubako.store.interface import BlobRef, Blobs, Database, Transaction
+from fubako.store.mailboxes import INBOX_ID
+
+
+async def seen(database: Database, kind: str) -> list[dict[str, Any]]:
+    rows = await database.read(lambda tx: reports.summary(tx, kind))
+    if kind == "tls":
+        heads = ("day", "domain", "policy", "mx", "fault", "reason", "sessions")
+        return [dict(zip(heads, row, strict=True)) for row in rows]
+    found = []
+    for day, domain, source, facts, letters in rows:
+        one = json.loads(facts)
+        found.append(
+            {
+                "day": day, "domain": domain, "source": source, "disposition": one["disposition"],
+                "dkim": "pass" if one["dkim_aligned"] else "fail", "spf": "pass" if one["spf_aligned"] else "fail",
+                "letters": letters,
+            }
+        )  # fmt: skip
+    return found
+
+
+async def read(
+    database: Database, blobs: Blobs, env: Env, given: Sequence[tuple[str, bytes]], mailbox: str
+) -> list[dict[str, Any]]:
+    """`given` are (name, octets): letters, or reports as they were attached. One row each."""
+    waiting = list(given)
+    if mailbox:
+        waiting += [
+            (f"{mailbox} UID {uid}", blobs.read(ref))
+            for uid, ref in await database.read(lambda tx: _inbox(tx, mailbox))
+        ]
+    rows = []
+    for name, octets in waiting:
+        try:
+            packed = octets[:2] == b"\x1f\x8b" or octets[:2] == b"PK" or octets.lstrip()[:1] in (b"{", b"<")
+            found = [aggregate.read(octets)] if packed else aggregate.in_letter(octets)
+        except aggregate.ReportError as error:
+            rows.append(
+                {"from": name, "kind": "", "organization": "", "domain": "", "new": False, "problem": str(error)}
+            )
+            continue
+        rows += [await _keep(database, env, name, one) for one in found]
+    return rows
+
+
+def _inbox(tx: Transaction, mailbox: str) -> list[tuple[int, BlobRef]]:
+    account_id = directory.account(tx, mailbox).account_id
+    rows = tx.rows(
+        "SELECT uid, blob_id FROM message WHERE account_id=? AND mailbox_id=? ORDER BY uid", (account_id, INBOX_ID)
+    )
+    return [(uid, messages.blob_of(tx, blob_id)) for uid, blob_id in rows]
+
+
+async def _keep(database: Database, env: Env, name: str, one: TlsReport | DmarcReport) -> dict[str, Any]:
+    kind = "tls" if isinstance(one, TlsReport) else "dmarc"
+    identity = f"{one.head.organization}/{one.head.id}"
+    text, now = json.dumps(asdict(one), ensure_ascii=False), int(env.clock.now())
+    new = await database.write(lambda tx: reports.keep_received(tx, kind, identity, one.head.domain, now, text))
+    return {
+        "from": name, "kind": kind, "organization": one.head.organization, "domain": one.head.domain, "new": new, "problem": "",
+    }  # fmt: skip
+
+
+async def received(database: Database, kind: str) -> list[dict[str, Any]]:
+    rows = []
+    for identity, domain, _, text in await database.read(lambda tx: reports.received(tx, kind)):
+        one = json.loads(text)
+        row = {
+            "organization": identity.partition("/")[0],
+            "domain": domain,
+            "day": reports.day_of(one["head"]["begin"]),
+        }
+        if kind == "tls":
+            faults = [fault for policy in one["policies"] for fault in policy["faults"]]
+            row |= {
+                "good": sum(policy["successes"] for policy in one["policies"]),
+                "failed": sum(fault[3] for fault in faults),
+                "faults": ", ".join(sorted({fault[0] for fault in faults})),
+            }
+        else:
+            letters = one["letters"]
+            good = sum(each["count"] for each in letters if each["dkim_aligned"] or each["spf_aligned"])
+            row |= {
+                "good": good,
+                "failed": sum(each["count"] for each in letters) - good,
+                "sources": ", ".join(
+                    sorted({each["source"] for each in letters if not (each["dkim_aligned"] or each["spf_aligned"])})[
+                        :5
+                    ]
+                ),
+            }
+        rows.append({**row, "details": one})
+    return rows
