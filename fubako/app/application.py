@@ -25,10 +25,12 @@ from fubako.delivery.route import Router
 from fubako.delivery.runner import Runner
 from fubako.delivery.schedule import Schedule
 from fubako.message.address import Address
-from fubako.net import tcp
-from fubako.net.interface import Https, NoResolver, Pump, Resolver
+from fubako.net import proxy, tcp
+from fubako.net.interface import Https, NoResolver, Pump, Resolver, StreamClosed, StreamTimeout
+from fubako.net.proxy import ProxyError
 from fubako.net.tls import ServerTls
 from fubako.policy.access import Access
+from fubako.policy.gate import within
 from fubako.policy.limits import Connections, Guessing
 from fubako.protocol.smtp import SmtpLimits
 from fubako.server.imap import ImapSession
@@ -45,6 +47,7 @@ from fubako.telemetry import Telemetry
 
 GRACE_SECONDS = 10.0
 COMPACT_SECONDS = 3600.0
+PROXY_SECONDS = 10.0  # in which a proxy must say for whom it speaks
 SENT_SECONDS = 30 * 24 * 3600  # how long `trace` knows what became of letters that left
 _SESSIONS: dict[str, Callable[[Resources, Arrival], Session]] = {
     "smtp": SmtpSession,
@@ -180,6 +183,14 @@ class Application:
         kind = _SESSIONS[protocol]
 
         def connected(stream: tcp.TcpStream) -> None:
+            if one.proxies:
+                task = asyncio.get_running_loop().create_task(self._introduced(stream, one, serve))
+                self._sessions.add(task)
+                task.add_done_callback(self._sessions.discard)
+            else:
+                serve(stream)
+
+        def serve(stream: tcp.TcpStream) -> None:
             if not self.connections.enter(stream.peer):
                 self.telemetry.count("connections.refused")
                 stream.close()
@@ -192,6 +203,27 @@ class Application:
             task.add_done_callback(lambda done: self._ended(done, stream.peer))
 
         return connected
+
+    async def _introduced(self, stream: tcp.TcpStream, one: Bound, serve: Callable[[tcp.TcpStream], None]) -> None:
+        """Hear from a proxy for whom it speaks; nobody else may come in at its door."""
+        try:
+            if not within(stream.peer.rpartition(":")[0].strip("[]"), one.proxies):
+                raise ProxyError("only the proxies of the configuration may come in here")
+            stream.idle_seconds = PROXY_SECONDS
+            heard = b""
+            while (found := proxy.parse(heard)) is None:
+                octets = await stream.read()
+                if not octets:
+                    raise ProxyError("the proxy said nothing")
+                heard += octets
+        except (ProxyError, StreamTimeout, StreamClosed) as error:
+            self.telemetry.event("proxy.refused", service=one.service, peer=stream.peer, reason=str(error))
+            stream.close()
+            return
+        proxied, length = found
+        stream.put_back(heard[length:])
+        stream.peer, stream.tls = proxied.peer or stream.peer, proxied.tls
+        serve(stream)
 
     def _ended(self, task: asyncio.Task[None], peer: str) -> None:
         self._sessions.discard(task)

@@ -15,6 +15,7 @@ from fubako.policy.access import parse as parse_access
 from fubako.policy.authenticity import Examiner, Rules
 from fubako.policy.dnslist import DnsList, DnsLists
 from fubako.policy.gate import Gate, GateRules
+from fubako.policy.names import Names
 from fubako.policy.rates import RateLimits, Rates
 from fubako.store.interface import Database
 
@@ -55,7 +56,7 @@ def routes(config: Config, base: Path) -> list[Route]:
 
 def resolver(config: Config, *, always: bool = False) -> Resolver:
     """Its library is loaded at the first question: it weighs as much as a hundred connections."""
-    if not (always or config.route or config.inbound.examine or config.dns_list):
+    if not (always or config.route or config.inbound.examine or config.dns_list or config.access):
         return NoResolver()
     return LateResolver([split_address(one) for one in config.dns.servers])
 
@@ -143,6 +144,7 @@ def gate(config: Config, found: Resolver, database: Database, env: Env) -> Gate:
         inbound.greylist_seconds,
         inbound.pop_before_smtp_minutes * 60,
         networks(inbound.exempt_networks),
+        networks(inbound.xclient_networks),
     )
     lists = [DnsList(one.zone, one.stage, one.weight, networks(one.returns)) for one in config.dns_list]
     sealers = frozenset(map(str.lower, inbound.trusted_sealers))
@@ -154,6 +156,7 @@ def gate(config: Config, found: Resolver, database: Database, env: Env) -> Gate:
         DnsLists(lists, found, monotonic, inbound.dns_list_weight),
         Rates(limits, monotonic),
         examiner,
+        Names(found, monotonic),
         database,
         env,
     )

@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from fubako.config import SERVICES, Config, ConfigError, split_address
+from fubako.config import SERVICES, Config, ConfigError, Network, networks, split_address
 from fubako.net import tcp
 
 
@@ -16,6 +16,7 @@ class Bound:
     service: str
     socket: socket.socket
     implicit_tls: bool
+    proxies: tuple[Network, ...] = ()  # who must say for whom it speaks
 
 
 def bind(config: Config, base: Path, *, reuse_port: bool = False) -> list[Bound]:
@@ -26,7 +27,7 @@ def bind(config: Config, base: Path, *, reuse_port: bool = False) -> list[Bound]
             implicit = SERVICES.get(listen.service, (0, False))[1]
             for address in listen.addresses:
                 listener = _bind_one(listen.service, address, base, reuse_port)
-                bound.append(Bound(listen.service, listener, implicit))
+                bound.append(Bound(listen.service, listener, implicit, networks(listen.proxy_networks)))
     except BaseException:
         for one in bound:
             one.socket.close()

@@ -56,6 +56,12 @@ class BufferedStream:
                 self._hold(True)
         self._wake()
 
+    def put_back(self, octets: bytes) -> None:
+        """What was read too early is read again, before anything else."""
+        if octets:
+            self._inbox.insert(0, octets)
+            self._inbox_octets += len(octets)
+
     def _decrypt(self, octets: bytes) -> bytes:
         assert self._pump is not None
         try:

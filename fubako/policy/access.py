@@ -56,6 +56,12 @@ class Access:
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self._rules = rules
+        self._by_name = any(map(_names_client, rules))
+
+    @property
+    def by_name(self) -> bool:
+        """Whether a rule may ask for the client's name."""
+        return self._by_name
 
     def __len__(self) -> int:
         return len(self._rules)
@@ -85,6 +91,12 @@ class Access:
         against = next((match for match in matches if match.rule.action in ("REJECT", "ERROR", "DISCARD")), None)
         relay = next((match for match in matches if match.rule.action == "RELAY" and match.stage != "from"), None)
         return against or relay or (matches[-1] if matches else None)
+
+
+def _names_client(key: str) -> bool:
+    """A key without a tag, or with that of the client, that is a domain."""
+    name = key.removeprefix("connect:")
+    return ":" not in name and "@" not in name and any(map(str.isalpha, name))
 
 
 def _networks(client: str) -> Iterator[str]:

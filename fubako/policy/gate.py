@@ -12,6 +12,7 @@ from fubako.clock import Env
 from fubako.policy.authenticity import Examined, Examiner
 from fubako.policy.dnslist import DnsLists, Network
 from fubako.policy.limits import network_of
+from fubako.policy.names import Names
 from fubako.policy.rates import Rates
 from fubako.policy.verdict import ACCEPT, Verdict, refuse
 from fubako.store import passing
@@ -28,6 +29,7 @@ class GateRules:
     greylist_seconds: int = 0
     pop_seconds: int = 0
     exempt: tuple[Network, ...] = LOOPBACK
+    speakers: tuple[Network, ...] = ()  # who may say for whom it speaks
 
 
 def within(client: str, networks: Sequence[Network]) -> bool:
@@ -51,14 +53,26 @@ def is_address(client: str) -> bool:
 
 class Gate:
     def __init__(
-        self, rules: GateRules, lists: DnsLists, rates: Rates, examiner: Examiner, database: Database, env: Env
+        self,
+        rules: GateRules,
+        lists: DnsLists,
+        rates: Rates,
+        examiner: Examiner,
+        names: Names,
+        database: Database,
+        env: Env,
     ) -> None:
+        self._names = names
         self.rules = rules
         self._lists, self._rates, self._examiner = lists, rates, examiner
         self._database, self._env = database, env
 
     def _passes(self, client: str) -> bool:
         return not is_address(client) or within(client, self.rules.exempt)
+
+    async def name(self, client: str) -> str:
+        """The name of a client that leads back to it; empty: none, or this machine."""
+        return "" if self._passes(client) else await self._names.of(client)
 
     async def sender(self, client: str, hello: str, sender_domain: str) -> Verdict:
         if not self._lists or self._passes(client):

@@ -12,7 +12,7 @@ from fubako.message.envelope import Recipient, Sender
 from fubako.message.status import Status
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.lines import LineEngine, LineTooLong
-from fubako.protocol.smtp import BAD_ORDER, BARE_LINE_END, SYNTAX, SmtpLimits, SyntaxFault
+from fubako.protocol.smtp import BAD_ORDER, BARE_LINE_END, SYNTAX, SmtpLimits, SyntaxFault, xtext_decode
 from fubako.protocol.smtp_arguments import parse_mail, parse_rcpt
 
 
@@ -94,12 +94,32 @@ class Noop:
 
 
 @dataclass(frozen=True, slots=True)
+class XClient:
+    """A proxy says for whom it speaks (Postfix's XCLIENT); names in capitals, values decoded, empty where they are not known."""
+
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Quit:
     pass
 
 
 Event = (
-    Hello | StartTls | Auth | AuthResponse | Mail | Rcpt | Data | Content | ChunkEnd | ContentEnd | Reset | Noop | Quit
+    Hello
+    | StartTls
+    | Auth
+    | AuthResponse
+    | Mail
+    | Rcpt
+    | Data
+    | Content
+    | ChunkEnd
+    | ContentEnd
+    | Reset
+    | Noop
+    | Quit
+    | XClient
 )
 
 _ANY = frozenset(State)
@@ -114,6 +134,7 @@ ALLOWED: dict[str, frozenset[State]] = {
     "RCPT": frozenset({State.MAIL, State.RCPT}),
     "DATA": frozenset({State.RCPT}),
     "BDAT": frozenset({State.MAIL, State.RCPT, State.CHUNKS}),
+    "XCLIENT": frozenset({State.CONNECTED, State.READY}),
     "RSET": _ANY,
     "NOOP": _ANY,
     "VRFY": _GREETED,
@@ -190,6 +211,8 @@ class SmtpServer(LineEngine):
         match event:
             case Hello() if status.ok:
                 self._reset(State.READY)
+            case XClient() if status.ok:
+                self._reset(State.CONNECTED)
             case Auth() | AuthResponse():
                 self._mode = "auth" if status.code == 334 else "command"
             case Mail() if status.ok:
@@ -284,6 +307,8 @@ class SmtpServer(LineEngine):
                 return Auth(words[0].upper(), words[1].encode() if len(words) == 2 else None)
             case "NOOP" | "VRFY" | "EXPN" | "HELP":
                 return Noop(verb, argument)
+            case "XCLIENT":
+                return XClient(_attributes(argument))
         if argument:
             raise SyntaxFault(Status(501, "5.5.4", f"{verb} takes no argument"))
         if verb == "DATA" and self._sender and self._sender.body == "BINARYMIME":
@@ -361,6 +386,22 @@ class SmtpServer(LineEngine):
             self._ready.append(ContentEnd(too_big) if self._chunk_last else ChunkEnd())
         self._mode = "command"
         return True
+
+
+_ATTRIBUTES = frozenset({"NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT", "REVERSE_NAME"})
+
+
+def _attributes(argument: str) -> dict[str, str]:
+    """Raises SyntaxFault."""
+    found: dict[str, str] = {}
+    for word in argument.split():
+        name, equals, value = word.partition("=")
+        if not equals or name.upper() not in _ATTRIBUTES:
+            raise SyntaxFault(Status(501, "5.5.4", "an attribute of XCLIENT is not known"))
+        found[name.upper()] = "" if value.upper() in ("[UNAVAILABLE]", "[TEMPUNAVAIL]") else xtext_decode(value)
+    if not found:
+        raise SyntaxFault(Status(501, "5.5.4", "XCLIENT needs an attribute"))
+    return found
 
 
 def _partial_end(block: bytes) -> int:

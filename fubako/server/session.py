@@ -84,7 +84,8 @@ class Session:
         self.line = line
         self.service = arrival.service
         self.pump = arrival.pump
-        self.implicit_tls = arrival.implicit_tls and arrival.pump is not None
+        ended = arrival.stream.tls is not None  # TLS ended at a proxy before us
+        self.implicit_tls = arrival.implicit_tls and arrival.pump is not None and not ended
         if self.implicit_tls and arrival.pump is not None:
             line.stream.begin_tls(arrival.pump())  # here, and not in `run`: the client may speak before our task begins
         self.identity: Identity | None = None

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from functools import lru_cache
 
+from fubako.accounts.login import Identity
 from fubako.accounts.recipients import Found
 from fubako.message import srs
 from fubako.message.address import Address
@@ -11,6 +12,7 @@ from fubako.message.status import Status
 from fubako.message.trace import with_protocol
 from fubako.net.line import Line
 from fubako.policy.access import Match
+from fubako.policy.gate import is_address, within
 from fubako.policy.submission import SERVICES, may_receive, may_send
 from fubako.policy.verdict import Verdict
 from fubako.protocol import smtp
@@ -48,6 +50,8 @@ class SmtpSession(Session):
         self.recipients: list[tuple[Recipient, Found]] = []
         self.chunks: list[bytes] = []
         self.failures = 0
+        self.peer = self.client  # who really speaks, whomever it speaks for
+        self.client_name: str | None = None  # proved by DNS, or said by XCLIENT; None: not asked yet
         self.coming = self.relays = False
         self.discards = ""  # the rule by which the letter is taken and thrown away
 
@@ -75,6 +79,8 @@ class SmtpSession(Session):
                     await self._auth(event)
                 case events.StartTls():
                     await self._starttls()
+                case events.XClient():
+                    await self._xclient(event.attributes)
                 case events.Reset():
                     self._forget()
                     self.engine.reply(smtp.OK)
@@ -131,7 +137,34 @@ class SmtpSession(Session):
             names.append("AUTH " + " ".join(self.resources.logins.mechanisms(self.bindings)))
         if self.stream.tls is not None:
             names.append("REQUIRETLS")
+        if self._may_speak_for_others():
+            names.append("XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT")
         return names
+
+    def _may_speak_for_others(self) -> bool:
+        return self.rules.service not in ("lmtp", "local") and within(self.peer, self.resources.gate.rules.speakers)
+
+    async def _xclient(self, attributes: dict[str, str]) -> None:
+        """From now on the session is another client's (Postfix's XCLIENT); it begins anew."""
+        if not self._may_speak_for_others():
+            self.engine.reply(Status(550, "5.7.0", "XCLIENT is not for you"))
+            return
+        address = attributes.get("ADDR", "")
+        address = address[5:] if address[:5].upper() == "IPV6:" else address
+        if address and not is_address(address):
+            self.engine.reply(Status(501, "5.5.4", "ADDR is no address"))
+            return
+        self._forget()
+        self.identity, self.hello = None, ""
+        if address:
+            port = attributes.get("PORT", "0") or "0"
+            self.stream.peer = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        self.client_name = attributes.get("NAME", "")
+        if attributes.get("LOGIN"):
+            account, _ = await self.resources.logins.find(attributes["LOGIN"])
+            if account is not None:
+                self.identity = Identity(account, "XCLIENT")
+        self.engine.reply(Status(220, "", f"{self.resources.hostname} ESMTP Fubako"))
 
     def _may_start_tls(self) -> bool:
         return self.pump is not None and self.stream.tls is None and not self.stream.local
@@ -198,6 +231,8 @@ class SmtpSession(Session):
         if sender.size > self.resources.limits.smtp.message:
             self.engine.reply(smtp.TOO_BIG)
             return
+        if self.stranger and self.client_name is None and self.resources.access is not None:
+            self.client_name = await self.resources.gate.name(self.client) if self.resources.access.by_name else ""
         verdict = self._listed(sender) or may_send(
             self.rules,
             encrypted=self.encrypted,
@@ -226,7 +261,7 @@ class SmtpSession(Session):
         access = self.resources.access
         if access is None or not self.stranger:
             return None
-        client = access.connect(self.client)
+        client = access.connect(self.client, self.client_name or "")
         self.relays = client is not None and client.rule.action == "RELAY"
         return self._refusal(client) or self._refusal(access.sender(sender.address.key if sender.address else ""))
 
