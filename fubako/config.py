@@ -38,7 +38,7 @@ class ConfigError(Exception):
 class Listen(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One service and where it listens. Write one `[[listen]]` a service."""
 
-    service: Annotated[str, Meta(description=f"One of {', '.join(SERVICES)}, lmtp.")]
+    service: Annotated[str, Meta(description=f"One of {', '.join(SERVICES)}, lmtp, filtered.")]
     addresses: Annotated[
         tuple[str, ...],
         Meta(description='Where it listens: "127.0.0.1:2993", "[::1]:2993", or for lmtp the path of a Unix socket.'),
@@ -193,6 +193,41 @@ class DnsListing(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     returns: Annotated[Networks, Meta(description="Answers that count.")] = ("127.0.0.0/8",)
 
 
+class Milter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A mail filter that speaks the milter protocol. Write one `[[milter]]` a filter; they are asked in this order."""
+
+    address: Annotated[str, Meta(description='Where it listens: "127.0.0.1:8891", or the path of a Unix socket.')]
+    fallback: Annotated[
+        str,
+        Meta(
+            description="What happens while it does not answer: `tempfail`, `accept` or `reject`.",
+            pattern="^(tempfail|accept|reject)$",
+        ),
+    ] = "tempfail"
+    services: Annotated[tuple[str, ...], Meta(description="Whose letters it sees.")] = (
+        "smtp", "submission", "submissions",
+    )  # fmt: skip
+
+
+class ContentFilter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A filter that is no milter: a program, or a server that takes letters and gives them back."""
+
+    program: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Program and arguments: the letter on its standard input, the letter to be taken on its standard output."
+            " Exit code 0: that one; 99: throw it away; 75: later; 64 to 100: refuse it, with its standard error as the reason."
+        ),
+    ] = ()
+    next_hop: Annotated[
+        str,
+        Meta(
+            description="A server, `lmtp://host:port` or `smtp://host:port`, that takes every letter from smtp and submission"
+            " before it is delivered, and gives it back at a listener of the service `filtered`."
+        ),
+    ] = ""
+
+
 class Rates(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Recipients an hour; 0 is no limit. Each worker counts for itself."""
 
@@ -251,6 +286,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     route: Annotated[tuple[Route, ...], Meta(description="Ways to other domains.")] = ()
     inbound: Annotated[Inbound, Meta(description="Letters of strangers.")] = Inbound()
     dns_list: Annotated[tuple[DnsListing, ...], Meta(description="DNS lists.")] = ()
+    milter: Annotated[tuple[Milter, ...], Meta(description="Milters.")] = ()
+    filter: Annotated[ContentFilter, Meta(description="Other filters.")] = ContentFilter()
     rates: Annotated[Rates, Meta(description="Rate limits.")] = Rates()
     masquerade: Annotated[MasqueradeAs, Meta(description="Masquerading.")] = MasqueradeAs()
     reports: Annotated[Reports, Meta(description="Reports to other domains.")] = Reports()
@@ -290,16 +327,28 @@ def parse(raw: dict[str, Any], place: str) -> Config:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{place}: {_plain(str(error))}") from None
     for listen in config.listen:
-        if listen.service not in (*SERVICES, "lmtp"):
-            raise ConfigError(f"{place}: listen.service: {listen.service} is not one of {', '.join(SERVICES)}, lmtp")
+        if listen.service not in (*SERVICES, "lmtp", "filtered"):
+            known = f"{', '.join(SERVICES)}, lmtp, filtered"
+            raise ConfigError(f"{place}: listen.service: {listen.service} is not one of {known}")
         for address in listen.addresses:
             if listen.service != "lmtp":
-                split_address(address, place)
+                host, _ = split_address(address, place)
+                if listen.service == "filtered" and not _is_loopback(host):
+                    raise ConfigError(
+                        f"{place}: listen.addresses: filtered takes anything, so it may only listen on loopback"
+                    )
     unknown = [name for name in config.login.mechanisms if name not in MECHANISMS]
     if unknown:
         raise ConfigError(f"{place}: login.mechanisms: {unknown[0]} is not one of {', '.join(MECHANISMS)}")
     for route in config.route:
         _check_route(route, place)
+    if config.filter.next_hop and not re.fullmatch(r"(lmtp|smtp)://\S+", config.filter.next_hop):
+        raise ConfigError(
+            f"{place}: filter.next_hop: {config.filter.next_hop} is no lmtp://host:port or smtp://host:port"
+        )
+    for milter in config.milter:
+        if not milter.address.startswith("/"):
+            split_address(milter.address, place, "milter.address")
     for server in config.dns.servers:
         split_address(server, place, "dns.servers")
     for what, given in (
@@ -336,6 +385,13 @@ def warnings(config: Config) -> list[str]:
             " send in his name without a password; submission on 465 or 587 needs none of that"
         )
     return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 _TO = re.compile(r"mx|program|(smtp|smtps|lmtp)://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+)(:[0-9]{1,5})?|lmtp:/\S+")
@@ -378,7 +434,8 @@ def reference() -> str:
     for struct, title in (
         (Config, "Top level"), (Listen, "[[listen]]"), (Tls, "[tls]"), (Certificate, "[[tls.certificates]]"),
         (Limits, "[limits]"), (Login, "[login]"), (Route, "[[route]]"), (Queue, "[queue]"), (Dns, "[dns]"),
-        (Inbound, "[inbound]"), (DnsListing, "[[dns_list]]"), (Rates, "[rates]"), (MasqueradeAs, "[masquerade]"),
+        (Inbound, "[inbound]"), (DnsListing, "[[dns_list]]"),
+        (Milter, "[[milter]]"), (ContentFilter, "[filter]"), (Rates, "[rates]"), (MasqueradeAs, "[masquerade]"),
         (Reports, "[reports]"),
     ):  # fmt: skip
         out += [f"## {title}", "", str(struct.__doc__), "", "| setting | default | meaning |", "|---|---|---|"]

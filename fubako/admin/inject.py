@@ -38,6 +38,7 @@ class Injector:
     telemetry: Telemetry
     routed: Callable[[str], bool]
     dresser: Dresser
+    filtered: bool = False  # letters go through a content filter
 
     def _reports(self) -> Reports:
         return Reports(self.blobs, self.env, self.hostname, self.routed, self.dresser.back)

@@ -54,8 +54,8 @@ _SESSIONS: dict[str, Callable[[Resources, Arrival], Session]] = {
     "pop3": Pop3Session,
     "imap": ImapSession,
 }
-_PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp": "smtp", "pop3": "pop3", "pop3s": "pop3",
-             "imap": "imap", "imaps": "imap"}  # fmt: skip
+_PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp": "smtp", "filtered": "smtp",
+             "pop3": "pop3", "pop3s": "pop3", "imap": "imap", "imaps": "imap"}  # fmt: skip
 
 
 def _owner_gone(owner: str) -> bool:
@@ -163,11 +163,19 @@ class Application:
             self.routed,
             self._access(),
             Intake(
-                self.store.database, self.store.blobs, env, config.hostname, self.telemetry, self.reports, self.dresser
-            ),
+                self.store.database,
+                self.store.blobs,
+                env,
+                config.hostname,
+                self.telemetry,
+                self.reports,
+                self.dresser,
+                bool(config.filter.next_hop),
+            ),  # fmt: skip
             self.dresser,
             gate,
             Reception(config.hostname, gate, self.dresser, self.store.database, env),
+            partial(built.filters, config),
             before.guessing if before else Guessing(env.clock.monotonic),
             limits,
             locks(self.store.directory / "run"),

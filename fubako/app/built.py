@@ -6,6 +6,7 @@ from pathlib import Path
 from fubako.clock import Env
 from fubako.config import Config, ConfigError, networks, split_address
 from fubako.delivery.dress import Dresser
+from fubako.delivery.intake import FILTER_DOMAIN
 from fubako.delivery.route import Route
 from fubako.message.masquerade import Masquerade
 from fubako.net.interface import Answer, Fetched, Https, NoResolver, Resolver, TlsaRecord
@@ -15,8 +16,10 @@ from fubako.policy.access import parse as parse_access
 from fubako.policy.authenticity import Examiner, Rules
 from fubako.policy.dnslist import DnsList, DnsLists
 from fubako.policy.gate import Gate, GateRules
+from fubako.policy.milter import Filter
 from fubako.policy.names import Names
 from fubako.policy.rates import RateLimits, Rates
+from fubako.server.filters import Filters
 from fubako.store.interface import Database
 
 _ALPN = {"imap": ("imap",), "pop3": ("pop3",), "smtp": ()}
@@ -44,8 +47,9 @@ def load_access(path: Path) -> Access:
 
 
 def routes(config: Config, base: Path) -> list[Route]:
-    """The ways out, in the order written."""
-    return [
+    """The ways out, in the order written; before all of them the one to the content filter."""
+    through = [Route(FILTER_DOMAIN, config.filter.next_hop, "may")] if config.filter.next_hop else []
+    return through + [
         Route(
             one.domain, one.to, one.tls, one.port, one.user, base / one.password_file if one.password_file else None,
             one.program, tuple(base / path for path in one.ca_files),
@@ -131,6 +135,13 @@ def masquerade(config: Config) -> Masquerade | None:
         given.name.lower(), frozenset(map(str.lower, given.domains)), given.entire_domain, given.envelope, given.add_domain,
         frozenset(map(str.lower, given.exposed_users)),
     )  # fmt: skip
+
+
+def filters(config: Config, service: str) -> Filters:
+    """For one session of a service."""
+    settings = [Filter(one.address, one.fallback) for one in config.milter if service in one.services]
+    program = config.filter.program if service in ("smtp", "submission", "submissions") else ()
+    return Filters(settings, program, config.hostname)
 
 
 def dresser(config: Config, database: Database, env: Env) -> Dresser:

@@ -227,6 +227,7 @@ def _injector(store: app.Store, config: Config, base: Path, env: Env) -> Injecto
     return Injector(
         store.database, store.blobs, env, config.hostname, Telemetry(quiet=True),
         lambda domain: any(route.matches(domain) for route in routes), app.dresser(config, store.database, env),
+        bool(config.filter.next_hop),
     )  # fmt: skip
 
 

@@ -32,14 +32,18 @@ FULL = Status(452, "4.3.1", "no room, try again later")
 LOOP = Status(554, "5.4.6", "too many hops, this letter goes round in circles")
 DELIVERED = Status(250, "2.1.5", "in the mailbox")
 GONE = Status(550, "5.1.1", "the mailbox is gone")
+FILTER_DOMAIN = "@filter"  # no domain of mail: the route of this name leads to the content filter
+_TO_FILTER = ("smtp", "submission", "submissions", "local")
+_FILTER = Found(False, ())
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of a letter, and the accounts that have it."""
+    """What became of a letter, and the accounts that have it; `filtered`: a content filter has it first."""
 
     status: Status
     account_ids: frozenset[int] = frozenset()
+    filtered: bool = False
 
 
 class Intake:
@@ -47,8 +51,9 @@ class Intake:
 
     def __init__(
         self, database: Database, blobs: Blobs, env: Env, hostname: str, telemetry: Telemetry, reports: Reports,
-        dresser: Dresser,
+        dresser: Dresser, filtered: bool = False,
     ) -> None:  # fmt: skip
+        self._filtered = filtered  # letters go to a content filter first, and come back from it
         self._reports = reports
         self._dresser = dresser
         self._database = database
@@ -59,6 +64,9 @@ class Intake:
 
     async def accept(self, transaction: Transaction, found: Sequence[tuple[Recipient, Found]]) -> Accepted:
         """Durable on return with 250. `found` holds every recipient that was accepted, and what it stands for."""
+        filtered = self._filtered and transaction.hop.protocol in _TO_FILTER
+        if filtered:
+            found = [(recipient, _FILTER) for recipient, _ in found]
         account_ids = list(dict.fromkeys(account for _, one in found for account in one.account_ids))
         targets, forwarded = _targets(found, transaction)
         delivered = [recipient for recipient, one in found if one.account_ids and "SUCCESS" in recipient.notify]
@@ -96,7 +104,7 @@ class Intake:
                 elif ways:
                     messages.keep_blob(tx, blob, len(ways))
                 for one, to in ways:
-                    queue.put(tx, one, to)
+                    queue.put(tx, one, to, held=bool(transaction.held))
                 if report is not None and placed:
                     report(tx)
                 return placed
@@ -116,7 +124,7 @@ class Intake:
             seal=seal.value,
         )
         accepted = frozenset(account_id for account_id, _, _ in placed)
-        return Accepted(Status(250, "2.0.0", f"ok {transaction.trace_id}"), accepted)
+        return Accepted(Status(250, "2.0.0", f"ok {transaction.trace_id}"), accepted, filtered)
 
     async def _dress(self, transaction: Transaction) -> None:
         """A letter of our own leaves under the right name, and signed."""
@@ -152,7 +160,7 @@ def _targets(found: Sequence[tuple[Recipient, Found]], transaction: Transaction)
     forwarded: dict[str, Target] = {}
     for recipient, one in found:
         for address in one.elsewhere if one.local else (str(recipient.address),):
-            domain = address.rpartition("@")[2].lower()
+            domain = FILTER_DOMAIN if one is _FILTER else address.rpartition("@")[2].lower()
             group = forwarded if one.local and transaction.sender.address and not one.bare else targets
             if address not in targets and address not in forwarded:
                 group[address] = Target(address, domain, recipient.notify, recipient.orcpt)

@@ -42,4 +42,5 @@ class Transaction:
     trace_id: str = ""
     user: str = ""  # the account that submitted it, empty for a stranger
     fields: list[bytes] = field(default_factory=list)  # header fields that we put on top, each with its CRLF
+    held: str = ""  # why it must not leave until somebody has looked at it
     keywords: tuple[str, ...] = ()  # IMAP keywords that it gets besides its seal

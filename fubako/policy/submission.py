@@ -23,6 +23,9 @@ SERVICES = {
     "submission": ServiceRules("submission", login=True, tls=True),
     "submissions": ServiceRules("submissions", login=True, tls=True),
     "lmtp": ServiceRules("lmtp", login=False, tls=False),
+    "filtered": ServiceRules(
+        "filtered", login=False, tls=False
+    ),  # a content filter on this machine gives a letter back
     "local": ServiceRules("local", login=False, tls=False),  # a program on this machine that may write into the store
 }
 
@@ -53,6 +56,6 @@ def may_receive(
     `relays`: the access table lets this client, or letters to this domain, through."""
     if local:
         return ACCEPT if known else refuse(550, "5.1.1", "there is no such mailbox", "unknown-recipient")
-    if user or relays or rules.service in ("lmtp", "local"):
+    if user or relays or rules.service in ("lmtp", "local", "filtered"):
         return ACCEPT if routed else refuse(550, "5.4.4", "no route leads to this domain", "no-route")
     return refuse(550, "5.7.1", "relaying denied", "no-relaying")

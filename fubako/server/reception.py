@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from fubako.accounts.recipients import Found
 from fubako.clock import Env
 from fubako.delivery.dress import Dresser
-from fubako.message.authentication import results, without_forged
+from fubako.message.authentication import results, results_field, without_forged
 from fubako.message.envelope import Recipient, Transaction
 from fubako.message.headers import header_end
 from fubako.policy import arc
 from fubako.policy.authenticity import Examined
 from fubako.policy.dkim import take_apart
 from fubako.policy.gate import Gate
-from fubako.policy.verdict import ACCEPT, Verdict
 from fubako.store import reports
 from fubako.store.interface import Database
 
@@ -28,34 +27,31 @@ class Reception:
     database: Database
     env: Env
 
-    async def receive(self, transaction: Transaction, client: str, found: Sequence[tuple[Recipient, Found]]) -> Verdict:
-        """A refusal, or the transaction with our findings in its fields."""
+    async def examine(self, transaction: Transaction, client: str) -> Examined | None:
+        """The letter as it came, with our findings in its fields; None: the client is not examined."""
         content = b"".join(transaction.chunks)
         content = without_forged(content, header_end(content), self.hostname)
         transaction.chunks = [content]
         sender = str(transaction.sender.address)
         examined = await self.gate.content(client, transaction.hello, sender, content)
         if examined is None:
-            return ACCEPT
+            return None
         await self._note(examined, client)
-        if not examined.verdict.accepted:
-            return examined.verdict
         if examined.junk:
             transaction.keywords = (*transaction.keywords, JUNK)
-        written = results(self.hostname, examined.methods)
-        transaction.fields.append(f"Authentication-Results: {written}\r\n".encode())
-        await self._seal(transaction, examined, written, found)
-        return ACCEPT
+        transaction.fields.append(results_field(self.hostname, examined.methods))
+        return examined
 
-    async def _seal(
-        self, transaction: Transaction, examined: Examined, written: str, found: Sequence[tuple[Recipient, Found]]
+    async def seal(
+        self, transaction: Transaction, examined: Examined, found: Sequence[tuple[Recipient, Found]]
     ) -> None:
-        """A letter that an alias sends on carries what we saw of it (RFC 8617)."""
+        """A letter that an alias sends on carries what we saw of it (RFC 8617), as it is now."""
         domain = next((recipient.address.domain for recipient, one in found if one.local and one.elsewhere), "")
         signers = await self.dresser.signers(domain) if domain else ()
         signer = next((one for one in signers if one.algorithm == "rsa-sha256"), None)
         if signer is not None:
             letter = take_apart(b"".join([*transaction.fields, *transaction.chunks]))
+            written = results(self.hostname, examined.methods)
             sealed = arc.seal(letter, examined.chain, written, signer, self.env.clock.now())
             if sealed:
                 transaction.fields.insert(0, sealed)

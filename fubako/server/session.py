@@ -20,6 +20,7 @@ from fubako.policy.limits import Guessing
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.protocol.smtp import SmtpLimits
+from fubako.server.filters import Filters
 from fubako.server.reception import Reception
 from fubako.store.indexer import Indexer
 from fubako.store.interface import Blobs, Changes, Database
@@ -58,6 +59,7 @@ class Resources:
     dresser: Dresser
     gate: Gate
     reception: Reception
+    filters: Callable[[str], Filters]  # of a service, new for each session
     guessing: Guessing
     limits: Limits
     take_lock: Locks

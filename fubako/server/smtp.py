@@ -13,8 +13,9 @@ from fubako.message.trace import with_protocol
 from fubako.net.line import Line
 from fubako.policy.access import Match
 from fubako.policy.gate import is_address, within
+from fubako.policy.milter import Client
 from fubako.policy.submission import SERVICES, may_receive, may_send
-from fubako.policy.verdict import Verdict
+from fubako.policy.verdict import ACCEPT, Verdict
 from fubako.protocol import smtp
 from fubako.protocol import smtp_server as events
 from fubako.protocol.engine import ProtocolError
@@ -22,6 +23,7 @@ from fubako.protocol.sasl import SaslFailure
 from fubako.server.session import Arrival, Resources, Session
 
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
+_UNASKED = ("lmtp", "local", "filtered")  # who may reach these services is known already
 AUTH_FAILURES_MAX = 5
 SENDER_OK = Status(250, "2.1.0", "ok")
 RECIPIENT_OK = Status(250, "2.1.5", "ok")
@@ -49,6 +51,7 @@ class SmtpSession(Session):
         self.sender: Sender | None = None
         self.recipients: list[tuple[Recipient, Found]] = []
         self.chunks: list[bytes] = []
+        self.filters = resources.filters(arrival.service)
         self.failures = 0
         self.peer = self.client  # who really speaks, whomever it speaks for
         self.client_name: str | None = None  # proved by DNS, or said by XCLIENT; None: not asked yet
@@ -107,6 +110,7 @@ class SmtpSession(Session):
 
     def cleanup(self) -> None:
         self._expect(False)
+        self.filters.close()
 
     # -- greetings
 
@@ -133,7 +137,7 @@ class SmtpSession(Session):
         ]
         if self._may_start_tls():
             names.append("STARTTLS")
-        if self.encrypted and self.rules.service not in ("lmtp", "local") and self.identity is None:
+        if self.encrypted and self.rules.service not in _UNASKED and self.identity is None:
             names.append("AUTH " + " ".join(self.resources.logins.mechanisms(self.bindings)))
         if self.stream.tls is not None:
             names.append("REQUIRETLS")
@@ -142,7 +146,7 @@ class SmtpSession(Session):
         return names
 
     def _may_speak_for_others(self) -> bool:
-        return self.rules.service not in ("lmtp", "local") and within(self.peer, self.resources.gate.rules.speakers)
+        return self.rules.service not in _UNASKED and within(self.peer, self.resources.gate.rules.speakers)
 
     async def _xclient(self, attributes: dict[str, str]) -> None:
         """From now on the session is another client's (Postfix's XCLIENT); it begins anew."""
@@ -190,7 +194,7 @@ class SmtpSession(Session):
     # -- AUTH
 
     async def _auth(self, event: events.Auth) -> None:
-        if self.rules.service in ("lmtp", "local") or self.identity is not None:
+        if self.rules.service in _UNASKED or self.identity is not None:
             self.engine.reply(Status(503, "5.5.1", "AUTH is not possible now"))
             return
         if not self.encrypted:
@@ -243,6 +247,8 @@ class SmtpSession(Session):
         if verdict.accepted and self.stranger:
             self.relays = self.relays or bool(await self.resources.gate.logged_in(self.client))
             verdict = await self.resources.gate.sender(self.client, self.hello, sender.address.domain)
+        if verdict.accepted and self.filters:
+            verdict = await self.filters.mail(self._as_seen(), sender, ())
         if verdict.accepted:
             discards = self.discards
             self._forget()
@@ -301,9 +307,19 @@ class SmtpSession(Session):
             verdict = await self.resources.gate.recipient(
                 self.stream.peer, self.client, self.user, sender, recipient.address.key
             )
+        if verdict.accepted and self.filters:
+            verdict = await self.filters.rcpt(recipient.address)
         if verdict.accepted:
             self.recipients.append((recipient, found))
         self._judge(verdict, RECIPIENT_OK)
+
+    def _as_seen(self) -> Client:
+        tls = self.stream.tls
+        port = self.stream.peer.rpartition(":")[2]
+        return Client(
+            self.client if is_address(self.client) else "", int(port) if port.isdigit() else 0, self.client_name or "", self.hello,
+            self.user, tls.version if tls else "", tls.cipher if tls else "",
+        )  # fmt: skip
 
     async def _find(self, address: Address) -> Found:
         """Who an address stands for; one that a forwarded letter left under leads back to its sender."""
@@ -342,23 +358,47 @@ class SmtpSession(Session):
         )
         transaction.protocol = with_protocol(transaction, self.verb)
         self._expect(False)
-        if self.stranger:
-            verdict = await self.resources.reception.receive(transaction, self.client, self.recipients)
-            if verdict.status is not None:
-                self._tell_refusal(verdict)
-                self._reply_all([verdict.status] * len(self.recipients))
-                self._forget()
-                return
+        verdict = await self._examined(transaction)
+        if verdict.status is not None:
+            self._tell_refusal(verdict)
+            self._reply_all([verdict.status] * len(self.recipients))
+            self._forget()
+            return
         accepted = await self.resources.intake.accept(transaction, self.recipients)
         gone = Status(550, "5.1.1", "the mailbox is gone")
         replies = [
             gone
-            if accepted.status.ok and found.account_ids and not accepted.account_ids.intersection(found.account_ids)
+            if accepted.status.ok
+            and not accepted.filtered
+            and found.account_ids
+            and not accepted.account_ids.intersection(found.account_ids)
             else accepted.status
             for _, found in self.recipients
         ]
         self._reply_all(replies)
         self._forget()
+
+    async def _examined(self, transaction: Transaction) -> Verdict:
+        """What policy and filters say of the whole letter; they may change it and its recipients."""
+        reception = self.resources.reception
+        examined = await reception.examine(transaction, self.client) if self.stranger else None
+        if examined is not None and not examined.verdict.accepted:
+            return examined.verdict
+        if self.filters:
+            verdict, added, removed = await self.filters.content(transaction)
+            if not verdict.accepted:
+                return verdict
+            self.recipients = [one for one in self.recipients if one[0].address not in removed]
+            for address in added:
+                found = await self._find(address)
+                if found.known or (not found.local and self.resources.routed(address.domain)):
+                    self.recipients.append((Recipient(address, "NEVER"), found))
+            transaction.recipients = [recipient for recipient, _ in self.recipients]
+            if not self.recipients:
+                return Verdict(Status(250, "2.0.0", "ok"), "a filter removed every recipient")
+        if examined is not None:
+            await reception.seal(transaction, examined, self.recipients)
+        return ACCEPT
 
     def _reply_all(self, replies: list[Status]) -> None:
         """One reply, or in LMTP one for each recipient in order (RFC 2033 §4.2)."""

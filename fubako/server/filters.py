@@ -1,0 +1,118 @@
+"""`Filters`: the milters and the filter program beside one session; what they change is done to the letter here."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fubako.message.address import Address, AddressError, parse_address
+from fubako.message.envelope import Sender, Transaction
+from fubako.message.status import Status
+from fubako.policy.milter import DISCARD, Changes, Client, Filter, Milter
+from fubako.policy.verdict import ACCEPT, Verdict, refuse
+
+PROGRAM_SECONDS = 120.0
+JUNK = "$Junk"
+_TEMPORARY = (75, 111)
+
+
+class Filters:
+    """In the order of the configuration; the first refusal ends it. `program` reads a letter and writes the one to be taken."""
+
+    def __init__(self, settings: Sequence[Filter], program: Sequence[str], hostname: str) -> None:
+        self._settings, self._program, self._hostname = tuple(settings), tuple(program), hostname
+        self._milters: list[Milter] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._settings or self._program)
+
+    async def mail(self, client: Client, sender: Sender, words: Sequence[str]) -> Verdict:
+        if not self._milters:
+            self._milters = [Milter(one, self._hostname, client) for one in self._settings]
+        for one in self._milters:
+            verdict = await one.mail(str(sender.address), words)
+            if not verdict.accepted:
+                return verdict
+        return ACCEPT
+
+    async def rcpt(self, recipient: Address) -> Verdict:
+        for one in self._milters:
+            verdict = await one.rcpt(str(recipient))
+            if not verdict.accepted:
+                return verdict
+        return ACCEPT
+
+    async def content(self, transaction: Transaction) -> tuple[Verdict, list[Address], list[Address]]:
+        """What becomes of the letter, and recipients that a filter added and removed. Its chunks, sender and keywords change."""
+        added: list[Address] = []
+        removed: list[Address] = []
+        for one in self._milters:
+            letter = b"".join(transaction.chunks)
+            verdict, changes = await one.content(letter, transaction.trace_id)
+            if not verdict.accepted:
+                return verdict, added, removed
+            _apply(transaction, letter, changes)
+            added += _addresses(changes.added)
+            removed += _addresses(changes.removed)
+        verdict = await self._by_program(transaction) if self._program else ACCEPT
+        return verdict, added, removed
+
+    async def abort(self) -> None:
+        for one in self._milters:
+            await one.abort()
+
+    def close(self) -> None:
+        for one in self._milters:
+            one.close()
+        self._milters = []
+
+    async def _by_program(self, transaction: Transaction) -> Verdict:
+        """Exit code 0: what it wrote is the letter; 99: thrown away; 75 and 111: later; 64 to 100: refused (sysexits)."""
+        rule = f"filter {self._program[0]}"
+        later = refuse(451, "4.7.1", "a filter does not answer; try again later", rule)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                env={"SENDER": str(transaction.sender.address), "CLIENT": transaction.hop.peer, "USER": transaction.user,
+                     "PATH": "/usr/local/bin:/usr/bin:/bin"},
+            )  # fmt: skip
+        except OSError:
+            return later
+        try:
+            async with asyncio.timeout(PROGRAM_SECONDS):
+                made, said = await process.communicate(b"".join(transaction.chunks))
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            return later
+        code = process.returncode or 0
+        if code == 0 and made:
+            transaction.chunks = [made.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")]
+            return ACCEPT
+        if code == 99:
+            return Verdict(Status(250, "2.0.0", "ok"), DISCARD)
+        if code in _TEMPORARY or not 64 <= code <= 100:
+            return later
+        words = "".join(sign if sign.isprintable() else " " for sign in said.decode("utf-8", "replace")[:300])
+        return refuse(550, "5.7.1", " ".join(words.split()) or "refused by a filter", rule)
+
+
+def _apply(transaction: Transaction, letter: bytes, changes: Changes) -> None:
+    if changes.headers or changes.body is not None:
+        transaction.chunks = [changes.apply(letter)]
+    if changes.sender is not None:
+        sender = _addresses([changes.sender]) if changes.sender else [Address("", "")]
+        if sender:
+            transaction.sender = replace(transaction.sender, address=sender[0])
+    if changes.quarantine:
+        transaction.keywords = (*transaction.keywords, JUNK)
+        transaction.held = changes.quarantine
+
+
+def _addresses(texts: Sequence[str]) -> list[Address]:
+    found = []
+    for text in texts:
+        try:
+            found.append(parse_address(text))
+        except AddressError:
+            continue
+    return found
