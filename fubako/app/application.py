@@ -171,7 +171,7 @@ class Application:
                 self.reports,
                 self.dresser,
                 bool(config.filter.next_hop),
-            ),  # fmt: skip
+            ),
             self.dresser,
             gate,
             Reception(config.hostname, gate, self.dresser, self.store.database, env),
