@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 from fubako.message.address import Address, AddressError, parse_address
 from fubako.store import mailboxes
@@ -121,17 +122,32 @@ def accounts(tx: Transaction, domain: str = "") -> list[Account]:
     return [Account(row[0], row[1], row[2], bool(row[3])) for row in rows]
 
 
+def checked_target(text: str) -> str:
+    """Where an alias leads: an address, `|program words`, `/file` or `/Maildir/`; as it is kept, in one word. Raises StoreError."""
+    if text[:1] not in ("|", "/"):
+        return checked(text)
+    path = text[1:].split(" ", 1)[0] if text[0] == "|" else text
+    if not path.startswith("/") or not text.isprintable():
+        raise StoreError(f"{text}: a program and a file are named by their whole path")
+    return quote(text, safe="|/=+:,.@-_'\"")
+
+
+def shown_target(kept: str) -> str:
+    return unquote(kept) if kept[:1] in ("|", "/") else kept
+
+
 def add_alias(tx: Transaction, address: str, targets: Sequence[str]) -> Alias:
-    address = checked(address)
+    """`@domain` is for everybody in the domain who is nobody else. Raises StoreError."""
+    address = f"@{checked('x' + address).partition('@')[2]}" if address.startswith("@") else checked(address)
     _require_domain(tx, address.rpartition("@")[2])
     if tx.row("SELECT 1 FROM account WHERE address=?", (address,)):
         raise EntryExists(f"{address} is a user")
-    kept = tuple(checked(target) for target in targets)
+    kept = tuple(checked_target(target) for target in targets)
     if not kept:
         raise StoreError("an alias needs at least one target")
     tx.run("DELETE FROM alias WHERE address=?", (address,))
     tx.run("INSERT INTO alias (address, targets) VALUES (?,?)", (address, " ".join(kept)))
-    return Alias(address, kept)
+    return Alias(address, tuple(map(shown_target, kept)))
 
 
 def remove_alias(tx: Transaction, address: str) -> None:
@@ -142,7 +158,8 @@ def remove_alias(tx: Transaction, address: str) -> None:
 
 def aliases(tx: Transaction) -> list[Alias]:
     return [
-        Alias(row[0], tuple(row[1].split())) for row in tx.rows("SELECT address, targets FROM alias ORDER BY address")
+        Alias(row[0], tuple(map(shown_target, row[1].split())))
+        for row in tx.rows("SELECT address, targets FROM alias ORDER BY address")
     ]
 
 
@@ -179,6 +196,9 @@ def resolve_all(tx: Transaction, address: Address) -> tuple[list[int], list[str]
         if key in seen or depth > ALIAS_DEPTH_MAX:
             continue
         seen.add(key)
+        if key[0] in "|/":
+            elsewhere[shown_target(key)] = None
+            continue
         row = tx.row("SELECT account_id FROM account WHERE address=?", (key,))
         if row is not None:
             found[row[0]] = None
@@ -191,6 +211,8 @@ def resolve_all(tx: Transaction, address: Address) -> tuple[list[int], list[str]
         plain = local.partition("+")[0]
         if plain and plain != local:
             waiting.append((f"{plain}@{domain}", depth))
+        elif catch_all := tx.row("SELECT targets FROM alias WHERE address=?", (f"@{domain}",)):
+            waiting += [(target, depth + 1) for target in catch_all[0].split()]
         elif depth and not is_local(tx, domain):
             elsewhere[key] = None
     return list(found), list(elsewhere)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fubako.clock import Env
+from fubako.delivery.route import AGAIN_DOMAIN
 from fubako.message.trace import mail_date
 from fubako.store import queue
 from fubako.store.interface import Database, StoreError, Transaction
@@ -49,12 +50,14 @@ def _span(seconds: int) -> str:
 
 
 async def change(database: Database, env: Env, action: str, selection: Selection) -> int:
-    """`retry`, `hold`, `release` or `drop` what is selected; how many recipients that were."""
+    """`retry`, `requeue`, `hold`, `release` or `drop` what is selected; how many recipients that were."""
 
     def unit(tx: Transaction) -> int:
         found = queue.keys(tx, selection)
         if action == "retry":
             queue.retry(tx, found, int(env.clock.now()))
+        elif action == "requeue":
+            queue.requeue(tx, found, AGAIN_DOMAIN, int(env.clock.now()))
         elif action == "drop":
             queue.drop(tx, found)
         else:
@@ -62,6 +65,21 @@ async def change(database: Database, env: Env, action: str, selection: Selection
         return len(found)
 
     return await database.write(unit)
+
+
+async def hold_rules(database: Database) -> list[dict[str, Any]]:
+    rows = await database.read(queue.hold_rules)
+    return [{"field": row[0], "value": row[1], "reason": row[2], "since": mail_date(row[3])} for row in rows]
+
+
+async def add_hold_rule(database: Database, env: Env, field: str, value: str, reason: str) -> None:
+    await database.write(lambda tx: queue.add_hold_rule(tx, field, value, reason, int(env.clock.now())))
+
+
+async def remove_hold_rule(database: Database, field: str, value: str) -> None:
+    """Raises StoreError."""
+    if not await database.write(lambda tx: queue.remove_hold_rule(tx, field, value)):
+        raise StoreError(f"there is no rule for the {field} {value}")
 
 
 async def summary(database: Database, env: Env) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from fubako.app.listeners import Bound
 from fubako.app.storage import Store, compact_store, locks
 from fubako.clock import Env
 from fubako.config import Config
+from fubako.delivery.again import Again
 from fubako.delivery.assurance import Assurance
 from fubako.delivery.bounce import Reports
 from fubako.delivery.dress import Dresser
@@ -131,10 +132,11 @@ class Application:
         assurance = Assurance(
             self.store.database, self.resolver, self.https or built.LateHttps(self.resolver), self.env
         )
+        again = Again(self.resources.intake, self.resources.recipients, self.routed)
         self._runner = Runner(
             self.store.database, self.store.blobs, self.store.changes, self.env, self.telemetry, self.router, self.reports,
-            assurance, self.config.hostname, f"{os.getpid()}-{self.env.random(8).hex()}", schedule, -(-LANES // workers),
-            _owner_gone,
+            assurance, again, self.config.hostname, f"{os.getpid()}-{self.env.random(8).hex()}", schedule,
+            -(-LANES // workers), _owner_gone,
         )  # fmt: skip
         self._runner.start()
 

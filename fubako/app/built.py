@@ -6,8 +6,7 @@ from pathlib import Path
 from fubako.clock import Env
 from fubako.config import Config, ConfigError, networks, split_address
 from fubako.delivery.dress import Dresser
-from fubako.delivery.intake import FILTER_DOMAIN
-from fubako.delivery.route import Route
+from fubako.delivery.route import FILTER_DOMAIN, Route
 from fubako.message.masquerade import Masquerade
 from fubako.net.interface import Answer, Fetched, Https, NoResolver, Resolver, TlsaRecord
 from fubako.net.tls import Certificate, ServerTls

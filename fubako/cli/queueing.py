@@ -11,7 +11,7 @@ from fubako.cli.configured import config_option, json_option, show, with_store
 from fubako.cli.exits import NOINPUT
 from fubako.clock import Env
 from fubako.message.trace import mail_date
-from fubako.store.queue import Selection
+from fubako.store.queue import HOLD_FIELDS, Selection
 from fubako.telemetry import visible
 
 ENV = Env()
@@ -112,11 +112,49 @@ def _changing(action: str, text: str, done: str) -> click.Command:
 
 for _command in (
     _changing("retry", "Try again now.", "will be tried now"),
+    _changing(
+        "requeue", "Send letters through the intake again: aliases, routes and filters as they are now.", "requeued"
+    ),
     _changing("hold", "Keep letters where they are until they are released.", "held"),
     _changing("release", "Let held letters go on.", "released"),
     _changing("drop", "Throw letters away; nobody is told.", "dropped"),
 ):
     queue.add_command(_command)
+
+
+@queue.group("rule")
+def queue_rule() -> None:
+    """Rules that hold letters to come, by sender, recipient or domain, until `fubako queue release`."""
+
+
+field_argument = click.argument("field", type=click.Choice(HOLD_FIELDS))
+
+
+@queue_rule.command("add")
+@field_argument
+@click.argument("value")
+@click.option("--reason", default="", help="Why, for those who come after you.")
+@config_option
+def rule_add(field: str, value: str, reason: str, config_file: Path | None) -> None:
+    """Hold every letter to come whose FIELD is VALUE."""
+    with_store(config_file, lambda store: admin.add_hold_rule(store.database, ENV, field, value, reason))
+
+
+@queue_rule.command("list")
+@config_option
+@json_option
+def rule_list(config_file: Path | None, as_json: bool) -> None:
+    """Every rule."""
+    show(with_store(config_file, lambda store: admin.hold_rules(store.database)), as_json=as_json)
+
+
+@queue_rule.command("remove")
+@field_argument
+@click.argument("value")
+@config_option
+def rule_remove(field: str, value: str, config_file: Path | None) -> None:
+    """Let letters pass again; those that are held stay held."""
+    with_store(config_file, lambda store: admin.remove_hold_rule(store.database, field, value))
 
 
 @queue.command("summary")

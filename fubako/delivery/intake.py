@@ -4,7 +4,7 @@ says 250.
 A crash between the two leaves content without a row, never a row without content, never a 250 without a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fubako.accounts import directory
@@ -13,9 +13,10 @@ from fubako.clock import Env
 from fubako.delivery.bounce import Reports, Unit
 from fubako.delivery.dress import Dresser
 from fubako.delivery.letters import describe
+from fubako.delivery.route import AGAIN_DOMAIN, FILE_DOMAIN, FILTER_DOMAIN, PROGRAM_DOMAIN
 from fubako.message.envelope import Recipient, Transaction
 from fubako.message.headers import fields, first_fields, header_end
-from fubako.message.hop import weakest
+from fubako.message.hop import Seal, weakest
 from fubako.message.report import Reported
 from fubako.message.status import Status
 from fubako.message.trace import journey_to_json, trace_fields
@@ -32,18 +33,31 @@ FULL = Status(452, "4.3.1", "no room, try again later")
 LOOP = Status(554, "5.4.6", "too many hops, this letter goes round in circles")
 DELIVERED = Status(250, "2.1.5", "in the mailbox")
 GONE = Status(550, "5.1.1", "the mailbox is gone")
-FILTER_DOMAIN = "@filter"  # no domain of mail: the route of this name leads to the content filter
 _TO_FILTER = ("smtp", "submission", "submissions", "local")
 _FILTER = Found(False, ())
+_LATER = Found(False, ())
+_SPECIAL = {"|": PROGRAM_DOMAIN, "/": FILE_DOMAIN}
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of a letter, and the accounts that have it; `filtered`: a content filter has it first."""
+    """What became of a letter, and the accounts that have it; `elsewhere`: it is in the queue, whoever it is for."""
 
     status: Status
     account_ids: frozenset[int] = frozenset()
-    filtered: bool = False
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a letter is taken: `unit` puts its rows. `elsewhere`: nobody's mailbox has it yet, although the recipient is here."""
+
+    refusal: Status | None
+    unit: Callable[[Rows], list[tuple[int, int, int]]]
+    seal: Seal
+    queued: bool = False
+    elsewhere: bool = False
+    octets: int = 0
 
 
 class Intake:
@@ -64,67 +78,74 @@ class Intake:
 
     async def accept(self, transaction: Transaction, found: Sequence[tuple[Recipient, Found]]) -> Accepted:
         """Durable on return with 250. `found` holds every recipient that was accepted, and what it stands for."""
-        filtered = self._filtered and transaction.hop.protocol in _TO_FILTER
-        if filtered:
-            found = [(recipient, _FILTER) for recipient, _ in found]
-        account_ids = list(dict.fromkeys(account for _, one in found for account in one.account_ids))
-        targets, forwarded = _targets(found, transaction)
-        delivered = [recipient for recipient, one in found if one.account_ids and "SUCCESS" in recipient.notify]
-        await self._dress(transaction)
-        content = b"".join([trace_fields(transaction, self._hostname), *transaction.fields, *transaction.chunks])
-        header = content[: header_end(content)]
-        if header.count(b"\nReceived:") > HOPS_MAX and _received(header) > HOPS_MAX:
-            return Accepted(LOOP)
-        hops = [transaction.hop]
-        seal = weakest(hops)
-        now = int(self._env.clock.now())
         try:
-            blob = await self._blobs.put([content])
-            journey = journey_to_json(hops)
-            letter: Letter | None = None
-            if account_ids:  # what only goes on needs no ENVELOPE
-                letter = describe(
-                    content,
-                    blob,
-                    internaldate=now,
-                    keywords=" ".join((seal.keyword, *transaction.keywords)),
-                    trace_id=transaction.trace_id,
-                    journey=journey,
-                )
-            outgoing = _outgoing(transaction, blob, journey, now, header) if targets or forwarded or delivered else None
-            ways = [(outgoing, targets)] if outgoing and targets else []
-            if outgoing and forwarded:
-                ways.append((replace(outgoing, sender=await self._forwarding(transaction, found)), forwarded))
-            report = await self._told(outgoing, content, delivered, now) if outgoing is not None and delivered else None
-
-            def unit(tx: Rows) -> list[tuple[int, int, int]]:
-                placed = []
-                if letter is not None:
-                    placed = messages.deliver(tx, account_ids, letter, now, len(ways))
-                elif ways:
-                    messages.keep_blob(tx, blob, len(ways))
-                for one, to in ways:
-                    queue.put(tx, one, to, held=bool(transaction.held))
-                if report is not None and placed:
-                    report(tx)
-                return placed
-
-            placed = await self._database.write(unit)
+            plan = await self.plan(transaction, found)
+            if plan.refusal is not None:
+                return Accepted(plan.refusal)
+            placed = await self._database.write(plan.unit)
         except StoreFull as error:
             self._telemetry.event("store.full", transaction.trace_id, reason=str(error))
             return Accepted(FULL)
-        if not placed and not ways:
+        if not placed and not plan.queued:
             return Accepted(GONE)
         self._telemetry.event(
             "letter.accepted",
             transaction.trace_id,
             sender=str(transaction.sender.address),
             recipients=len(transaction.recipients),
-            octets=len(content),
-            seal=seal.value,
+            octets=plan.octets,
+            seal=plan.seal.value,
         )
         accepted = frozenset(account_id for account_id, _, _ in placed)
-        return Accepted(Status(250, "2.0.0", f"ok {transaction.trace_id}"), accepted, filtered)
+        return Accepted(Status(250, "2.0.0", f"ok {transaction.trace_id}"), accepted, plan.elsewhere)
+
+    async def plan(self, transaction: Transaction, found: Sequence[tuple[Recipient, Found]]) -> Plan:
+        """The content made durable, and the rows that take the letter. Raises StoreFull."""
+        filtered = self._filtered and transaction.hop.protocol in _TO_FILTER and not transaction.again
+        if filtered or transaction.at:
+            found = [(recipient, _FILTER if filtered else _LATER) for recipient, _ in found]
+        account_ids = list(dict.fromkeys(account for _, one in found for account in one.account_ids))
+        targets, forwarded = _targets(found, transaction)
+        delivered = [recipient for recipient, one in found if one.account_ids and "SUCCESS" in recipient.notify]
+        if transaction.again:
+            top = f"Return-Path: <{transaction.sender.address}>\r\n".encode()
+        else:
+            await self._dress(transaction)
+            top = trace_fields(transaction, self._hostname)
+        content = b"".join([top, *transaction.fields, *transaction.chunks])
+        header = content[: header_end(content)]
+        hops = [*transaction.earlier, transaction.hop]
+        seal = weakest(hops)
+        if header.count(b"\nReceived:") > HOPS_MAX and _received(header) > HOPS_MAX:
+            return Plan(LOOP, lambda _tx: [], seal)
+        now = int(self._env.clock.now())
+        blob = await self._blobs.put([content])
+        journey = journey_to_json(hops)
+        letter: Letter | None = None
+        if account_ids:  # what only goes on needs no ENVELOPE
+            keywords = " ".join((seal.keyword, *transaction.keywords))
+            letter = describe(
+                content, blob, internaldate=now, keywords=keywords, trace_id=transaction.trace_id, journey=journey
+            )
+        outgoing = _outgoing(transaction, blob, journey, now, header) if targets or forwarded or delivered else None
+        ways = [(outgoing, targets)] if outgoing and targets else []
+        if outgoing and forwarded:
+            ways.append((replace(outgoing, sender=await self._forwarding(transaction, found)), forwarded))
+        report = await self._told(outgoing, content, delivered, now) if outgoing is not None and delivered else None
+
+        def unit(tx: Rows) -> list[tuple[int, int, int]]:
+            placed = []
+            if letter is not None:
+                placed = messages.deliver(tx, account_ids, letter, now, len(ways))
+            elif ways:
+                messages.keep_blob(tx, blob, len(ways))
+            for one, to in ways:
+                queue.put(tx, one, to, held=bool(transaction.held), at=transaction.at or None)
+            if report is not None and placed:
+                report(tx)
+            return placed
+
+        return Plan(None, unit, seal, bool(ways), filtered or bool(transaction.at), len(content))
 
     async def _dress(self, transaction: Transaction) -> None:
         """A letter of our own leaves under the right name, and signed."""
@@ -160,8 +181,12 @@ def _targets(found: Sequence[tuple[Recipient, Found]], transaction: Transaction)
     forwarded: dict[str, Target] = {}
     for recipient, one in found:
         for address in one.elsewhere if one.local else (str(recipient.address),):
-            domain = FILTER_DOMAIN if one is _FILTER else address.rpartition("@")[2].lower()
-            group = forwarded if one.local and transaction.sender.address and not one.bare else targets
+            special = _SPECIAL.get(address[0], "")
+            domain = special or address.rpartition("@")[2].lower()
+            if one is _FILTER or one is _LATER:
+                domain = FILTER_DOMAIN if one is _FILTER else AGAIN_DOMAIN
+            leaves = one.local and not one.bare and not special and bool(transaction.sender.address)
+            group = forwarded if leaves else targets
             if address not in targets and address not in forwarded:
                 group[address] = Target(address, domain, recipient.notify, recipient.orcpt)
     return list(targets.values()), list(forwarded.values())
@@ -172,7 +197,7 @@ def _outgoing(transaction: Transaction, blob: BlobRef, journey: str, now: int, h
     optional = not sender.require_tls and first_fields(header).get(b"tls-required", b"").lower() == b"no"
     return Outgoing(
         blob, str(sender.address), sender.body, sender.smtputf8, sender.require_tls, sender.ret, sender.envid,
-        transaction.user, transaction.trace_id, journey, now, optional,
+        transaction.user, transaction.trace_id, journey, now, optional, sender.priority, sender.deliver_by, sender.by_mode,
     )  # fmt: skip
 
 

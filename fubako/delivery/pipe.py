@@ -4,8 +4,13 @@ Exit codes are those of sysexits.h; qmail's 100 and 111 are known too.
 """
 
 import asyncio
+import fcntl
+import os
 import re
+import shlex
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 from fubako.message.status import Status
 from fubako.message.trace import from_line_date
@@ -14,6 +19,7 @@ from fubako.store.queue import Outgoing, Queued
 PROGRAM_SECONDS = 600.0
 SAID_OCTETS_MAX = 2000
 
+_FROM_LINE = re.compile(rb"^(>*From )", re.MULTILINE)
 _BLANK = re.compile(r"\{sender\}|\{recipient\}")
 _EXITS = {
     0: Status(250, "2.0.0", "taken by the program"),
@@ -43,11 +49,67 @@ def arguments(program: Sequence[str], sender: str, recipients: Sequence[str]) ->
     return words
 
 
-def groups(program: Sequence[str], recipients: Sequence[Queued]) -> list[Sequence[Queued]]:
-    """Who goes together: a program that names one recipient is run for each."""
+def ways(program: Sequence[str], recipients: Sequence[Queued]) -> list[tuple[Sequence[str], Sequence[Queued]]]:
+    """Programs and who goes with each: one that names a recipient is run for each; an alias brings its own (`|program words`)."""
+    if not program:
+        return [(_own_program(one.address), [one]) for one in recipients]
     if any("{recipient}" in word for word in program):
-        return [[one] for one in recipients]
-    return [recipients]
+        return [(program, [one]) for one in recipients]
+    return [(program, recipients)]
+
+
+def _own_program(target: str) -> Sequence[str]:
+    try:
+        return shlex.split(target.removeprefix("|")) or [target]
+    except ValueError:
+        return [target]
+
+
+def append(path: str, letter: Outgoing, content: bytes) -> Status:
+    """To the end of a file in mbox form, synced and under both locks; or into a Maildir when the path ends with a slash. Blocks."""
+    try:
+        if path.endswith("/"):
+            return _into_maildir(Path(path), letter, content)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return Status(550, "5.2.0", f"{path} is no file")
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.lockf(fd, fcntl.LOCK_EX)
+            size = os.fstat(fd).st_size
+            head = f"From {letter.sender or 'MAILER-DAEMON'} {from_line_date(letter.created)}\n".encode()
+            body = _FROM_LINE.sub(rb">\1", content.replace(b"\r\n", b"\n"))
+            whole = head + body + (b"\n" if body.endswith(b"\n") else b"\n\n")
+            try:
+                while whole:
+                    whole = whole[os.write(fd, whole) :]
+                os.fsync(fd)
+            except OSError:
+                os.ftruncate(fd, size)
+                raise
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return Status(451, "4.2.0", f"{path} cannot be written: {error.strerror}")
+    return Status(250, "2.0.0", "in the file")
+
+
+def _into_maildir(folder: Path, letter: Outgoing, content: bytes) -> Status:
+    """Raises OSError."""
+    for part in ("tmp", "new", "cur"):
+        (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = f"{letter.created}.{letter.trace_id}.fubako"
+    with open(folder / "tmp" / name, "wb") as file:
+        file.write(content.replace(b"\r\n", b"\n"))
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(folder / "tmp" / name, folder / "new" / name)
+    fd = os.open(folder / "new", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return Status(250, "2.0.0", "in the Maildir")
 
 
 async def run(program: Sequence[str], letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> Status:

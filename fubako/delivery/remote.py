@@ -49,11 +49,13 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a server said of one recipient. `reports`: it will report itself when that was asked for (RFC 3461)."""
+    """What a server said of one recipient. `reports`: it will report itself when that was asked for (RFC 3461).
+    `again`: it went through our own intake, and is still on its way."""
 
     queued: Queued
     status: Status
     reports: bool = False
+    again: bool = False
 
 
 class Carrier(SmtpConnection):
@@ -153,6 +155,10 @@ class Carrier(SmtpConnection):
             return Status(552, "5.3.4", f"{self.peer.server_name} takes letters up to {size} octets")
         if letter.require_tls and "REQUIRETLS" not in self.extensions:
             return Status(550, "5.7.30", f"{self.peer.server_name} does not know REQUIRETLS")
+        if letter.by_mode == "R" and "DELIVERBY" not in self.extensions:
+            return Status(
+                550, "5.3.3", f"{self.peer.server_name} cannot promise a time, and the sender wants one (RFC 2852)"
+            )
         addresses = (letter.sender, *(one.address for one in recipients))
         international = not all(map(str.isascii, addresses)) or not content[: header_end(content)].isascii()
         if letter.smtputf8 and "SMTPUTF8" not in self.extensions and international:
@@ -222,6 +228,11 @@ class Carrier(SmtpConnection):
             words.append("SMTPUTF8")
         if letter.require_tls:
             words.append("REQUIRETLS")
+        if letter.priority and "MT-PRIORITY" in self.extensions:
+            words.append(f"MT-PRIORITY={letter.priority}")
+        if letter.by_mode and "DELIVERBY" in self.extensions:
+            left = letter.deliver_by - int(self.env.clock.now())
+            words.append(f"BY={max(left, 1) if letter.by_mode == 'R' else left};{letter.by_mode}")
         if "DSN" in self.extensions:
             words += [f"RET={letter.ret}"] if letter.ret else []
             words += [f"ENVID={xtext_encode(letter.envid)}"] if letter.envid else []

@@ -11,6 +11,13 @@ from fubako.message.status import Status
 from fubako.net.interface import Answer, DnsFailure, NoSuchName, Resolver
 
 HOSTS_MAX = 20
+
+# no domains of mail, because none begins so: what is queued under these names goes other ways than by the routes
+FILTER_DOMAIN = "@filter"  # to the content filter; its route is the first
+AGAIN_DOMAIN = "@again"  # through our own intake once more
+PROGRAM_DOMAIN = "@program"  # to the program that an alias names
+FILE_DOMAIN = "@file"  # to the file that an alias names
+_OWN = {AGAIN_DOMAIN: "again", PROGRAM_DOMAIN: "program", FILE_DOMAIN: "file"}
 _KINDS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 
 
@@ -85,11 +92,13 @@ class Router:
 
     def key(self, domain: str) -> str:
         """Letters with the same key go the same way: by one rule, because its demands and its login hold for a connection."""
-        route = self.rule(domain)
+        route = None if domain in _OWN else self.rule(domain)
         return f"{domain.lower()} by {route}" if route is None or route.to == "mx" else str(route)
 
     async def next_hop(self, domain: str) -> NextHop:
         """Raises NoRoute."""
+        if domain in _OWN:
+            return NextHop(self.key(domain), _OWN[domain], Route(domain, ""), words="by an alias")
         route = self.rule(domain)
         if route is None:
             raise NoRoute(Status(550, "5.4.4", f"no route leads to {domain}"))

@@ -5,19 +5,20 @@ that records what became of it, and puts its report.
 """
 
 import asyncio
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from fubako.client.connection import Credentials
 from fubako.clock import Env
 from fubako.delivery import pipe, remote
+from fubako.delivery.again import Again
 from fubako.delivery.assurance import NOTHING, Assurance, Insecure, Promise
-from fubako.delivery.bounce import Reports
+from fubako.delivery.bounce import Reports, Unit
 from fubako.delivery.remote import Answered, Carrier, Unreachable
 from fubako.delivery.route import Host, NextHop, NoRoute, Router
 from fubako.delivery.schedule import Schedule
+from fubako.delivery.site import Job, Site
 from fubako.delivery.tlsresults import TlsResults
 from fubako.message.hop import Hop
 from fubako.message.report import Reported
@@ -36,7 +37,6 @@ LEASE_MARGIN_SECONDS = 10.0  # no letter is begun when the lease ends sooner
 LOADED_MAX = 2000  # recipients in memory
 FRESH_MAX = 500
 SESSIONS_MAX = 100
-SESSIONS_A_SITE_MAX = 20
 LETTERS_A_CONNECTION = 100
 LINGER_SECONDS = 0.2  # a connection waits so long for another letter
 GATHER_SECONDS = 0.02  # hints of new letters are looked into together
@@ -55,66 +55,20 @@ class Lane:
     looked: float = float("-inf")  # on the loop's clock
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One letter and those of its recipients who go the same way."""
-
-    lane_id: int
-    epoch: int  # of the lease under which it was loaded: another owner may have sent it since that was lost
-    letter: Outgoing
-    recipients: tuple[Queued, ...]
-
-
-@dataclass(slots=True)
-class Site:
-    """One way out. Senders take turns, so that nobody's hundred thousand letters stand before somebody's one."""
-
-    key: str
-    domain: str
-    jobs: OrderedDict[str, deque[Job]] = field(default_factory=OrderedDict)
-    active: int = 0
-    limit: float = 2.0
-    more: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def add(self, job: Job) -> None:
-        self.more.set()
-        self.jobs.setdefault(job.letter.submitter or job.letter.sender, deque()).append(job)
-
-    def take(self) -> Job | None:
-        if not self.jobs:
-            self.more.clear()
-            return None
-        sender, waiting = self.jobs.popitem(last=False)
-        job = waiting.popleft()
-        if waiting:
-            self.jobs[sender] = waiting  # behind the others
-        return job
-
-    def take_all(self) -> list[Job]:
-        found = [job for waiting in self.jobs.values() for job in waiting]
-        self.jobs.clear()
-        return found
-
-    def went_well(self) -> None:
-        self.limit = min(self.limit + 1 / self.limit, SESSIONS_A_SITE_MAX)
-
-    def went_badly(self) -> None:
-        self.limit = max(1.0, self.limit / 2)
-
-
 class Runner:
     """One a process. `owner` names it in the leases; `gone` knows whether another owner has ended."""
 
     def __init__(
         self, database: Database, blobs: Blobs, changes: Changes, env: Env, telemetry: Telemetry, router: Router,
-        reports: Reports, assurance: Assurance, hostname: str, owner: str, schedule: Schedule | None = None, share: int = LANES,
+        reports: Reports, assurance: Assurance, again: Again, hostname: str, owner: str, schedule: Schedule | None = None,
+        share: int = LANES,
         gone: Callable[[str], bool] = lambda _owner: False,
     ) -> None:  # fmt: skip
         self._database, self._blobs, self._changes = database, blobs, changes
         self._env, self._telemetry, self._router = env, telemetry, router
         self._hostname, self._owner = hostname, owner
         self._schedule = schedule or Schedule()
-        self._reports, self._assurance = reports, assurance
+        self._reports, self._assurance, self._again = reports, assurance, again
         self._tls = TlsResults(database, env)
         self._gone = gone
         self._share = share  # how many lanes the first look takes; later everything that nobody else has
@@ -273,7 +227,7 @@ class Runner:
                 task = asyncio.get_running_loop().create_task(self._serve(site))
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
-                if site.active >= sum(map(len, site.jobs.values())):
+                if site.active >= site.waiting:
                     break  # one session for each letter is enough
             if not site.jobs and not site.active:
                 del self._sites[key]
@@ -293,8 +247,10 @@ class Runner:
                 self._let_go([*([job] if job else []), *site.take_all()])
                 return
             while job is not None and hop is not None:
-                if hop.kind == "program":
+                if hop.kind in ("program", "file"):
                     await self._by_program(job, hop)
+                elif hop.kind == "again":
+                    await self._by_intake(job)
                 else:
                     if carrier is None:
                         carrier = await self._connect(hop, job.letter)
@@ -422,11 +378,24 @@ class Runner:
 
     async def _by_program(self, job: Job, hop: NextHop) -> None:
         self._held(job, LEASE_MARGIN_SECONDS)
-        program, content = hop.route.program, self._content(job.letter)
-        for together in pipe.groups(program, job.recipients):
-            status = await pipe.run(program, job.letter, together, content)
-            done = Hop("program", "out", program[0], self._env.clock.now(), True, trace_id=job.letter.trace_id)
+        content = self._content(job.letter)
+        for program, together in pipe.ways(hop.route.program, job.recipients):
+            if hop.kind == "file":
+                status = await asyncio.to_thread(pipe.append, together[0].address, job.letter, content)
+            else:
+                status = await pipe.run(program, job.letter, together, content)
+            done = Hop(hop.kind, "out", program[0], self._env.clock.now(), True, trace_id=job.letter.trace_id)
             await self._settle(job, [Answered(one, status) for one in together], program[0], done)
+
+    async def _by_intake(self, job: Job) -> None:
+        """Letters whose time has come, or that somebody wants anew, go through the intake, in the transaction that ends them."""
+        self._held(job, LEASE_MARGIN_SECONDS)
+        statuses, unit = await self._again.plan(job.letter, job.recipients, self._content(job.letter))
+        answers = [
+            Answered(one, status, reports=True, again=status.ok)
+            for one, status in zip(job.recipients, statuses, strict=True)
+        ]
+        await self._settle(job, answers, "", None, unit)
 
     async def _carry(self, job: Job, hop: NextHop, carrier: Carrier) -> None:
         """One letter over an open connection. Raises Unreachable when the connection fails."""
@@ -471,7 +440,9 @@ class Runner:
             except StoreError as error:
                 self._telemetry.event("queue.error", job.letter.trace_id, reason=str(error))
 
-    async def _settle(self, job: Job, answers: Sequence[Answered], peer: str, hop: Hop | None) -> None:
+    async def _settle(
+        self, job: Job, answers: Sequence[Answered], peer: str, hop: Hop | None, also: Unit | None = None
+    ) -> None:
         """Write what became of each recipient, and the reports, in one transaction."""
         now, letter = int(self._env.clock.now()), job.letter
         try:
@@ -486,7 +457,7 @@ class Runner:
 
             def unit(tx: Transaction, epoch: int = lane.epoch) -> None:
                 queue.settle(tx, job.lane_id, epoch, [outcome for outcome, _ in judged], now)
-                for report in units:
+                for report in [*units, also]:
                     if report is not None:
                         report(tx)
 
@@ -509,16 +480,22 @@ class Runner:
         report = Reported(queued.address, "", status, queued.orcpt, peer, now)
         if status.ok:
             told = None if one.reports else replace(report, action="relayed")
-            return Outcome(queued, status, peer, None, journey), told
+            return Outcome(queued, status, peer, None, journey, goes_on=one.again), told
         if status.code >= 500:
             return Outcome(queued, status, peer, None, journey), replace(report, action="failed")
+        if letter.deliver_by and now >= letter.deliver_by and letter.by_mode == "R":
+            final = Status(550, "5.4.7", f"not there by the time the sender set; the last answer was: {status}")
+            return Outcome(queued, final, peer, None, journey), replace(report, action="failed", status=final)
         chance = self._env.random(1)[0] / 256
         again = self._schedule.next_attempt(letter.created, queued.attempts + 1, now, chance)
         if again is None:
             days = self._schedule.give_up_after // 86400
             final = Status(550, "5.4.7", f"given up after {days} days; the last answer was: {status}")
             return Outcome(queued, final, peer, None, journey), replace(report, action="failed", status=final)
-        warn = not queued.warned and self._schedule.warn(letter.created, now)
+        late = bool(letter.deliver_by) and now >= letter.deliver_by
+        if letter.deliver_by and not late:
+            again = min(again, letter.deliver_by)  # the sender wants to know then
+        warn = not queued.warned and (late or self._schedule.warn(letter.created, now))
         until = letter.created + self._schedule.give_up_after
         outcome = Outcome(queued, status, peer, again, journey, warn)
         return outcome, replace(report, action="delayed", retry_until=until) if warn else None

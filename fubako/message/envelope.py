@@ -27,6 +27,12 @@ class Sender:
     envid: str = ""
     require_tls: bool = False  # RFC 8689
     auth: str = ""  # RFC 4954 §5, kept as it came
+    priority: int = 0  # RFC 6710: -9 to 9
+    by_seconds: int = 0  # RFC 2852: so many seconds from MAIL on; 0 with an empty mode: it was not said
+    by_mode: str = ""  # R: return it then, N: tell then
+    deliver_by: int = 0  # seconds since the epoch, once the clock was asked
+    hold_seconds: int = 0  # RFC 4865: to be sent so much later
+    hold_until: int = 0  # or at this time, in seconds since the epoch
 
 
 @dataclass(slots=True)
@@ -41,6 +47,9 @@ class Transaction:
     protocol: str = "ESMTP"  # the Received field's `with` (RFC 3848, RFC 6531)
     trace_id: str = ""
     user: str = ""  # the account that submitted it, empty for a stranger
+    earlier: list[Hop] = field(default_factory=list)  # legs before this one
+    again: bool = False  # it came out of our own queue: nothing is written on top of it
+    at: int = 0  # when it is to go on, in seconds since the epoch; 0: now
     fields: list[bytes] = field(default_factory=list)  # header fields that we put on top, each with its CRLF
     held: str = ""  # why it must not leave until somebody has looked at it
     keywords: tuple[str, ...] = ()  # IMAP keywords that it gets besides its seal

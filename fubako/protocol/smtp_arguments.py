@@ -1,5 +1,8 @@
 """The arguments of MAIL and RCPT: a path and its parameters -> `Sender`, `Recipient`."""
 
+import re
+from datetime import datetime
+
 from fubako.message.address import NULL, Address, AddressError, parse_path
 from fubako.message.envelope import Recipient, Sender
 from fubako.message.status import Status
@@ -19,6 +22,8 @@ def parse_mail(argument: str) -> Sender:
     if ret not in ("", "FULL", "HDRS"):
         raise SyntaxFault(Status(501, "5.5.4", "RET is FULL or HDRS"))
     smtputf8 = _flag(parameters, "SMTPUTF8")
+    by_seconds, by_mode = _deliver_by(parameters.pop("BY", ""))
+    hold_seconds, hold_until = _hold(parameters.pop("HOLDFOR", ""), parameters.pop("HOLDUNTIL", ""))
     sender = Sender(
         address,
         body,
@@ -28,6 +33,11 @@ def parse_mail(argument: str) -> Sender:
         xtext_decode(parameters.pop("ENVID", "")),
         _flag(parameters, "REQUIRETLS"),
         parameters.pop("AUTH", ""),
+        _priority(parameters.pop("MT-PRIORITY", "0")),
+        by_seconds,
+        by_mode,
+        hold_seconds=hold_seconds,
+        hold_until=hold_until,
     )
     _nothing_left(parameters)
     if not address.ascii and not smtputf8:
@@ -47,6 +57,43 @@ def parse_rcpt(argument: str) -> Recipient:
         raise SyntaxFault(Status(501, "5.5.4", "ORCPT is a type and an address"))
     _nothing_left(parameters)
     return Recipient(address, notify, orcpt)
+
+
+def _deliver_by(text: str) -> tuple[int, str]:
+    """`seconds;R` or `seconds;N`, with a T behind where it is to be traced (RFC 2852 §4)."""
+    if not text:
+        return 0, ""
+    match = re.fullmatch(r"([+-]?[0-9]{1,9});([RNrn])([Tt]?)", text)
+    if match is None:
+        raise SyntaxFault(Status(501, "5.5.4", "BY is seconds;R or seconds;N"))
+    seconds, mode = int(match.group(1)), match.group(2).upper()
+    if mode == "R" and seconds <= 0:
+        raise SyntaxFault(Status(501, "5.5.4", "BY with R needs a time that is still to come"))
+    return seconds, mode
+
+
+def _hold(seconds: str, until: str) -> tuple[int, int]:
+    """RFC 4865 §5: HOLDFOR in seconds, or HOLDUNTIL as RFC 3339 writes a time."""
+    if seconds and until:
+        raise SyntaxFault(Status(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other"))
+    if seconds and not re.fullmatch(r"[1-9][0-9]{0,8}", seconds):
+        raise SyntaxFault(Status(501, "5.5.4", "HOLDFOR is a number of seconds"))
+    if not until:
+        return int(seconds or 0), 0
+    try:
+        when = datetime.fromisoformat(until)
+        if when.tzinfo is None:
+            raise ValueError
+        return 0, max(1, int(when.timestamp()))
+    except (ValueError, OverflowError):
+        raise SyntaxFault(Status(501, "5.5.4", "HOLDUNTIL is a time like 2026-12-24T18:00:00Z")) from None
+
+
+def _priority(text: str) -> int:
+    """RFC 6710 §4."""
+    if not re.fullmatch(r"-?[0-9]", text):
+        raise SyntaxFault(Status(501, "5.5.4", "MT-PRIORITY is a number from -9 to 9"))
+    return int(text)
 
 
 def _flag(parameters: dict[str, str], name: str) -> bool:

@@ -1,6 +1,8 @@
 """`SmtpSession`: SMTP on 25, submission on 465 and 587, LMTP on a socket: one session, three sets of rules."""
 
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from fubako.accounts.login import Identity
@@ -24,6 +26,7 @@ from fubako.server.session import Arrival, Resources, Session
 
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
 _UNASKED = ("lmtp", "local", "filtered")  # who may reach these services is known already
+HOLD_SECONDS_MAX = 30 * 24 * 3600
 AUTH_FAILURES_MAX = 5
 SENDER_OK = Status(250, "2.1.0", "ok")
 RECIPIENT_OK = Status(250, "2.1.5", "ok")
@@ -135,6 +138,10 @@ class SmtpSession(Session):
             "DSN",
             f"LIMITS RCPTMAX={limits.recipients}",
         ]
+        names += ["DELIVERBY", "MT-PRIORITY"]
+        if self.rules.login:
+            until = datetime.fromtimestamp(self.resources.env.clock.now() + HOLD_SECONDS_MAX, UTC)
+            names.append(f"FUTURERELEASE {HOLD_SECONDS_MAX} {until:%Y-%m-%dT%H:%M:%SZ}")
         if self._may_start_tls():
             names.append("STARTTLS")
         if self.encrypted and self.rules.service not in _UNASKED and self.identity is None:
@@ -237,6 +244,10 @@ class SmtpSession(Session):
             return
         if self.stranger and self.client_name is None and self.resources.access is not None:
             self.client_name = await self.resources.gate.name(self.client) if self.resources.access.by_name else ""
+        sender, fault = self._dated(sender)
+        if fault is not None:
+            self.engine.reply(fault)
+            return
         verdict = self._listed(sender) or may_send(
             self.rules,
             encrypted=self.encrypted,
@@ -256,6 +267,22 @@ class SmtpSession(Session):
             self.discards = discards
             self.sender = sender
         self._judge(verdict, SENDER_OK)
+
+    def _dated(self, sender: Sender) -> tuple[Sender, Status | None]:
+        """Times from now on as times of the clock; what a stranger may not ask for is left aside (RFC 6710 §5, RFC 4865 §4)."""
+        now = int(self.resources.env.clock.now())
+        if sender.by_mode:
+            sender = replace(sender, deliver_by=max(now + sender.by_seconds, 1))
+        if sender.priority > 0 and not self.user:
+            sender = replace(sender, priority=0)
+        until = sender.hold_until or (now + sender.hold_seconds if sender.hold_seconds else 0)
+        if not until:
+            return sender, None
+        if not self.rules.login:
+            return sender, Status(555, "5.5.4", "letters to be sent later come by submission")
+        if until > now + HOLD_SECONDS_MAX:
+            return sender, Status(501, "5.5.4", f"a letter waits {HOLD_SECONDS_MAX} seconds at most")
+        return replace(sender, hold_until=until if until > now else 0), None
 
     @property
     def stranger(self) -> bool:
@@ -355,6 +382,7 @@ class SmtpSession(Session):
             self.chunks,
             trace_id=self.resources.env.trace_id(),
             user=self.user,
+            at=self.sender.hold_until,
         )
         transaction.protocol = with_protocol(transaction, self.verb)
         self._expect(False)
@@ -369,7 +397,7 @@ class SmtpSession(Session):
         replies = [
             gone
             if accepted.status.ok
-            and not accepted.filtered
+            and not accepted.elsewhere
             and found.account_ids
             and not accepted.account_ids.intersection(found.account_ids)
             else accepted.status

@@ -79,6 +79,7 @@ class Outcome:
     again_at: int | None = None
     journey: str = "[]"
     warned: bool = False
+    goes_on: bool = False  # under the same trace id in another row: nothing is to be told of it yet
 
 
 def lane_of(trace_id: str) -> int:
@@ -100,12 +101,19 @@ def put(
             _wish(letter), letter.ret, letter.envid, letter.submitter, letter.trace_id, letter.journey,
             letter.created, letter.priority, letter.deliver_by, letter.by_mode))  # fmt: skip
     due = letter.created if at is None else at
+    rules = tx.rows("SELECT field, value FROM hold_rule")
     tx.many("INSERT INTO queue_recipient (lane_id, queue_id, number, address, domain, notify, orcpt, held, next_attempt)"
             " VALUES (?,?,?,?,?,?,?,?,?)",
-            [(lane_id, queue_id, number, t.address, t.domain, t.notify, t.orcpt, int(held), due)
+            [(lane_id, queue_id, number, t.address, t.domain, t.notify, t.orcpt, int(held or _holds(rules, letter, t)), due)
              for number, t in enumerate(targets)])  # fmt: skip
     tx.touched((QUEUE_ACCOUNT, lane_id))
     return lane_id, queue_id
+
+
+def _holds(rules: Sequence[Row], letter: Outgoing, target: Target) -> bool:
+    """Whether an administrator wants to look at such letters first."""
+    facts = {"sender": letter.sender.lower(), "recipient": target.address.lower(), "domain": target.domain}
+    return any(facts[field] == value for field, value in rules)
 
 
 def _wish(letter: Outgoing) -> int:
@@ -205,7 +213,7 @@ def settle(tx: Transaction, lane_id: int, epoch: int, outcomes: Iterable[Outcome
                     *q.key))  # fmt: skip
             continue
         row = tx.row("SELECT trace_id FROM queue_letter WHERE lane_id=? AND queue_id=?", q.key[:2])
-        if row is not None:
+        if row is not None and not one.goes_on:
             tx.run("INSERT INTO sent (trace_id, address, at, code, enhanced, reason, journey) VALUES (?,?,?,?,?,?,?)"
                    " ON CONFLICT (trace_id, address) DO NOTHING",
                    (row[0], q.address, now, status.code, status.enhanced, status.text, one.journey))  # fmt: skip
@@ -318,6 +326,31 @@ def keys(tx: Transaction, selection: Selection) -> list[tuple[int, int, int]]:
 def hold(tx: Transaction, found: Sequence[tuple[int, int, int]], *, held: bool) -> None:
     tx.many("UPDATE queue_recipient SET held=? WHERE lane_id=? AND queue_id=? AND number=?",
             [(int(held), *key) for key in found])  # fmt: skip
+    _told(tx, found)
+
+
+HOLD_FIELDS = ("sender", "recipient", "domain")
+
+
+def hold_rules(tx: Transaction) -> list[Row]:
+    """(field, value, reason, created)."""
+    return tx.rows("SELECT field, value, reason, created FROM hold_rule ORDER BY field, value")
+
+
+def add_hold_rule(tx: Transaction, field: str, value: str, reason: str, now: int) -> None:
+    tx.run("INSERT INTO hold_rule (field, value, reason, created) VALUES (?,?,?,?)"
+           " ON CONFLICT (field, value) DO UPDATE SET reason=excluded.reason",
+           (field, value.lower(), reason, now))  # fmt: skip
+
+
+def remove_hold_rule(tx: Transaction, field: str, value: str) -> bool:
+    return tx.row("DELETE FROM hold_rule WHERE field=? AND value=? RETURNING value", (field, value.lower())) is not None
+
+
+def requeue(tx: Transaction, found: Sequence[tuple[int, int, int]], domain: str, now: int) -> None:
+    """Recipients as if their letter had just come in; `domain` leads them through the intake."""
+    tx.many("UPDATE queue_recipient SET domain=?, held=0, attempts=0, warned=0, next_attempt=? WHERE lane_id=? AND queue_id=?"
+            " AND number=?", [(domain, now, *key) for key in found])  # fmt: skip
     _told(tx, found)
 
 

@@ -200,14 +200,21 @@ class House:
         await task
         return [line for line in heard.decode().splitlines() if line[3] == " "][2:-1]
 
-    async def submit(self, content, *recipients, sender="alice@here.test"):
+    async def submit(self, content, *recipients, sender="alice@here.test", at=0):
         """A letter of a user who proved himself."""
         resources = self.app.resources
         to = [Recipient(parse_address(one)) for one in recipients]
         found = [(one, await resources.recipients.find(one.address)) for one in to]
         hop = Hop("submissions", "in", "192.0.2.9:5", self.clock.at, tls_version="TLSv1.3", user=sender)
         transaction = Transaction(
-            hop, "x.test", Sender(parse_address(sender)), to, [content], trace_id=self.app.env.trace_id(), user=sender
+            hop,
+            "x.test",
+            Sender(parse_address(sender)),
+            to,
+            [content],
+            trace_id=self.app.env.trace_id(),
+            user=sender,
+            at=at,
         )
         return await resources.intake.accept(transaction, found)
 
