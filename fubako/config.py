@@ -114,6 +114,15 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     port: Annotated[int, Meta(description="Port for `mx`.", ge=1, le=65535)] = 25
     user: Annotated[str, Meta(description="Name to log in with; only said to a server that proved who it is.")] = ""
     password_file: Annotated[str, Meta(description="File with the password, readable by its owner only.")] = ""
+    password_command: Annotated[
+        tuple[str, ...], Meta(description="Program and arguments, without a shell, that writes the password as a line.")
+    ] = ()
+    sources: Annotated[
+        tuple[str, ...], Meta(description="Our addresses to come from, at most one of IPv4 and one of IPv6.")
+    ] = ()
+    socks: Annotated[str, Meta(description="A SOCKS5 proxy, `host:port`, that makes the connections.")] = ""
+    socks_user: Annotated[str, Meta(description="Name to log in with at the proxy.")] = ""
+    socks_password_file: Annotated[str, Meta(description="File with that password, readable by its owner only.")] = ""
     program: Annotated[
         tuple[str, ...],
         Meta(
@@ -402,8 +411,19 @@ def _check_route(route: Route, place: str) -> None:
         raise ConfigError(f"{place}: route.to: {route.to} is no way out; see docs/configuration.md")
     if (route.to == "program") is not bool(route.program):
         raise ConfigError(f'{place}: route.program belongs to `to = "program"`, and is needed there')
-    if bool(route.user) is not bool(route.password_file):
-        raise ConfigError(f"{place}: route.user and route.password_file belong together")
+    if bool(route.user) is not bool(route.password_file or route.password_command):
+        raise ConfigError(f"{place}: route.user and route.password_file (or password_command) belong together")
+    if route.password_file and route.password_command:
+        raise ConfigError(f"{place}: route.password_file and route.password_command exclude each other")
+    if route.socks:
+        split_address(route.socks, place, "route.socks")
+    if bool(route.socks_user) is not bool(route.socks_password_file) or (route.socks_user and not route.socks):
+        raise ConfigError(f"{place}: route.socks, route.socks_user and route.socks_password_file belong together")
+    for source in route.sources:
+        try:
+            ipaddress.ip_address(source)
+        except ValueError:
+            raise ConfigError(f"{place}: route.sources: {source} is no address") from None
     if route.user and route.tls == "may":
         raise ConfigError(f'{place}: route.tls: a password is never said with "may"; leave it out or write "verify"')
 

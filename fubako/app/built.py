@@ -5,10 +5,12 @@ from pathlib import Path
 
 from fubako.clock import Env
 from fubako.config import Config, ConfigError, networks, split_address
+from fubako.config import Route as RouteSettings
 from fubako.delivery.dress import Dresser
 from fubako.delivery.route import FILTER_DOMAIN, Route
 from fubako.message.masquerade import Masquerade
 from fubako.net.interface import Answer, Fetched, Https, NoResolver, Resolver, TlsaRecord
+from fubako.net.socks import Proxy
 from fubako.net.tls import Certificate, ServerTls
 from fubako.policy.access import Access, AccessError
 from fubako.policy.access import parse as parse_access
@@ -51,10 +53,24 @@ def routes(config: Config, base: Path) -> list[Route]:
     return through + [
         Route(
             one.domain, one.to, one.tls, one.port, one.user, base / one.password_file if one.password_file else None,
-            one.program, tuple(base / path for path in one.ca_files),
+            one.program, tuple(base / path for path in one.ca_files), one.sources, _socks(one, base), one.password_command,
         )
         for one in config.route
     ]  # fmt: skip
+
+
+def _socks(route: RouteSettings, base: Path) -> Proxy | None:
+    """Raises ConfigError."""
+    if not route.socks:
+        return None
+    host, port = split_address(route.socks)
+    password = ""
+    if route.socks_password_file:
+        try:
+            password = (base / route.socks_password_file).read_text().rstrip("\n")
+        except OSError as error:
+            raise ConfigError(f"route.socks_password_file: {error}") from None
+    return Proxy(host, port, route.socks_user, password)
 
 
 def resolver(config: Config, *, always: bool = False) -> Resolver:

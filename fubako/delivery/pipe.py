@@ -17,6 +17,7 @@ from fubako.message.trace import from_line_date
 from fubako.store.queue import Outgoing, Queued
 
 PROGRAM_SECONDS = 600.0
+OUTPUT_SECONDS = 30.0
 SAID_OCTETS_MAX = 2000
 
 _FROM_LINE = re.compile(rb"^(>*From )", re.MULTILINE)
@@ -133,6 +134,23 @@ async def run(program: Sequence[str], letter: Outgoing, recipients: Sequence[Que
         await process.wait()
         return Status(451, "4.3.0", f"{words[0]} took longer than {PROGRAM_SECONDS:.0f} seconds")
     return outcome(process.returncode or 0, said[:SAID_OCTETS_MAX].decode("utf-8", "replace"))
+
+
+async def output(program: Sequence[str]) -> str:
+    """The first line that a program writes. Raises OSError."""
+    process = await asyncio.create_subprocess_exec(
+        *program, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(OUTPUT_SECONDS):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise OSError(f"{program[0]} takes too long") from None
+    if process.returncode or not said:
+        raise OSError(f"{program[0]} ended with {process.returncode} and wrote {'something' if said else 'nothing'}")
+    return said.partition(b"\n")[0].decode()
 
 
 def outcome(code: int, said: str) -> Status:

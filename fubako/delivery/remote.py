@@ -11,7 +11,7 @@ from fubako.message.address import parse_address
 from fubako.message.headers import header_end
 from fubako.message.report import visible
 from fubako.message.status import Status
-from fubako.net import tcp
+from fubako.net import socks, tcp
 from fubako.net.interface import CertificateFacts, Stream, StreamClosed, StreamTimeout, TlsError
 from fubako.net.line import Line
 from fubako.protocol.engine import ProtocolError
@@ -268,6 +268,15 @@ def _as_temporary(status: Status, before: str = "") -> Status:
     return Status(451, "4.4.2" if status.code == 421 else "4.3.2", f"{before}{visible(str(status))}")
 
 
+async def _open(hop: NextHop, host: Host | None, address: str) -> Stream:
+    """Raises OSError, TimeoutError."""
+    if host is None:
+        return await tcp.connect_unix(hop.socket)
+    if hop.route.socks is not None:
+        return await socks.connect(hop.route.socks, address, host.port)
+    return await tcp.connect(address, host.port, hop.route.source(address))
+
+
 async def connect(
     hop: NextHop, host: Host | None, address: str, env: Env, hello: str, demand: Demand, credentials: Credentials | None
 ) -> Carrier:
@@ -275,7 +284,7 @@ async def connect(
     name = host.name if host else "localhost"
     engine = SmtpClient()
     try:
-        stream: Stream = await (tcp.connect_unix(hop.socket) if host is None else tcp.connect(address, host.port))
+        stream = await _open(hop, host, address)
     except (OSError, TimeoutError) as error:
         where = hop.socket if host is None else f"{name} [{address}]:{host.port}"
         raise Unreachable(Status(451, "4.4.1", f"{where} cannot be reached: {error or 'no answer'}")) from None

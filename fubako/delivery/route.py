@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fubako.message.status import Status
 from fubako.net.interface import Answer, DnsFailure, NoSuchName, Resolver
+from fubako.net.socks import Proxy
 
 HOSTS_MAX = 20
 
@@ -41,6 +42,13 @@ class Route:
     password_file: Path | None = None
     program: tuple[str, ...] = ()
     ca_files: tuple[Path, ...] = ()
+    sources: tuple[str, ...] = ()  # addresses of ours to come from, one of each family
+    socks: Proxy | None = None
+    password_command: tuple[str, ...] = ()
+
+    def source(self, address: str) -> str:
+        """The address of ours of the same family; empty: the system chooses."""
+        return next((one for one in self.sources if (":" in one) is (":" in address)), "")
 
     def matches(self, domain: str) -> bool:
         """`*` every domain, `.example.org` what is below it, `example.org` itself."""

@@ -302,7 +302,7 @@ class Runner:
 
     async def _connect(self, hop: NextHop, letter: Outgoing) -> Carrier:
         """The first server of the destination that answers as is demanded. Raises Unreachable with the last reason."""
-        credentials = self._credentials(hop)
+        credentials = await self._credentials(hop)
         problem = Unreachable(Status(451, "4.4.1", "there is no server to try"))
         if hop.kind == "lmtp-socket":
             return await remote.connect(hop, None, "", self._env, self._hostname, Demand(Level.OPEN, ""), None)
@@ -329,14 +329,17 @@ class Runner:
                 return carrier
         raise problem
 
-    def _credentials(self, hop: NextHop) -> Credentials | None:
+    async def _credentials(self, hop: NextHop) -> Credentials | None:
+        """Raises Unreachable: a password of ours that cannot be had is no reason to give a letter up."""
         route = hop.route
         if not route.user:
             return None
         try:
+            if route.password_command:
+                return Credentials(route.user, await pipe.output(route.password_command))
             return Credentials(route.user, route.password_file.read_text().rstrip("\n") if route.password_file else "")
         except OSError as error:
-            raise Unreachable(Status(451, "4.3.5", f"the password of the route cannot be read: {error}")) from None
+            raise Unreachable(Status(451, "4.3.5", f"the password of the route cannot be had: {error}")) from None
 
     async def _known(self, hop: NextHop, host: Host, letter: Outgoing, promise: Promise) -> Known:
         """Raises Unreachable for a host that must not be used."""

@@ -69,11 +69,13 @@ class TcpStream(BufferedStream, asyncio.Protocol):
             self._transport.close()
 
 
-async def connect(host: str, port: int) -> TcpStream:
-    """A connection to host:port; raises OSError, TimeoutError."""
+async def connect(host: str, port: int, source: str = "") -> TcpStream:
+    """A connection to host:port, from an address of ours where one is given; raises OSError, TimeoutError."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(CONNECT_SECONDS):
-        _transport, stream = await loop.create_connection(TcpStream, host, port)
+        _transport, stream = await loop.create_connection(
+            TcpStream, host, port, local_addr=(source, 0) if source else None
+        )
     stream.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return stream
 
