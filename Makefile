@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALL := $(if $(CI),--force-reinstall .,-e .)
 SEED ?= 0
 RUNS ?= 10000
+WORLDS ?= 300
 
 .PHONY: run test check fix bench fuzz interop sim docs lock clean
 
@@ -34,9 +35,10 @@ interop: .venv/dev.stamp
 	tests/install-programs
 	$(BIN)/pytest tests/interop $(PYTEST)
 
-# more crashes than every `make test` has, and others: make sim RUNS=1000000 SEED=7
+# more crashes and worlds than every `make test` has, and others: make sim RUNS=1000000 WORLDS=10000 SEED=7
 sim: .venv/dev.stamp
 	$(BIN)/python tests/sim/crashes.py --runs $(RUNS) --seed $(SEED)
+	$(BIN)/python tests/sim/worlds.py --worlds $(WORLDS) --seed $(SEED)
 
 fuzz: .venv/dev.stamp
 	$(BIN)/pytest tests/fuzz $(PYTEST) --hypothesis-profile=long

@@ -264,7 +264,7 @@ async def _by_lmtp(config: Config, base: Path, sender: Sender, recipients: list[
     except remote.Unreachable as problem:
         complain(str(problem.status))
         return TEMPFAIL
-    answers = await carrier.deliver(letter, queued, content)
+    answers = await carrier.deliver(letter, queued, content, lambda: None)
     await carrier.quit()
     bad = [one for one in answers if not one.status.ok]
     for one in bad:

@@ -1,6 +1,6 @@
 """`Carrier`: one SMTP or LMTP connection to another server, protected as well as is demanded, for one letter after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fubako.client.connection import ClientError, Credentials, Peer
@@ -169,8 +169,11 @@ class Carrier(SmtpConnection):
             return Status(554, "5.6.3", f"{self.peer.server_name} takes no 8-bit letters")
         return None
 
-    async def deliver(self, letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> list[Answered]:
-        """One transaction; an answer for each recipient. Raises Unreachable when the connection fails before the end."""
+    async def deliver(
+        self, letter: Outgoing, recipients: Sequence[Queued], content: bytes, still_ours: Callable[[], object]
+    ) -> list[Answered]:
+        """One transaction; an answer for each recipient. `still_ours` raises when another owner may be sending this letter by now:
+        then its content is not sent. Raises Unreachable when the connection fails before the end."""
         objection = self.objection(letter, recipients, content)
         if objection is not None:
             return [Answered(one, objection) for one in recipients]
@@ -199,16 +202,19 @@ class Carrier(SmtpConnection):
             return [Answered(one, _outcome(mailed)) for one in recipients]
         answers = {one.key: Answered(one, _outcome(status)) for one, status in zip(recipients, replies, strict=True)}
         if accepted:
-            for one, status in zip(accepted, await self._content(accepted, content, ready), strict=True):
+            for one, status in zip(accepted, await self._content(accepted, content, ready, still_ours), strict=True):
                 answers[one.key] = Answered(one, _outcome(status), reports="DSN" in self.extensions)
                 self.clean = self.clean or status.ok
         return [answers[one.key] for one in recipients]
 
-    async def _content(self, accepted: Sequence[Queued], content: bytes, ready: Status | None) -> list[Status]:
+    async def _content(
+        self, accepted: Sequence[Queued], content: bytes, ready: Status | None, still_ours: Callable[[], object]
+    ) -> list[Status]:
         """`ready` is the answer to DATA where that was said already."""
         count = len(accepted) if self.lmtp else 1
         self.line.stream.idle_seconds = CONTENT_SECONDS
         if "CHUNKING" in self.extensions:
+            self._check(still_ours)
             self.engine.chunk(content, replies=count)
         else:
             if ready is None:
@@ -216,9 +222,18 @@ class Carrier(SmtpConnection):
                 ready = (await self._reply()).status
             if ready.code != 354:
                 return [ready if not ready.ok else Status(451, "4.5.0", "DATA was answered strangely")] * len(accepted)
+            self._check(still_ours)
             self.engine.content(content, replies=count)
         said = [(await self._reply()).status for _ in range(count)]
         return said if self.lmtp else said * len(accepted)
+
+    def _check(self, still_ours: Callable[[], object]) -> None:
+        """The last moment before the content leaves. The connection cannot be used for another letter then."""
+        try:
+            still_ours()
+        except Exception:
+            self.close()
+            raise
 
     def _mail_words(self, letter: Outgoing, content: bytes) -> list[str]:
         words = [f"SIZE={len(content)}"] if "SIZE" in self.extensions else []

@@ -417,7 +417,8 @@ class Runner:
             if unmet:
                 raise Unreachable(Status(451, "4.7.10", unmet), weak=True)
         try:
-            answers = await carrier.deliver(job.letter, job.recipients, self._content(job.letter))
+            content = self._content(job.letter)
+            answers = await carrier.deliver(job.letter, job.recipients, content, lambda: self._held(job, 0.0))
         except (ProtocolError, StreamClosed, StreamTimeout, TlsError) as error:
             raise Unreachable(Status(451, "4.4.2", f"{name}: the connection failed: {error}")) from None
         await self._settle(job, answers, name, replace(carrier.hop(), trace_id=job.letter.trace_id))

@@ -5,8 +5,10 @@ around STARTTLS. A context never changes: to reload certificates, a new one take
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -193,15 +195,19 @@ def _chain_error(connection: SSL.Connection) -> str:
 
 
 class _Verified:
-    """What the verify callback saw; it lets the handshake finish, so that the judge can name every fault."""
+    """What the verify callback saw of one connection."""
+
+    __slots__ = ("errors",)
 
     def __init__(self) -> None:
         self.errors: dict[int, str] = {}
 
-    def __call__(self, _c: SSL.Connection, _x: crypto.X509, error: int, _depth: int, _ok: int) -> bool:
-        if error:
-            self.errors[error] = _verify_text(error)
-        return True
+
+def _note_error(connection: SSL.Connection, _x: crypto.X509, error: int, _depth: int, _ok: int) -> bool:
+    """Lets the handshake finish, so that the judge can name every fault."""
+    if error:
+        connection.get_app_data().errors[error] = _verify_text(error)
+    return True
 
 
 def _verify_text(error: int) -> str:
@@ -373,23 +379,41 @@ class ClientTls:
         self._system = system_authorities
 
     def pump(self, server_name: str, alpn: Sequence[str] = ()) -> TlsPump:
-        context = _context(self._minimum)
-        for path in self._ca_files:
-            try:
-                context.load_verify_locations(path)
-            except SSL.Error:
-                raise TlsError(f"{path} holds no certificate authority that can be read") from None
-        if self._system:
-            context.set_default_verify_paths()
-        verified = _Verified()
-        context.set_verify(SSL.VERIFY_PEER, verified)
-        if alpn:
-            context.set_alpn_protos([name.encode() for name in alpn])
-        connection = SSL.Connection(context, None)
-        connection.set_app_data(verified)
+        """Raises TlsError when an authority cannot be read."""
+        files = tuple((path, _changed(path)) for path in self._ca_files)
+        connection = SSL.Connection(_client_context(self._minimum, files, self._system, tuple(alpn)), None)
+        connection.set_app_data(_Verified())
         if server_name and not _is_literal(server_name):
             connection.set_tlsext_host_name(server_name.encode("idna"))
         return TlsPump(connection, None)
+
+
+def _changed(path: str) -> int:
+    """When a file was written last, in nanoseconds; 0 when it is not there."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=32)
+def _client_context(
+    minimum: str, ca_files: tuple[tuple[str, int], ...], system: bool, alpn: tuple[str, ...]
+) -> SSL.Context:
+    """One for all connections that trust the same: reading the system's authorities takes longer than a handshake. The files' times
+    are part of the key, so that a new file is read. Raises TlsError."""
+    context = _context(minimum)
+    for path, _ in ca_files:
+        try:
+            context.load_verify_locations(path)
+        except SSL.Error:
+            raise TlsError(f"{path} holds no certificate authority that can be read") from None
+    if system:
+        context.set_default_verify_paths()
+    context.set_verify(SSL.VERIFY_PEER, _note_error)
+    if alpn:
+        context.set_alpn_protos([name.encode() for name in alpn])
+    return context
 
 
 def _is_literal(name: str) -> bool:

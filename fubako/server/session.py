@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fubako.accounts.login import Identity, Logins
@@ -140,17 +141,17 @@ class Session:
         except ProtocolError as error:
             telemetry.event("session.protocol_error", self.trace_id, service=self.service, reason=visible(str(error)))
             if error.farewell:
-                self.stream.write(error.farewell)
+                self._last_words(lambda: self.stream.write(error.farewell))
         except TlsError as error:
             telemetry.event(
                 "session.tls_error", self.trace_id, service=self.service, peer=self.stream.peer, reason=str(error)
             )
         except StreamTimeout:
-            self.timed_out()
+            self._last_words(self.timed_out)
         except StreamClosed:
             pass
         except asyncio.CancelledError:
-            self.farewell_stopping()
+            self._last_words(self.farewell_stopping)
             raise
         except Exception as error:  # our bug: it ends this connection alone
             place = error.__traceback__
@@ -158,10 +159,16 @@ class Session:
                 place = place.tb_next
             where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else ""
             telemetry.event("session.bug", self.trace_id, service=self.service, error=repr(error), where=where)
-            self.farewell_bug()
+            self._last_words(self.farewell_bug)
         finally:
             self.cleanup()
             self.line.close()
+
+    @staticmethod
+    def _last_words(say: Callable[[], None]) -> None:
+        """Where they can still be said: in the middle of a handshake they cannot."""
+        with suppress(TlsError):
+            say()
 
     async def converse(self) -> None:
         raise NotImplementedError  # each protocol has its own

@@ -497,10 +497,10 @@ def test_a_letter_that_meets_a_fault_of_ours_waits_and_the_others_go(tmp_path, m
             await house.send("good@far.test")
             real = Carrier.deliver
 
-            async def deliver(self, letter, recipients, content):
+            async def deliver(self, letter, recipients, content, *still):
                 if recipients[0].address.startswith("broken"):
                     raise RuntimeError("a fault")
-                return await real(self, letter, recipients, content)
+                return await real(self, letter, recipients, content, *still)
 
             monkeypatch.setattr(Carrier, "deliver", deliver)
             house.run()
