@@ -6,6 +6,7 @@ import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from fubako.accounts.login import Identity, Logins
 from fubako.accounts.recipients import Recipients
@@ -141,7 +142,7 @@ class Session:
         except ProtocolError as error:
             telemetry.event("session.protocol_error", self.trace_id, service=self.service, reason=visible(str(error)))
             if error.farewell:
-                self._last_words(lambda: self.stream.write(error.farewell))
+                self._last_words(partial(self.stream.write, error.farewell))
         except TlsError as error:
             telemetry.event(
                 "session.tls_error", self.trace_id, service=self.service, peer=self.stream.peer, reason=str(error)
