@@ -139,6 +139,7 @@ class Application:
             -(-LANES // workers), _owner_gone,
         )  # fmt: skip
         self._runner.start()
+        self.resources.intake.outlet = self._runner
 
     def _resources(self, before: Resources | None) -> Resources:
         config, env = self.config, self.env
@@ -252,6 +253,7 @@ class Application:
         self.router.follow(self._router())
         self.dresser = built.dresser(config, self.store.database, self.env)
         self.resources = self._resources(self.resources)
+        self.resources.intake.outlet = self._runner
         self.telemetry.event("config.reloaded")
 
     def keep_house(self) -> None:

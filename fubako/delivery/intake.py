@@ -6,6 +6,7 @@ A crash between the two leaves content without a row, never a row without conten
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from fubako.accounts import directory
 from fubako.accounts.recipients import Found
@@ -24,7 +25,7 @@ from fubako.store import messages, queue
 from fubako.store.interface import BlobRef, Blobs, Database, StoreFull
 from fubako.store.interface import Transaction as Rows
 from fubako.store.messages import Letter
-from fubako.store.queue import Outgoing, Target
+from fubako.store.queue import Outgoing, Placed, Target
 from fubako.telemetry import Telemetry
 
 HOPS_MAX = 100  # Received fields before a letter is taken for a loop (RFC 5321 §6.3)
@@ -58,6 +59,16 @@ class Plan:
     queued: bool = False
     elsewhere: bool = False
     octets: int = 0
+    fresh: Sequence[tuple[Placed, Outgoing, Sequence[Target]]] = ()  # after the unit ran: what the outlet is offered
+    content: bytes = b""
+
+
+class Outlet(Protocol):
+    """Who carries on what comes in, when it is in the same process."""
+
+    def lanes(self) -> Sequence[int]: ...
+
+    def offer(self, placed: Placed, letter: Outgoing, targets: Sequence[Target], content: bytes) -> None: ...
 
 
 class Intake:
@@ -67,6 +78,7 @@ class Intake:
         self, database: Database, blobs: Blobs, env: Env, hostname: str, telemetry: Telemetry, reports: Reports,
         dresser: Dresser, filtered: bool = False,
     ) -> None:  # fmt: skip
+        self.outlet: Outlet | None = None  # who carries on what comes in here
         self._filtered = filtered  # letters go to a content filter first, and come back from it
         self._reports = reports
         self._dresser = dresser
@@ -83,6 +95,9 @@ class Intake:
             if plan.refusal is not None:
                 return Accepted(plan.refusal)
             placed = await self._database.write(plan.unit)
+            if self.outlet is not None:
+                for one in plan.fresh:
+                    self.outlet.offer(*one, plan.content)
         except StoreFull as error:
             self._telemetry.event("store.full", transaction.trace_id, reason=str(error))
             return Accepted(FULL)
@@ -133,19 +148,25 @@ class Intake:
             ways.append((replace(outgoing, sender=await self._forwarding(transaction, found)), forwarded))
         report = await self._told(outgoing, content, delivered, now) if outgoing is not None and delivered else None
 
+        lanes = self.outlet.lanes() if self.outlet is not None and ways and not transaction.again else ()
+        fresh: list[tuple[Placed, Outgoing, list[Target]]] = []
+
         def unit(tx: Rows) -> list[tuple[int, int, int]]:
             placed = []
             if letter is not None:
                 placed = messages.deliver(tx, account_ids, letter, now, len(ways))
             elif ways:
                 messages.keep_blob(tx, blob, len(ways))
+            fresh.clear()  # a unit may be run again
             for one, to in ways:
-                queue.put(tx, one, to, held=bool(transaction.held), at=transaction.at or None)
+                put = queue.place(tx, one, to, held=bool(transaction.held), at=transaction.at or None, lanes=lanes)
+                if put.ready and lanes:
+                    fresh.append((put, one, to))
             if report is not None and placed:
                 report(tx)
             return placed
 
-        return Plan(None, unit, seal, bool(ways), filtered or bool(transaction.at), len(content))
+        return Plan(None, unit, seal, bool(ways), filtered or bool(transaction.at), len(content), fresh, content)
 
     async def _dress(self, transaction: Transaction) -> None:
         """A letter of our own leaves under the right name, and signed."""
@@ -194,11 +215,18 @@ def _targets(found: Sequence[tuple[Recipient, Found]], transaction: Transaction)
 
 def _outgoing(transaction: Transaction, blob: BlobRef, journey: str, now: int, header: bytes) -> Outgoing:
     sender = transaction.sender
-    optional = not sender.require_tls and first_fields(header).get(b"tls-required", b"").lower() == b"no"
+    optional = not sender.require_tls and _says_no(header)
     return Outgoing(
         blob, str(sender.address), sender.body, sender.smtputf8, sender.require_tls, sender.ret, sender.envid,
         transaction.user, transaction.trace_id, journey, now, optional, sender.priority, sender.deliver_by, sender.by_mode,
     )  # fmt: skip
+
+
+def _says_no(header: bytes) -> bool:
+    """TLS-Required: No (RFC 8689 §5)."""
+    if b"tls-required" not in header.lower():
+        return False
+    return first_fields(header).get(b"tls-required", b"").lower() == b"no"
 
 
 def _received(header: bytes) -> int:

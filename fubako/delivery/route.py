@@ -12,6 +12,7 @@ from fubako.net.interface import Answer, DnsFailure, NoSuchName, Resolver
 from fubako.net.socks import Proxy
 
 HOSTS_MAX = 20
+KEYS_MAX = 10_000  # domains whose way is remembered
 
 # no domains of mail, because none begins so: what is queued under these names goes other ways than by the routes
 FILTER_DOMAIN = "@filter"  # to the content filter; its route is the first
@@ -87,6 +88,7 @@ class Router:
         self, routes: Sequence[Route], resolver: Resolver, hostname: str, shuffle: Callable[[list[str]], None]
     ) -> None:
         self._routes = routes
+        self._keys: dict[str, str] = {}
         self._resolver = resolver
         self._hostname = hostname.lower()
         self._shuffle = shuffle
@@ -94,14 +96,21 @@ class Router:
     def follow(self, other: "Router") -> None:
         """Take the routes of a configuration that was read anew."""
         self._routes, self._resolver, self._hostname = other._routes, other._resolver, other._hostname
+        self._keys.clear()
 
     def rule(self, domain: str) -> Route | None:
         return next((route for route in self._routes if route.matches(domain.lower())), None)
 
     def key(self, domain: str) -> str:
         """Letters with the same key go the same way: by one rule, because its demands and its login hold for a connection."""
-        route = None if domain in _OWN else self.rule(domain)
-        return f"{domain.lower()} by {route}" if route is None or route.to == "mx" else str(route)
+        key = self._keys.get(domain)
+        if key is None:
+            route = None if domain in _OWN else self.rule(domain)
+            key = f"{domain.lower()} by {route}" if route is None or route.to == "mx" else str(route)
+            if len(self._keys) >= KEYS_MAX:
+                self._keys.clear()
+            self._keys[domain] = key
+        return key
 
     async def next_hop(self, domain: str) -> NextHop:
         """Raises NoRoute."""

@@ -5,6 +5,7 @@ that records what became of it, and puts its report.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from fubako.clock import Env
 from fubako.delivery import pipe, remote
 from fubako.delivery.again import Again
 from fubako.delivery.assurance import NOTHING, Assurance, Insecure, Promise
-from fubako.delivery.bounce import Reports, Unit
+from fubako.delivery.bounce import Reports, Unit, wanted
 from fubako.delivery.remote import Answered, Carrier, Unreachable
 from fubako.delivery.route import Host, NextHop, NoRoute, Router
 from fubako.delivery.schedule import Schedule
@@ -28,7 +29,7 @@ from fubako.net.interface import StreamClosed, StreamTimeout, TlsaRecord, TlsErr
 from fubako.protocol.engine import ProtocolError
 from fubako.store import queue
 from fubako.store.interface import Blobs, Changes, Database, StoreError, StoreFull, Transaction
-from fubako.store.queue import LANES, QUEUE_ACCOUNT, LeaseLost, Outcome, Outgoing, Queued
+from fubako.store.queue import LANES, QUEUE_ACCOUNT, LeaseLost, Outcome, Outgoing, Placed, Queued, Target
 from fubako.telemetry import Telemetry
 from fubako.trust.demand import Demand, Known, Level, demand
 
@@ -36,6 +37,9 @@ LEASE_SECONDS = 30
 LEASE_MARGIN_SECONDS = 10.0  # no letter is begun when the lease ends sooner
 LOADED_MAX = 2000  # recipients in memory
 FRESH_MAX = 500
+OFFERED_MAX = 200  # recipients in memory, up to which new letters are taken without a look
+RECENT_MAX = 200
+RECENT_OCTETS = 64 * 1024
 SESSIONS_MAX = 100
 LETTERS_A_CONNECTION = 100
 LINGER_SECONDS = 0.2  # a connection waits so long for another letter
@@ -74,6 +78,7 @@ class Runner:
         self._share = share  # how many lanes the first look takes; later everything that nobody else has
         self._lanes: dict[int, Lane] = {}
         self._loaded: set[tuple[int, int, int]] = set()
+        self._recent: OrderedDict[int, bytes] = OrderedDict()  # contents of letters that have just come in, by blob
         self._sites: dict[str, Site] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._levels: dict[str, tuple[int, float]] = {}  # what was noted of peers, and when
@@ -81,7 +86,7 @@ class Runner:
         self._hinted: set[int] = set()
         self._asked = float("-inf")  # when lanes were last asked for
         self._resting = float("-inf")  # until then nothing is sent, because its outcome could not be written
-        self._closing = False
+        self._closing = self._gathering = False
         self._main: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -108,6 +113,41 @@ class Runner:
         with suppress(StoreError):
             await self._tls.write(now=True)
             await self._database.write(lambda tx: queue.release(tx, self._owner))
+
+    # -- what has just come in
+
+    def lanes(self) -> tuple[int, ...]:
+        """Where a letter may be put that is offered right after its commit; none while this worker has enough to do."""
+        if self._closing or len(self._loaded) >= OFFERED_MAX or asyncio.get_running_loop().time() < self._resting:
+            return ()
+        margin = self._env.clock.monotonic() + LEASE_MARGIN_SECONDS
+        return tuple(lane_id for lane_id, lane in self._lanes.items() if lane.until > margin and lane.seen)
+
+    def offer(self, placed: Placed, letter: Outgoing, targets: Sequence[Target], content: bytes) -> None:
+        """A letter whose rows were committed a moment ago, into a lane of ours: no need to read them again."""
+        lane = self._lanes.get(placed.lane_id)
+        if lane is None or self._closing or placed.queue_id <= lane.seen:  # a look was quicker, or will be
+            self._hint(placed.lane_id)
+            return
+        ways: dict[str, list[Queued]] = {}
+        for number, one in enumerate(targets):
+            queued = Queued(
+                placed.lane_id, placed.queue_id, number, one.address, one.domain, one.notify, one.orcpt, 0, 0
+            )  # fmt: skip
+            ways.setdefault(self._router.key(one.domain), []).append(queued)
+        if len(content) <= RECENT_OCTETS:
+            self._recent[letter.blob.blob_id] = content
+            if len(self._recent) > RECENT_MAX:
+                self._recent.popitem(last=False)
+        for recipients in ways.values():
+            self._add(Job(placed.lane_id, lane.epoch, letter, tuple(recipients)))
+        if not self._gathering:  # what comes in together goes out together, and is settled together
+            self._gathering = True
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self._dispatch()
 
     # -- what is due
 
@@ -222,12 +262,12 @@ class Runner:
         if self._closing or asyncio.get_running_loop().time() < self._resting:
             return
         for key, site in list(self._sites.items()):
-            while site.jobs and site.active < int(site.limit) and len(self._tasks) < SESSIONS_MAX:
+            while site.waiting > site.idle and site.active < int(site.limit) and len(self._tasks) < SESSIONS_MAX:
                 site.active += 1
                 task = asyncio.get_running_loop().create_task(self._serve(site))
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
-                if site.active >= site.waiting:
+                if site.active >= site.waiting + site.idle:
                     break  # one session for each letter is enough
             if not site.jobs and not site.active:
                 del self._sites[key]
@@ -294,10 +334,16 @@ class Runner:
         """The next letter for an open connection, which waits a little for it."""
         job = site.take()
         if job is None:
-            with suppress(TimeoutError):
+            site.idle += 1
+            try:
                 async with asyncio.timeout(LINGER_SECONDS):
-                    await site.more.wait()
-            job = site.take()
+                    while job is None:  # of all who wait one gets it
+                        await site.more.wait()
+                        job = site.take()
+            except TimeoutError:
+                pass
+            finally:
+                site.idle -= 1
         return job
 
     async def _connect(self, hop: NextHop, letter: Outgoing) -> Carrier:
@@ -432,7 +478,7 @@ class Runner:
 
     def _content(self, letter: Outgoing) -> bytes:
         """The letter as it goes on: Return-Path belongs to final delivery alone (RFC 5321 §4.4)."""
-        content = self._blobs.read(letter.blob)
+        content = self._recent.get(letter.blob.blob_id) or self._blobs.read(letter.blob)
         return content[content.index(b"\r\n") + 2 :] if content.startswith(b"Return-Path:") else content
 
     # -- outcomes
@@ -460,7 +506,7 @@ class Runner:
             units = [await self._reports.prepare(letter, content, group) for group in _by_action(told)]
 
             def unit(tx: Transaction, epoch: int = lane.epoch) -> None:
-                queue.settle(tx, job.lane_id, epoch, [outcome for outcome, _ in judged], now)
+                queue.settle(tx, job.lane_id, epoch, letter.trace_id, [outcome for outcome, _ in judged], now)
                 for report in [*units, also]:
                     if report is not None:
                         report(tx)
@@ -474,6 +520,7 @@ class Runner:
             self._lanes.pop(job.lane_id, None)
             raise
         finally:
+            self._recent.pop(letter.blob.blob_id, None)
             self._loaded.difference_update(one.queued.key for one in answers)
 
     def _judge(
@@ -481,10 +528,12 @@ class Runner:
     ) -> tuple[Outcome, Reported | None]:
         """The outcome of one answer, and what the sender may be told."""
         queued, status = one.queued, one.status
-        report = Reported(queued.address, "", status, queued.orcpt, peer, now)
         if status.ok:
-            told = None if one.reports else replace(report, action="relayed")
+            told = None
+            if not one.reports and wanted(queued.notify, "relayed"):
+                told = Reported(queued.address, "relayed", status, queued.orcpt, peer, now)
             return Outcome(queued, status, peer, None, journey, goes_on=one.again), told
+        report = Reported(queued.address, "", status, queued.orcpt, peer, now)
         if status.code >= 500:
             return Outcome(queued, status, peer, None, journey), replace(report, action="failed")
         if letter.deliver_by and now >= letter.deliver_by and letter.by_mode == "R":

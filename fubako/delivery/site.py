@@ -28,7 +28,8 @@ class Site:
     jobs: dict[int, OrderedDict[str, deque[Job]]] = field(
         default_factory=dict
     )  # by priority (RFC 6710), then by sender
-    active: int = 0
+    active: int = 0  # sessions
+    idle: int = 0  # those of them whose connection waits for another letter
     limit: float = 2.0
     more: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -5,6 +5,7 @@ A value that exists is valid: no control character, no bare CR or LF, lengths wi
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 LOCAL_OCTETS_MAX = 64
 DOMAIN_OCTETS_MAX = 255
@@ -32,10 +33,7 @@ class Address:
     def __str__(self) -> str:
         if not self.domain:
             return self.local
-        local = self.local
-        if not _DOT_STRING.fullmatch(local):
-            local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
-        return f"{local}@{self.domain}"
+        return f"{_written(self.local)}@{self.domain}"
 
     def __bool__(self) -> bool:
         return bool(self.local or self.domain)
@@ -48,6 +46,14 @@ class Address:
     def key(self) -> str:
         """The form under which mailboxes are looked up: all in lower case (RFC 5321 §2.4 leaves that to the host)."""
         return f"{self.local}@{self.domain}".lower()
+
+
+@lru_cache(maxsize=4096)
+def _written(local: str) -> str:
+    """As a path has it: quoted where it must be."""
+    if _DOT_STRING.fullmatch(local):
+        return local
+    return '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
 
 
 NULL = Address("", "")

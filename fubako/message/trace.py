@@ -4,14 +4,13 @@ import json
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from msgspec.json import encode as _encode
+
 from fubako.message.envelope import Transaction
 from fubako.message.hop import Hop, hop_from_dict
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def mail_date(at: float) -> str:
@@ -69,12 +68,12 @@ def _comment(hello: str) -> str:
 
 
 def journey_to_json(hops: list[Hop]) -> str:
-    return _JSON.encode([hop.as_dict() for hop in hops])
+    return _encode([hop.as_dict() for hop in hops]).decode()
 
 
 def journey_with(journey: str, hop: Hop) -> str:
     """The journey with one more leg, without reading it again."""
-    return f"{journey[:-1]}{',' if len(journey) > 2 else ''}{_JSON.encode(hop.as_dict())}]"
+    return f"{journey[:-1]}{',' if len(journey) > 2 else ''}{_encode(hop.as_dict()).decode()}]"
 
 
 def journey_from_json(text: str) -> list[Hop]:

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fubako.message.address import AddressError, parse_address
 from fubako.message.status import Status
@@ -57,6 +58,7 @@ class Access:
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self._rules = rules
         self._by_name = any(map(_names_client, rules))
+        self._clients = lru_cache(maxsize=10_000)(self._connect)
 
     @property
     def by_name(self) -> bool:
@@ -68,6 +70,9 @@ class Access:
 
     def connect(self, client: str, name: str = "") -> Match | None:
         """By the client's address and its network, then by its name and the domains above it."""
+        return self._clients(client, name)
+
+    def _connect(self, client: str, name: str) -> Match | None:
         return self._first("connect", _networks(client)) or self._first("connect", _domains(name) if name else iter(()))
 
     def sender(self, address: str) -> Match | None:

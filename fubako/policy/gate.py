@@ -7,6 +7,7 @@ networks that are exempt, as this machine itself is, meet nothing.
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fubako.clock import Env
 from fubako.policy.authenticity import Examined, Examiner
@@ -64,10 +65,11 @@ class Gate:
     ) -> None:
         self._names = names
         self.rules = rules
+        self._passes = lru_cache(maxsize=10_000)(self._is_exempt)
         self._lists, self._rates, self._examiner = lists, rates, examiner
         self._database, self._env = database, env
 
-    def _passes(self, client: str) -> bool:
+    def _is_exempt(self, client: str) -> bool:
         return not is_address(client) or within(client, self.rules.exempt)
 
     async def name(self, client: str) -> str:

@@ -4,6 +4,7 @@ Turns replies into `Reply` events and commands into bytes. A reply that nobody a
 reply, are a ProtocolError (CVE-2021-38371 and its kind).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from fubako.message.status import Status
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.lines import LineEngine, LineTooLong
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 REPLY_LINE_MAX = 4096
 REPLY_LINES_MAX = 200
 
@@ -78,7 +80,7 @@ class SmtpClient(LineEngine):
     def command(self, verb: str, *words: str) -> None:
         """Send one command. Raises ValueError when a word holds a control character (command injection)."""
         text = " ".join([verb, *words])
-        if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        if _CONTROL.search(text):
             raise ValueError("a command cannot hold a control character")
         self._output.append(text.encode("utf-8") + b"\r\n")
         self._expected.append(verb)

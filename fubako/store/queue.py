@@ -86,12 +86,33 @@ def lane_of(trace_id: str) -> int:
     return int(trace_id[-2:] or "0", 16) % LANES
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A letter that was queued. `ready`: whoever holds its lane may send it at once."""
+
+    lane_id: int
+    queue_id: int
+    ready: bool
+
+
 def put(
     tx: Transaction, letter: Outgoing, targets: Sequence[Target], *, held: bool = False, at: int | None = None
 ) -> tuple[int, int]:
     """Queue a letter whose content is kept already (its reference is counted by the caller); returns its key."""
-    lane_id = lane_of(letter.trace_id)
-    row = tx.row("UPDATE lane SET next=next+1 WHERE lane_id=? RETURNING next-1", (lane_id,))
+    placed = place(tx, letter, targets, held=held, at=at)
+    return placed.lane_id, placed.queue_id
+
+
+def place(
+    tx: Transaction, letter: Outgoing, targets: Sequence[Target], *, held: bool = False, at: int | None = None,
+    lanes: Sequence[int] = (),
+) -> Placed:  # fmt: skip
+    """As `put`, into one of the lanes where some are given: the caller holds them, and learns of the letter by what is returned."""
+    chance = lane_of(letter.trace_id)
+    lane_id = lanes[chance % len(lanes)] if lanes else chance
+    row = tx.row(
+        "UPDATE lane SET next=next+1 WHERE lane_id=? RETURNING next-1, EXISTS (SELECT 1 FROM hold_rule)", (lane_id,)
+    )
     if row is None:
         raise StoreError("the queue has no such lane")
     queue_id = int(row[0])
@@ -101,13 +122,15 @@ def put(
             _wish(letter), letter.ret, letter.envid, letter.submitter, letter.trace_id, letter.journey,
             letter.created, letter.priority, letter.deliver_by, letter.by_mode))  # fmt: skip
     due = letter.created if at is None else at
-    rules = tx.rows("SELECT field, value FROM hold_rule")
+    rules = tx.rows("SELECT field, value FROM hold_rule") if row[1] else []
     tx.many("INSERT INTO queue_recipient (lane_id, queue_id, number, address, domain, notify, orcpt, held, next_attempt)"
             " VALUES (?,?,?,?,?,?,?,?,?)",
             [(lane_id, queue_id, number, t.address, t.domain, t.notify, t.orcpt, int(held or _holds(rules, letter, t)), due)
              for number, t in enumerate(targets)])  # fmt: skip
-    tx.touched((QUEUE_ACCOUNT, lane_id))
-    return lane_id, queue_id
+    ready = not held and at is None and not rules
+    if not (ready and lanes):
+        tx.touched((QUEUE_ACCOUNT, lane_id))
+    return Placed(lane_id, queue_id, ready)
 
 
 def _holds(rules: Sequence[Row], letter: Outgoing, target: Target) -> bool:
@@ -199,8 +222,8 @@ def letter(tx: Transaction, lane_id: int, queue_id: int) -> Outgoing | None:
     )  # fmt: skip
 
 
-def settle(tx: Transaction, lane_id: int, epoch: int, outcomes: Iterable[Outcome], now: int) -> None:
-    """Write what became of recipients. A letter without any left goes, and its content when nobody else holds it.
+def settle(tx: Transaction, lane_id: int, epoch: int, trace_id: str, outcomes: Iterable[Outcome], now: int) -> None:
+    """Write what became of recipients of one letter. When none is left it goes, and its content when nobody else holds it.
     Raises LeaseLost; then nothing is written."""
     check(tx, lane_id, epoch)
     letters: set[int] = set()
@@ -212,11 +235,10 @@ def settle(tx: Transaction, lane_id: int, epoch: int, outcomes: Iterable[Outcome
                    (one.again_at, int(one.warned or bool(q.warned)), status.code, status.enhanced, status.text, one.peer,
                     *q.key))  # fmt: skip
             continue
-        row = tx.row("SELECT trace_id FROM queue_letter WHERE lane_id=? AND queue_id=?", q.key[:2])
-        if row is not None and not one.goes_on:
+        if not one.goes_on:
             tx.run("INSERT INTO sent (trace_id, address, at, code, enhanced, reason, journey) VALUES (?,?,?,?,?,?,?)"
                    " ON CONFLICT (trace_id, address) DO NOTHING",
-                   (row[0], q.address, now, status.code, status.enhanced, status.text, one.journey))  # fmt: skip
+                   (trace_id, q.address, now, status.code, status.enhanced, status.text, one.journey))  # fmt: skip
         tx.run("DELETE FROM queue_recipient WHERE lane_id=? AND queue_id=? AND number=?", q.key)
         letters.add(q.queue_id)
     for queue_id in letters:
@@ -228,8 +250,8 @@ def _drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
         return
     row = tx.row("DELETE FROM queue_letter WHERE lane_id=? AND queue_id=? RETURNING blob_id", (lane_id, queue_id))
     if row is not None:
-        tx.run("UPDATE blob SET refs=refs-1 WHERE blob_id=?", row)
-        tx.run("DELETE FROM blob WHERE blob_id=? AND refs<=0", row)
+        if tx.row("DELETE FROM blob WHERE blob_id=? AND refs<=1 RETURNING 1", row) is None:
+            tx.run("UPDATE blob SET refs=refs-1 WHERE blob_id=?", row)
 
 
 def _drop_all_empty(tx: Transaction, lane_id: int) -> None:

@@ -188,6 +188,7 @@ def test_a_rule_holds_letters_to_come(tmp_path, field):
         await house.send("bob@far.test")
         await house.send("bob@other.test", sender="carol@here.test")
         await house.until(lambda: peer.letters)
+        await house.quiet()
         (held,) = await house.entries()
         rules = await admin.hold_rules(database)
         await admin.remove_hold_rule(database, field, value)

@@ -152,7 +152,13 @@ class World:
         ]
         over = [one.queued.key for one in outcomes if one.again_at is None]
         self.maybe_settled.update(over)
-        self.commit(lambda tx: queue.settle(tx, lane, epoch, outcomes, self.now))
+
+        def settle(tx):
+            for one in outcomes:
+                trace_id = queue.letter(tx, *one.queued.key[:2]).trace_id
+                queue.settle(tx, lane, epoch, trace_id, [one], self.now)
+
+        self.commit(settle)
         for key in over:
             self.queued.pop(key, None)
             self.ended.add(key)
