@@ -53,16 +53,16 @@ async def change(database: Database, env: Env, action: str, selection: Selection
     """`retry`, `requeue`, `hold`, `release` or `drop` what is selected; how many recipients that were."""
 
     def unit(tx: Transaction) -> int:
-        found = queue.keys(tx, selection)
-        if action == "retry":
-            queue.retry(tx, found, int(env.clock.now()))
-        elif action == "requeue":
-            queue.requeue(tx, found, AGAIN_DOMAIN, int(env.clock.now()))
-        elif action == "drop":
-            queue.drop(tx, found)
-        else:
-            queue.hold(tx, found, held=action == "hold")
-        return len(found)
+        now = int(env.clock.now())
+        match action:
+            case "retry":
+                return queue.retry(tx, selection, now)
+            case "requeue":
+                return queue.requeue(tx, selection, AGAIN_DOMAIN, now)
+            case "drop":
+                return queue.drop(tx, selection)
+            case _:
+                return queue.hold(tx, selection, held=action == "hold")
 
     return await database.write(unit)
 

@@ -4,8 +4,9 @@ Every key begins with `lane_id`. Who works on a lane holds its lease and an epoc
 that an owner who was paused too long writes nothing (scale: at most one owner's outcomes count). Times are whole seconds.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fubako.message.status import Status
 from fubako.store.interface import BlobRef, Row, StoreError, Transaction
@@ -258,8 +259,9 @@ def _drop_all_empty(tx: Transaction, lane_id: int) -> None:
     blobs = tx.rows("DELETE FROM queue_letter WHERE lane_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r"
                     " WHERE r.lane_id=queue_letter.lane_id AND r.queue_id=queue_letter.queue_id) RETURNING blob_id",
                     (lane_id,))  # fmt: skip
-    tx.many("UPDATE blob SET refs=refs-1 WHERE blob_id=?", blobs)
-    tx.many("DELETE FROM blob WHERE blob_id=? AND refs<=0", blobs)
+    counts = [(blob_id, count) for blob_id, count in Counter(row[0] for row in blobs).items()]
+    tx.many("UPDATE blob SET refs=refs-? WHERE blob_id=?", [(count, blob_id) for blob_id, count in counts])
+    tx.many("DELETE FROM blob WHERE blob_id=? AND refs<=0", [(blob_id,) for blob_id, _ in counts])
 
 
 def forget_sent(tx: Transaction, before: int) -> None:
@@ -321,6 +323,17 @@ class Selection:
     recipient: str = ""
     domain: str = ""
 
+    def alone(self) -> tuple[str, list[object]]:
+        """A condition on the rows of queue_recipient AS r alone."""
+        where, values = replace(self, sender="").where()
+        if self.sender:
+            where += (
+                " AND EXISTS (SELECT 1 FROM queue_letter AS l WHERE l.lane_id=r.lane_id AND l.queue_id=r.queue_id"
+                " AND l.sender=?)"
+            )
+            values.append(self.sender)
+        return where, values
+
     def where(self) -> tuple[str, list[object]]:
         parts, values = ["1=1"], list[object]()
         if self.queue_id:
@@ -337,18 +350,6 @@ def entries(tx: Transaction, selection: Selection, limit: int = 1000) -> list[En
     where, values = selection.where()
     rows = tx.rows(f"SELECT {_ENTRY} WHERE {where} ORDER BY r.lane_id, r.queue_id, number LIMIT ?", (*values, limit))
     return [_entry(row) for row in rows]
-
-
-def keys(tx: Transaction, selection: Selection) -> list[tuple[int, int, int]]:
-    where, values = selection.where()
-    return tx.rows("SELECT r.lane_id, r.queue_id, r.number FROM queue_recipient AS r JOIN queue_letter AS l"
-                   f" ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id WHERE {where}", values)  # fmt: skip
-
-
-def hold(tx: Transaction, found: Sequence[tuple[int, int, int]], *, held: bool) -> None:
-    tx.many("UPDATE queue_recipient SET held=? WHERE lane_id=? AND queue_id=? AND number=?",
-            [(int(held), *key) for key in found])  # fmt: skip
-    _told(tx, found)
 
 
 HOLD_FIELDS = ("sender", "recipient", "domain")
@@ -369,35 +370,44 @@ def remove_hold_rule(tx: Transaction, field: str, value: str) -> bool:
     return tx.row("DELETE FROM hold_rule WHERE field=? AND value=? RETURNING value", (field, value.lower())) is not None
 
 
-def requeue(tx: Transaction, found: Sequence[tuple[int, int, int]], domain: str, now: int) -> None:
-    """Recipients as if their letter had just come in; `domain` leads them through the intake."""
-    tx.many("UPDATE queue_recipient SET domain=?, held=0, attempts=0, warned=0, next_attempt=? WHERE lane_id=? AND queue_id=?"
-            " AND number=?", [(domain, now, *key) for key in found])  # fmt: skip
-    _told(tx, found)
+def hold(tx: Transaction, selection: Selection, *, held: bool) -> int:
+    """How many recipients that were; so with the others."""
+    return _change(tx, selection, "held=?", (int(held),))
 
 
-def retry(tx: Transaction, found: Sequence[tuple[int, int, int]], now: int) -> None:
-    tx.many("UPDATE queue_recipient SET next_attempt=? WHERE lane_id=? AND queue_id=? AND number=?",
-            [(now, *key) for key in found])  # fmt: skip
-    _told(tx, found)
+def retry(tx: Transaction, selection: Selection, now: int) -> int:
+    return _change(tx, selection, "next_attempt=?", (now,))
 
 
-def drop(tx: Transaction, found: Sequence[tuple[int, int, int]]) -> None:
+def requeue(tx: Transaction, selection: Selection, domain: str, now: int) -> int:
+    """As if their letters had just come in; `domain` leads them through the intake."""
+    return _change(tx, selection, "domain=?, held=0, attempts=0, warned=0, next_attempt=?", (domain, now))
+
+
+def _change(tx: Transaction, selection: Selection, what: str, values: Sequence[object]) -> int:
+    where, chosen = selection.alone()
+    rows = tx.rows(f"UPDATE queue_recipient AS r SET {what} WHERE {where} RETURNING lane_id", (*values, *chosen))
+    return _told(tx, rows)
+
+
+def drop(tx: Transaction, selection: Selection) -> int:
     """Without a word to the sender."""
-    tx.many("DELETE FROM queue_recipient WHERE lane_id=? AND queue_id=? AND number=?", found)
-    letters = {key[:2] for key in found}
+    where, chosen = selection.alone()
+    rows = tx.rows(f"DELETE FROM queue_recipient AS r WHERE {where} RETURNING lane_id, queue_id", chosen)
+    letters = set(rows)
     if len(letters) < _MANY:
         for lane_id, queue_id in letters:
             _drop_empty(tx, lane_id, queue_id)
     else:
-        for lane_id in {key[0] for key in letters}:
+        for lane_id in {row[0] for row in rows}:
             _drop_all_empty(tx, lane_id)
-    _told(tx, found)
+    return _told(tx, rows)
 
 
-def _told(tx: Transaction, found: Sequence[tuple[int, int, int]]) -> None:
-    for lane_id in {key[0] for key in found}:
+def _told(tx: Transaction, rows: Sequence[Row]) -> int:
+    for lane_id in {row[0] for row in rows}:
         tx.touched((QUEUE_ACCOUNT, lane_id))
+    return len(rows)
 
 
 def summary(tx: Transaction, now: int, edges: Sequence[int]) -> list[tuple[str, int, list[int]]]:

@@ -169,9 +169,7 @@ def test_a_peer_that_hides_starttls_gets_nothing(tmp_path):
             assert not any(line.startswith(("MAIL", "DATA", "RCPT")) for line in peer.said)
             assert len(peer.letters) == 1
             await house.store.database.write(lambda tx: queue.forget_peer(tx, "localhost"))
-            await house.store.database.write(
-                lambda tx: queue.retry(tx, queue.keys(tx, queue.Selection()), int(house.clock.at))
-            )
+            await house.store.database.write(lambda tx: queue.retry(tx, queue.Selection(), int(house.clock.at)))
             await house.until(lambda: len(peer.letters) == 2)
 
     async def _tried(house):
@@ -339,11 +337,11 @@ def test_held_letters_stay(tmp_path):
         async with Peer() as peer, House(tmp_path, to(peer)) as house:
             await house.send("bob@far.test")
             everything = queue.Selection()
-            await house.store.database.write(lambda tx: queue.hold(tx, queue.keys(tx, everything), held=True))
+            await house.store.database.write(lambda tx: queue.hold(tx, everything, held=True))
             house.run()
             await asyncio.sleep(0.2)
             assert not peer.connections
-            await house.store.database.write(lambda tx: queue.hold(tx, queue.keys(tx, everything), held=False))
+            await house.store.database.write(lambda tx: queue.hold(tx, everything, held=False))
             await house.until(lambda: peer.letters)
 
     run(test)
