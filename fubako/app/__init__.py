@@ -1,23 +1,61 @@
 """The composition root: a configuration becomes objects and listeners. The only room that names implementations.
 
-Never holds a rule of its own: what is decided is decided below.
+Never holds a rule of its own: what is decided is decided below. Each name is loaded when it is first used, so that a command that
+reads a few rows does not wait for a whole server.
 """
 
-from fubako.app.application import Application
-from fubako.app.built import dresser, load_access, load_tls, resolver, routes
-from fubako.app.listeners import Bound, bind
-from fubako.app.process import end_with_parent, run, tune
-from fubako.app.storage import (
-    Store,
-    StoreInUse,
-    backup_store,
-    claim,
-    compact_store,
-    mend,
-    open_store,
-    prepare,
-    verify_store,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fubako.app.application import Application
+    from fubako.app.built import dresser, load_access, load_tls, resolver, routes
+    from fubako.app.listeners import Bound, bind
+    from fubako.app.process import end_with_parent, run, tune
+    from fubako.app.storage import (
+        Store,
+        StoreInUse,
+        backup_store,
+        claim,
+        compact_store,
+        mend,
+        open_store,
+        prepare,
+        verify_store,
+    )
+
+_HOMES = {
+    "Application": "application",
+    "Bound": "listeners",
+    "Store": "storage",
+    "StoreInUse": "storage",
+    "backup_store": "storage",
+    "bind": "listeners",
+    "claim": "storage",
+    "compact_store": "storage",
+    "dresser": "built",
+    "end_with_parent": "process",
+    "load_access": "built",
+    "load_tls": "built",
+    "mend": "storage",
+    "open_store": "storage",
+    "prepare": "storage",
+    "resolver": "built",
+    "routes": "built",
+    "run": "process",
+    "tune": "process",
+    "verify_store": "storage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "Application",

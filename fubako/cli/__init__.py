@@ -6,14 +6,21 @@ Never holds an operation of its own, and never lets a traceback reach a user.
 import os
 import sys
 
-from fubako.cli.compat import called_as
-from fubako.cli.root import fubako
+_CALLED_AS = ("sendmail", "mailq", "newaliases", "rmail", "rsmtp", "qmail-inject")
 
 
 def main() -> None:
     """The console command, or what it was called by: sendmail, rmail …"""
-    work = called_as(os.path.basename(sys.argv[0]))
-    sys.exit(work(sys.argv[1:]) if work is not None else fubako())
+    name = os.path.basename(sys.argv[0])
+    if name in _CALLED_AS:
+        from fubako.cli.compat import called_as
+
+        work = called_as(name)
+        assert work is not None
+        sys.exit(work(sys.argv[1:]))
+    from fubako.cli.root import fubako
+
+    sys.exit(fubako())
 
 
 __all__ = ["main"]

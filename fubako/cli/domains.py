@@ -10,6 +10,7 @@ import click
 from fubako import app
 from fubako.admin import domains
 from fubako.cli.configured import config_option, json_option, load_found, show, with_store
+from fubako.cli.entries import domain
 from fubako.cli.exits import TEMPFAIL
 from fubako.clock import Env
 from fubako.config import Config
@@ -27,7 +28,7 @@ def _with_dns(config_file: Path | None, work: Callable[[app.Store, Config, Path,
     return with_store(config_file, lambda store: work(store, config, base, resolver))
 
 
-@click.command("dns")
+@domain.command("dns")
 @click.argument("name")
 @click.option("--check", "checked", is_flag=True, help="Ask DNS, and say of each record whether it is there.")
 @config_option
@@ -79,7 +80,7 @@ def _print(rows: list[dict[str, str]], config_file: Path | None, name: str, as_j
         click.echo(f"; {line}")
 
 
-@click.group("dkim")
+@domain.group("dkim")
 def domain_dkim() -> None:
     """Keys that sign the letters of a domain."""
 

@@ -5,44 +5,48 @@ from typing import Any
 
 import click
 
-from fubako.accounts.directory import EntryExists, NoSuchEntry
-from fubako.client.connection import ClientError
-from fubako.config import ConfigError
-from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
-from fubako.policy.access import AccessError
-from fubako.protocol.engine import ProtocolError
-from fubako.protocol.sasl import SaslFailure
-from fubako.store.interface import StoreError, StoreFull
 from fubako.telemetry import visible
-from fubako.trust.judge import NotBelieved
 
 USAGE, DATAERR, NOINPUT, NOUSER, UNAVAILABLE, SOFTWARE, OSERR, CANTCREAT, IOERR, TEMPFAIL, PROTOCOL, NOPERM, CONFIG = (
     64, 65, 66, 67, 69, 70, 71, 73, 74, 75, 76, 77, 78
 )  # fmt: skip
 
-_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (ConfigError, CONFIG),
-    (AccessError, DATAERR),
-    (NoSuchEntry, NOUSER),
-    (EntryExists, CANTCREAT),
-    (StoreFull, IOERR),
-    (StoreError, UNAVAILABLE),
-    (NotBelieved, UNAVAILABLE),
-    (TlsError, UNAVAILABLE),
-    (SaslFailure, NOPERM),
-    (ClientError, PROTOCOL),
-    (ProtocolError, PROTOCOL),
-    (StreamClosed, UNAVAILABLE),
-    (StreamTimeout, TEMPFAIL),
-    (PermissionError, NOPERM),
-    (FileNotFoundError, NOINPUT),
-    (OSError, OSERR),
-)
+
+def _codes() -> tuple[tuple[type[Exception], int], ...]:
+    """Loaded when something went wrong, not before."""
+    from fubako.accounts.directory import EntryExists, NoSuchEntry
+    from fubako.client.connection import ClientError
+    from fubako.config import ConfigError
+    from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
+    from fubako.policy.access import AccessError
+    from fubako.protocol.engine import ProtocolError
+    from fubako.protocol.sasl import SaslFailure
+    from fubako.store.interface import StoreError, StoreFull
+    from fubako.trust.judge import NotBelieved
+
+    return (
+        (ConfigError, CONFIG),
+        (AccessError, DATAERR),
+        (NoSuchEntry, NOUSER),
+        (EntryExists, CANTCREAT),
+        (StoreFull, IOERR),
+        (StoreError, UNAVAILABLE),
+        (NotBelieved, UNAVAILABLE),
+        (TlsError, UNAVAILABLE),
+        (SaslFailure, NOPERM),
+        (ClientError, PROTOCOL),
+        (ProtocolError, PROTOCOL),
+        (StreamClosed, UNAVAILABLE),
+        (StreamTimeout, TEMPFAIL),
+        (PermissionError, NOPERM),
+        (FileNotFoundError, NOINPUT),
+        (OSError, OSERR),
+    )
 
 
 def code_of(error: Exception) -> tuple[int, str]:
     """The exit code of an error, and the sentence that goes with it."""
-    for kind, code in _CODES:
+    for kind, code in _codes():
         if isinstance(error, kind):
             return code, str(error)
     return SOFTWARE, f"an error of the program itself: {error!r}; please report it"

@@ -1,12 +1,34 @@
 """`fubako`: the list of commands."""
 
+from importlib import import_module
+
 import click
 
 from fubako import __version__
 from fubako.cli.exits import Sentences
 
+_HOMES = {
+    "alias": "entries", "compat": "compat", "config": "storage", "domain": "domains", "peer": "queueing", "policy": "policies",
+    "queue": "queueing", "report": "reporting", "serve": "serve", "store": "storage", "trace": "entries", "up": "up",
+    "user": "entries",
+}  # fmt: skip
 
-@click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(Sentences):
+    """Each command is loaded when it is called, so that none waits for what another one needs."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return sorted(_HOMES)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        home = _HOMES.get(name)
+        if home is None:
+            return None
+        command: click.Command = getattr(import_module(f"fubako.cli.{home}"), name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fubako")
 def fubako() -> None:
     """A mail server that takes a letter safely the whole way, and shows how.
@@ -16,18 +38,3 @@ def fubako() -> None:
     fubako serve         for real use, from a configuration
     fubako trace ID      how a letter was protected on each leg of its way
     """
-
-
-def _register() -> None:
-    from fubako.cli import compat, domains, entries, policies, queueing, reporting, serve, storage, up
-
-    for command in (
-        up.up, serve.serve, entries.domain, entries.user, entries.alias, entries.trace, queueing.queue, queueing.peer,
-        policies.policy, reporting.report, compat.compat, storage.config, storage.store,
-    ):  # fmt: skip
-        fubako.add_command(command)
-    entries.domain.add_command(domains.domain_dns)
-    entries.domain.add_command(domains.domain_dkim)
-
-
-_register()
