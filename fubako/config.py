@@ -342,7 +342,7 @@ def parse(raw: dict[str, Any], place: str) -> Config:
         for address in listen.addresses:
             if listen.service != "lmtp":
                 host, _ = split_address(address, place)
-                if listen.service == "filtered" and not _is_loopback(host):
+                if listen.service == "filtered" and not is_loopback(host):
                     raise ConfigError(
                         f"{place}: listen.addresses: filtered takes anything, so it may only listen on loopback"
                     )
@@ -396,7 +396,7 @@ def warnings(config: Config) -> list[str]:
     return found
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

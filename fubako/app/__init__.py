@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fubako.app.application import Application
+    from fubako.app.application import Application, preload
     from fubako.app.built import dresser, load_access, load_tls, resolver, routes
     from fubako.app.listeners import Bound, bind
     from fubako.app.process import end_with_parent, run, tune
@@ -39,6 +39,7 @@ _HOMES = {
     "load_tls": "built",
     "mend": "storage",
     "open_store": "storage",
+    "preload": "application",
     "prepare": "storage",
     "resolver": "built",
     "routes": "built",
@@ -72,6 +73,7 @@ __all__ = [
     "load_tls",
     "mend",
     "open_store",
+    "preload",
     "prepare",
     "resolver",
     "routes",

@@ -15,7 +15,7 @@ from fubako.app.built import load_access, load_tls, routes
 from fubako.app.listeners import Bound
 from fubako.app.storage import Store, compact_store, locks
 from fubako.clock import Env
-from fubako.config import Config
+from fubako.config import Config, is_loopback, split_address
 from fubako.delivery.again import Again
 from fubako.delivery.assurance import Assurance
 from fubako.delivery.bounce import Reports
@@ -57,6 +57,20 @@ _SESSIONS: dict[str, Callable[[Resources, Arrival], Session]] = {
 }
 _PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp": "smtp", "filtered": "smtp",
              "pop3": "pop3", "pop3s": "pop3", "imap": "imap", "imaps": "imap"}  # fmt: skip
+
+
+def preload(config: Config) -> None:
+    """Load what this configuration will need, before privileges are dropped: later the program's own files may be out of reach.
+    What is loaded before the workers are forked is in memory once."""
+    outside = any(
+        listen.service == "smtp" and not all(is_loopback(split_address(one)[0]) for one in listen.addresses)
+        for listen in config.listen
+    )
+    by_mx = any(route.to == "mx" for route in config.route)
+    if by_mx or config.dns_list or (outside and config.inbound.examine):
+        import fubako.net.dns
+    if by_mx:
+        import fubako.net.https  # noqa: F401
 
 
 def _owner_gone(owner: str) -> bool:
