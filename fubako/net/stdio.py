@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 import stat
 import sys
 import threading
@@ -102,6 +103,18 @@ class _FileWriter:
 
     def is_closing(self) -> bool:
         return False
+
+
+def inherited_socket() -> socket.socket | None:
+    """Standard input as a network connection, as inetd and systemd (Accept=yes) hand it over; None: it is something else."""
+    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+        return None
+    found = socket.socket(fileno=os.dup(0))
+    if found.family not in (socket.AF_INET, socket.AF_INET6):
+        found.close()
+        return None
+    found.setblocking(False)
+    return found
 
 
 async def standard(peer: str) -> tuple[StdioStream, asyncio.Future[None]]:

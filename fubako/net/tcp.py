@@ -80,6 +80,14 @@ async def connect(host: str, port: int, source: str = "") -> TcpStream:
     return stream
 
 
+async def accepted(connection: socket.socket) -> TcpStream:
+    """A connection that somebody else accepted."""
+    loop = asyncio.get_running_loop()
+    _transport, stream = await loop.connect_accepted_socket(TcpStream, connection)
+    stream.closed = loop.create_future()
+    return stream
+
+
 async def connect_unix(path: str) -> TcpStream:
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(CONNECT_SECONDS):

@@ -46,7 +46,13 @@ class Pop3Session(Session):
 
     async def converse(self) -> None:
         self.stream.idle_seconds = self.resources.limits.pop3_idle_seconds
-        self._greet()
+        if self.proved is None:
+            self._greet()
+        else:
+            await self._enter(self.proved)
+            if self.identity is None:  # another session has the maildrop
+                await self.line.flush()
+                return
         while True:
             event = await self.line.event()
             if not isinstance(event, pop3.Command):

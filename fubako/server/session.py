@@ -70,12 +70,14 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A connection that came in at a service. `pump` makes the server's side of a handshake, None where there is no TLS."""
+    """A connection that came in at a service. `pump` makes the server's side of a handshake, None where there is no TLS. `proved`:
+    whose it is, where that was known before the first word (a pipe, an SSH channel)."""
 
     stream: Stream
     service: str
     pump: Callable[[], Pump] | None = None
     implicit_tls: bool = False
+    proved: Identity | None = None
 
 
 class Session:
@@ -93,6 +95,7 @@ class Session:
         if self.implicit_tls and arrival.pump is not None:
             line.stream.begin_tls(arrival.pump())  # here, and not in `run`: the client may speak before our task begins
         self.identity: Identity | None = None
+        self.proved = arrival.proved
         self.trace_id = resources.env.trace_id()
 
     @property

@@ -55,6 +55,7 @@ class SmtpSession(Session):
         self.recipients: list[tuple[Recipient, Found]] = []
         self.chunks: list[bytes] = []
         self.filters = resources.filters(arrival.service)
+        self.identity = self.proved
         self.failures = 0
         self.peer = self.client  # who really speaks, whomever it speaks for
         self.client_name: str | None = None  # proved by DNS, or said by XCLIENT; None: not asked yet

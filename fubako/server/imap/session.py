@@ -31,7 +31,11 @@ class ImapSession(ImapContext):
 
     async def converse(self) -> None:
         self.stream.idle_seconds = self.resources.limits.login_seconds
-        self.engine.untagged(f"OK [CAPABILITY {self.capabilities()}] Fubako".encode())
+        if self.proved is not None:
+            await self._welcome(self.proved)
+            self.engine.untagged(f"PREAUTH [CAPABILITY {self.capabilities()}] welcome".encode())
+        else:
+            self.engine.untagged(f"OK [CAPABILITY {self.capabilities()}] Fubako".encode())
         while True:
             event = await self.line.event()
             if not isinstance(event, t.Tagged):
@@ -190,11 +194,14 @@ class ImapSession(ImapContext):
                 raise ProtocolError("too many failed logins", b"* BYE too many failures\r\n") from None
             code = "UNAVAILABLE" if error.temporary else "AUTHENTICATIONFAILED"
             raise No(f"[{code}] authentication failed") from None
+        await self._welcome(identity)
+        self.engine.tagged(tag, "OK", f"[CAPABILITY {self.capabilities()}] welcome")
+
+    async def _welcome(self, identity: Identity) -> None:
         await self.login_held(identity)
         self.engine.state = State.KNOWN
         self.engine.literal_max(self.resources.limits.append_octets_max)
         self.stream.idle_seconds = self.resources.limits.imap_idle_seconds
-        self.engine.tagged(tag, "OK", f"[CAPABILITY {self.capabilities()}] welcome")
 
     # -- the selected mailbox
 
