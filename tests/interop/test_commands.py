@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,7 +16,10 @@ from peer import House
 from server import FUBAKO
 from test_programs import kept, run
 
+import fubako
+from fubako import app
 from fubako.config import Route
+from fubako.store import messages
 
 
 @pytest.fixture
@@ -155,3 +159,88 @@ def test_a_route_by_uux(tmp_path, needs, uucp):
     (letter,) = [content for content in spooled if b"Subject: out" in content]
     assert letter.startswith(b"From alice@here.test ")
     assert letter.endswith(b"\n\n.dots and body\n")
+
+
+def _for_everybody(path: Path) -> bool:
+    """Whether another user can come to it and read it."""
+    path = path.resolve()
+    return all(one.stat().st_mode & 0o001 for one in path.parents) and bool(path.stat().st_mode & 0o004)
+
+
+def _interpreter() -> list[str]:
+    """A Python that the user uucp can run with our packages; empty: there is none."""
+    packages = [Path(entry) for entry in sys.path if entry.endswith("site-packages")]
+    here = Path(fubako.__file__).parent.parent
+    if not all(map(_for_everybody, (*packages, here))):
+        return []
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for program in (Path(sys.executable), Path("/usr/bin") / version):
+        if program.exists() and _for_everybody(program):
+            return [str(program), ":".join(map(str, (*packages, here)))]
+    return []
+
+
+def test_rmail_by_uux_and_real_uucp(needs):
+    """uux - far!rmail here, uucico to there, uuxqt there: our rmail takes the letter for bob."""
+    needs("uux")
+    python = _interpreter()
+    if not python:
+        pytest.skip("no Python here that the user uucp could run")
+    root = Path(tempfile.mkdtemp(prefix="fubako-uucp-"))
+    for name, other in (("near", "far"), ("far", "near")):
+        folder = root / name
+        (folder / "spool").mkdir(parents=True)
+        (folder / "sys").write_text(
+            f'system {other}\ntime any\nport pipe\nchat ""\nprotocol i\ncommands rmail\ncommand-path {root}/compat\n'
+        )
+        (folder / "port").write_text(f"port pipe\ntype pipe\ncommand /usr/sbin/uucico -I {root}/{other}/config -q\n")
+        (folder / "config").write_text(
+            f"nodename {name}\nspool {folder}/spool\npubdir {folder}\nlogfile {folder}/log\nstatfile {folder}/stats\n"
+            f"debugfile {folder}/debug\nsysfile {folder}/sys\nportfile {folder}/port\nlockdir {folder}\n"
+        )
+    for folder in ("house", "compat"):
+        (root / folder).mkdir()
+    (root / "house" / "fubako.toml").write_text('hostname = "far.test"\nquiet = true\n')
+    start = "import sys; sys.argv[0] = 'rmail'; from fubako.cli import main; main()"
+    rmail = root / "compat" / "rmail"
+    rmail.write_text(
+        f"#!/bin/sh\nexport PYTHONPATH={python[1]} FUBAKO_CONFIG={root}/house/fubako.toml PYTHONDONTWRITEBYTECODE=1\n"
+        f'exec {python[0]} -c "{start}" "$@"\n'
+    )
+    rmail.chmod(0o755)
+    for words in (["domain", "add", "far.test"], ["user", "add", "bob@far.test"]):
+        command = [str(Path(sys.executable).parent / "fubako"), *words, "--config", str(root / "house" / "fubako.toml")]
+        subprocess.run(command, check=True, capture_output=True)
+    root.chmod(0o755)
+    if os.getuid() == 0:
+        for path in (root, *root.rglob("*")):
+            shutil.chown(path, "uucp")
+    letter = b"From alice Sun Nov 22 08:00:00 2026 remote from near\nSubject: by uucp\n\nhello\n"
+    try:
+        subprocess.run(
+            ["uux", "-I", str(root / "near" / "config"), "-r", "-", "-aalice", "far!rmail", "(bob@far.test)"],
+            input=letter, check=True, timeout=60,
+        )  # fmt: skip
+        subprocess.run(
+            ["/usr/sbin/uucico", "-I", str(root / "near" / "config"), "-r1", "-s", "far", "-q"], check=True, timeout=60
+        )  # fmt: skip
+        subprocess.run(["/usr/sbin/uuxqt", "-I", str(root / "far" / "config")], check=True, timeout=120)
+        log = (root / "far" / "log").read_text()
+        content = _only_letter(root / "house" / "store")
+    finally:
+        shutil.rmtree(root)
+    assert "Executing" in log and "ERROR" not in log, log
+    assert b"Return-Path: <alice@near>" in content and b"Subject: by uucp" in content
+
+
+def _only_letter(folder: Path) -> bytes:
+    async def read():
+        store = app.open_store(folder, shared=False)
+        rows = await store.database.read(lambda tx: tx.rows("SELECT blob_id FROM message"))
+        refs = [await store.database.read(lambda tx, b=row[0]: messages.blob_of(tx, b)) for row in rows]
+        contents = [store.blobs.read(ref) for ref in refs]
+        await store.close()
+        return contents
+
+    (content,) = asyncio.run(read())
+    return content
