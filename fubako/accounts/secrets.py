@@ -80,6 +80,14 @@ def keep(tx: Transaction, account_id: int, credential: Credential) -> int:
     return int(credential_id)
 
 
+def revoke(tx: Transaction, account_id: int, credential_id: int) -> None:
+    """A device password is no longer good. Raises StoreError for one that is not there, and for the main password."""
+    row = tx.row("DELETE FROM credential WHERE account_id=? AND credential_id=? AND kind='device' RETURNING 1",
+                 (account_id, credential_id))  # fmt: skip
+    if row is None:
+        raise StoreError(f"there is no device password {credential_id}")
+
+
 def of_account(tx: Transaction, account_id: int) -> list[Credential]:
     """The main password first."""
     rows = tx.rows("SELECT credential_id, kind, label, created, argon2, salt, iterations, stored_key, server_key, secret"

@@ -7,6 +7,7 @@ from typing import Any
 
 from fubako.accounts import directory, secrets
 from fubako.clock import Env
+from fubako.message.trace import mail_date
 from fubako.store import mailboxes
 from fubako.store.interface import Database, Transaction
 
@@ -54,6 +55,40 @@ async def add_device(database: Database, env: Env, address: str, label: str) -> 
     credential = await _made(env, password, "device", label, keep_secret=True)
     await database.write(lambda tx: secrets.keep(tx, directory.account(tx, address).account_id, credential))
     return password
+
+
+async def list_devices(database: Database, address: str) -> list[dict[str, Any]]:
+    """Every device password, without what it is."""
+
+    def unit(tx: Transaction) -> list[dict[str, Any]]:
+        account_id = directory.account(tx, address).account_id
+        return [
+            {"id": one.credential_id, "label": one.label, "since": mail_date(one.created)}
+            for one in secrets.of_account(tx, account_id)
+            if one.kind == "device"
+        ]
+
+    return await database.read(unit)
+
+
+async def revoke_device(database: Database, address: str, credential_id: int) -> None:
+    await database.write(lambda tx: secrets.revoke(tx, directory.account(tx, address).account_id, credential_id))
+
+
+async def list_sasl(database: Database, domain: str, offered: Sequence[str]) -> list[dict[str, Any]]:
+    """User, realm, and the mechanisms that can prove him, as sasldblistusers tells them."""
+
+    def unit(tx: Transaction) -> list[dict[str, Any]]:
+        rows = []
+        for account in directory.accounts(tx, domain):
+            name, _, realm = account.address.rpartition("@")
+            credentials = secrets.of_account(tx, account.account_id)
+            readable = any(one.secret is not None for one in credentials)
+            known = [one for one in offered if credentials and (readable or one not in ("CRAM-MD5", "DIGEST-MD5"))]
+            rows.append({"user": name, "realm": realm, "mechanisms": known, "apop": readable})
+        return rows
+
+    return await database.read(unit)
 
 
 async def remove_user(database: Database, address: str) -> None:

@@ -7,7 +7,7 @@ from fubako.clock import Env
 from fubako.config import Config, ConfigError, networks, split_address
 from fubako.config import Route as RouteSettings
 from fubako.delivery.dress import Dresser
-from fubako.delivery.route import FILTER_DOMAIN, Route
+from fubako.delivery.route import FILTER_DOMAIN, Route, secret_in
 from fubako.message.masquerade import Masquerade
 from fubako.net.interface import Answer, Fetched, Https, NoResolver, Resolver, TlsaRecord
 from fubako.net.socks import Proxy
@@ -67,7 +67,7 @@ def _socks(route: RouteSettings, base: Path) -> Proxy | None:
     password = ""
     if route.socks_password_file:
         try:
-            password = (base / route.socks_password_file).read_text().rstrip("\n")
+            password = secret_in(base / route.socks_password_file)
         except OSError as error:
             raise ConfigError(f"route.socks_password_file: {error}") from None
     return Proxy(host, port, route.socks_user, password)

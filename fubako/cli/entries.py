@@ -8,7 +8,7 @@ import click
 
 from fubako.accounts import directory
 from fubako.admin import journey, users
-from fubako.cli.configured import config_option, json_option, show, with_store
+from fubako.cli.configured import config_option, json_option, load_found, show, with_store
 from fubako.cli.exits import NOINPUT
 from fubako.clock import Env
 
@@ -113,23 +113,54 @@ def user_passwd(address: str, password_stdin: bool, keep_secret: bool, config_fi
     _show_secret(address, None if given else password, as_json)
 
 
-@user.command("device")
+@user.group("device")
+def user_device() -> None:
+    """Passwords of devices: random, one each, and good for CRAM-MD5 and APOP too."""
+
+
+@user_device.command("add")
 @click.argument("address")
 @click.option("--label", default="", help="What device it is for.")
 @config_option
 @json_option
-def user_device(address: str, label: str, config_file: Path | None, as_json: bool) -> None:
-    """Make a device password for ADDRESS: one that CRAM-MD5 and APOP can use. It is shown once."""
+def device_add(address: str, label: str, config_file: Path | None, as_json: bool) -> None:
+    """Make a device password for ADDRESS. It is shown once."""
     password = with_store(config_file, lambda store: users.add_device(store.database, ENV, address, label))
     _show_secret(address, password, as_json)
 
 
-@user.command("list")
-@click.argument("domain_name", metavar="[DOMAIN]", default="")
+@user_device.command("list")
+@click.argument("address")
 @config_option
 @json_option
-def user_list(domain_name: str, config_file: Path | None, as_json: bool) -> None:
+def device_list(address: str, config_file: Path | None, as_json: bool) -> None:
+    """The device passwords of ADDRESS, never what they are."""
+    show(with_store(config_file, lambda store: users.list_devices(store.database, address)), as_json=as_json)
+
+
+@user_device.command("revoke")
+@click.argument("address")
+@click.argument("number", type=int, metavar="ID")
+@config_option
+def device_revoke(address: str, number: int, config_file: Path | None) -> None:
+    """A device is lost: its password is no longer good."""
+    with_store(config_file, lambda store: users.revoke_device(store.database, address, number))
+
+
+@user.command("list")
+@click.argument("domain_name", metavar="[DOMAIN]", default="")
+@click.option("--sasl", is_flag=True, help="User, realm and mechanisms instead, as sasldblistusers tells them.")
+@config_option
+@json_option
+def user_list(domain_name: str, sasl: bool, config_file: Path | None, as_json: bool) -> None:
     """Every user, with number and size of messages."""
+    if sasl:
+        offered = load_found(config_file)[0].login.mechanisms
+        show(
+            with_store(config_file, lambda store: users.list_sasl(store.database, domain_name, offered)),
+            as_json=as_json,
+        )
+        return
     show(with_store(config_file, lambda store: users.list_users(store.database, domain_name)), as_json=as_json)
 
 

@@ -81,6 +81,13 @@ class NextHop:
     words: str = field(default="", compare=False)
 
 
+def secret_in(path: Path) -> str:
+    """The password in a file that nobody but its owner can read. Raises OSError."""
+    if path.stat().st_mode & 0o077:
+        raise PermissionError(f"{path} can be read by others; `chmod 600` it")
+    return path.read_text().rstrip("\n")
+
+
 class Router:
     """`shuffle` reorders a list in place."""
 

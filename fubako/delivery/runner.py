@@ -17,7 +17,7 @@ from fubako.delivery.again import Again
 from fubako.delivery.assurance import NOTHING, Assurance, Insecure, Promise
 from fubako.delivery.bounce import Reports, Unit, wanted
 from fubako.delivery.remote import Answered, Carrier, Unreachable
-from fubako.delivery.route import Host, NextHop, NoRoute, Router
+from fubako.delivery.route import Host, NextHop, NoRoute, Router, secret_in
 from fubako.delivery.schedule import Schedule
 from fubako.delivery.site import Job, Site
 from fubako.delivery.tlsresults import TlsResults
@@ -383,7 +383,7 @@ class Runner:
         try:
             if route.password_command:
                 return Credentials(route.user, await pipe.output(route.password_command))
-            return Credentials(route.user, route.password_file.read_text().rstrip("\n") if route.password_file else "")
+            return Credentials(route.user, secret_in(route.password_file) if route.password_file else "")
         except OSError as error:
             raise Unreachable(Status(451, "4.3.5", f"the password of the route cannot be had: {error}")) from None
 

@@ -365,6 +365,7 @@ def test_a_password_is_only_said_to_a_server_that_proved_itself(tmp_path):
     async def test():
         secret = tmp_path / "secret"
         secret.write_text("hunter2\n")
+        secret.chmod(0o600)
         async with Peer(starttls=True, offers=["AUTH PLAIN"], says={"AUTH": ["235 2.7.0 ok"]}) as peer:
             login = {"user": "us", "password_file": str(secret)}
             believed = Route(domain="a.test", to=f"smtp://localhost:{peer.port}", ca_files=(CA,), **login)
@@ -439,6 +440,7 @@ def test_a_connection_serves_one_route_alone(tmp_path):
     async def test():
         secret = tmp_path / "secret"
         secret.write_text("hunter2\n")
+        secret.chmod(0o600)
         async with Peer(says={"AUTH": ["235 2.7.0 ok"]}) as peer:
             server = f"smtp://127.0.0.1:{peer.port}"
             careless = Route(domain="may.test", to=server, tls="may")

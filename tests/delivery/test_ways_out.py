@@ -63,6 +63,7 @@ def one_letter(tmp_path, route, *, starttls=False, says=None, offers=("PIPELININ
 
 def test_a_letter_goes_through_a_socks_proxy(tmp_path, proxy):
     (tmp_path / "secret").write_text("hunter2\n")
+    (tmp_path / "secret").chmod(0o600)
     login = {"socks": f"127.0.0.1:{proxy}", "socks_user": "us", "socks_password_file": str(tmp_path / "secret")}
     letters, peer = one_letter(
         tmp_path,
@@ -74,6 +75,7 @@ def test_a_letter_goes_through_a_socks_proxy(tmp_path, proxy):
 
 def test_a_proxy_that_refuses_keeps_the_letter(tmp_path, proxy):
     (tmp_path / "secret").write_text("wrong\n")
+    (tmp_path / "secret").chmod(0o600)
     login = {"socks": f"127.0.0.1:{proxy}", "socks_user": "us", "socks_password_file": str(tmp_path / "secret")}
     (status,), _ = one_letter(tmp_path, lambda port: Route(to=f"smtp://localhost:{port}", **login))
     assert status.startswith("451 4.4.1") and "refuses the login" in status
@@ -172,3 +174,14 @@ def test_settings_that_do_not_go_together(route):
     assert isinstance(parse({"hostname": "x", "route": [{"to": "mx"}]}, "here"), Config)
     with pytest.raises(ConfigError, match=r"^here: route\."):
         parse({"hostname": "x", "route": [route]}, "here")
+
+
+def test_a_password_file_that_others_can_read_is_not_read(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2\n")
+    secret.chmod(0o644)
+    (status,), peer = one_letter(
+        tmp_path / "house", lambda port: Route(to=f"smtp://localhost:{port}", ca_files=(CA,), user="us", password_file=str(secret)),
+        starttls=True, offers=("AUTH PLAIN",),
+    )  # fmt: skip
+    assert "can be read by others" in status and not any(line.startswith("AUTH") for line in peer.said)
