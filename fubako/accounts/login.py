@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fubako.accounts import directory, secrets
 from fubako.accounts.directory import Account, NoSuchEntry
@@ -17,7 +18,7 @@ from fubako.protocol.sasl.cram_md5 import apop_digest
 from fubako.protocol.sasl.mechanism import ServerDialogue
 from fubako.protocol.sasl.offer import PREFERENCE, message_id
 from fubako.protocol.sasl.scram import ScramKeys
-from fubako.store.interface import Database, Transaction
+from fubako.store.interface import Database, StoreError, Transaction
 
 HASH_THREADS = 2  # 64 MiB each
 WAITING_MAX = 200
@@ -73,7 +74,7 @@ class Exchange:
         self._account = account
         if lookup.kind == "secret":
             return [credential.secret.encode() for credential in credentials if credential.secret]
-        if account is None or not credentials:
+        if account is None or not credentials or not credentials[0].scram.genuine:
             return self._logins.invented_keys(lookup.user)
         return credentials[0].scram
 
@@ -83,7 +84,7 @@ class Logins:
 
     def __init__(self, database: Database, env: Env, hostname: str, mechanisms: tuple[str, ...] = PREFERENCE) -> None:
         self._database = database
-        self._pepper = env.random(32)
+        self._pepper, self._random = env.random(32), env.random
         self._invented_hash = secrets.invented_hash()
         self._offer = Offer(hostname, env.random, env.clock.now, mechanisms)
         bound = replace(self._offer, binding=Binding({"any": b""}))
@@ -188,8 +189,19 @@ class Logins:
                 held = await loop.run_in_executor(self._threads, secrets.verify_hash, credential.argon2, password)
             if held:
                 self._proved.remember(account.account_id, credential, password)
+                if not credential.scram.genuine:
+                    await self._take_over(account, credential, password)
                 return True
         return False
+
+    async def _take_over(self, account: Account, credential: secrets.Credential, password: str) -> None:
+        """Another system's hash held: from now on ours stands in its place, and SCRAM works."""
+        make = partial(secrets.make, password, credential.kind, credential.label, credential.created, self._random)
+        try:
+            made = await asyncio.get_running_loop().run_in_executor(self._threads, make)
+        except StoreError:  # a password that we would not take: it stays as it is
+            return
+        await self._database.write(lambda tx: secrets.replace(tx, account.account_id, credential, made))
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import argon2
 
+from fubako.accounts import foreign
 from fubako.protocol.sasl.prep import saslprep
 from fubako.protocol.sasl.scram import ScramKeys, derive
 from fubako.store.interface import StoreError, Transaction
@@ -64,6 +65,24 @@ def make(
     )
 
 
+def taken_over(encoded: str, now: int) -> Credential:
+    """A main password as another system keeps it, until its user logs in for the first time. Raises StoreError."""
+    try:
+        kind = foreign.recognized(encoded)
+    except foreign.UnknownHash as error:
+        raise StoreError(str(error)) from None
+    kept = encoded.partition("}")[2] if kind == "argon2" and encoded.startswith("{") else encoded
+    return Credential(0, "password", "", now, kept, ScramKeys(b"", 0, b"", b"", genuine=False), None)
+
+
+def replace(tx: Transaction, account_id: int, credential: Credential, made: Credential) -> None:
+    """Ours instead of another system's, if it is still the same one."""
+    keys = made.scram
+    tx.run("UPDATE credential SET argon2=?, salt=?, iterations=?, stored_key=?, server_key=? WHERE account_id=? AND credential_id=?"
+           " AND argon2=?", (made.argon2, keys.salt, keys.iterations, keys.stored_key, keys.server_key, account_id,
+                             credential.credential_id, credential.argon2))  # fmt: skip
+
+
 def keep(tx: Transaction, account_id: int, credential: Credential) -> int:
     """Add a credential; the main password replaces the one before. Returns its id."""
     if credential.kind == "password":
@@ -92,11 +111,18 @@ def of_account(tx: Transaction, account_id: int) -> list[Credential]:
     """The main password first."""
     rows = tx.rows("SELECT credential_id, kind, label, created, argon2, salt, iterations, stored_key, server_key, secret"
                    " FROM credential WHERE account_id=? ORDER BY kind DESC, credential_id", (account_id,))  # fmt: skip
-    return [Credential(row[0], row[1], row[2], row[3], row[4], ScramKeys(*row[5:9]), row[9]) for row in rows]  # fmt: skip
+    return [
+        Credential(
+            row[0], row[1], row[2], row[3], row[4], ScramKeys(row[5], row[6], row[7], row[8], genuine=bool(row[6])), row[9]
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def verify_hash(encoded: str, password: str) -> bool:
-    """Slow on purpose: run it on a thread."""
+    """Slow on purpose: run it on a thread. Ours, or another system's."""
+    if not encoded.startswith("$argon2"):
+        return foreign.verify(encoded, password)
     try:
         return _HASHER.verify(encoded, saslprep(password))
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError, ValueError):

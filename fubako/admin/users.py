@@ -9,7 +9,7 @@ from fubako.accounts import directory, secrets
 from fubako.clock import Env
 from fubako.message.trace import mail_date
 from fubako.store import mailboxes
-from fubako.store.interface import Database, Transaction
+from fubako.store.interface import Database, StoreError, Transaction
 
 
 def _now(env: Env) -> int:
@@ -55,6 +55,39 @@ async def add_device(database: Database, env: Env, address: str, label: str) -> 
     credential = await _made(env, password, "device", label, keep_secret=True)
     await database.write(lambda tx: secrets.keep(tx, directory.account(tx, address).account_id, credential))
     return password
+
+
+async def take_over(
+    database: Database, env: Env, lines: Sequence[str], domain: str, *, create: bool
+) -> list[dict[str, Any]]:
+    """Users and hashes of another system, a line each: `user:hash` (htpasswd) or `user@domain:{SCHEME}hash:…` (passwd-file,
+    shadow). One row a line, with what became of it."""
+    rows = []
+    for line in lines:
+        name, colon, rest = line.strip().partition(":")
+        if not name or name.startswith("#"):
+            continue
+        address = name if "@" in name else f"{name}@{domain}"
+        problem = ""
+        try:
+            if not colon or not rest.partition(":")[0] or address.endswith("@"):
+                raise StoreError("the line has no hash, or the user no domain")
+            credential = secrets.taken_over(rest.partition(":")[0], _now(env))
+
+            def unit(tx: Transaction, address: str = address, credential: secrets.Credential = credential) -> None:
+                try:
+                    account = directory.account(tx, address)
+                except directory.NoSuchEntry:
+                    if not create:
+                        raise
+                    account = directory.add_account(tx, address, _now(env))
+                secrets.keep(tx, account.account_id, credential)
+
+            await database.write(unit)
+        except StoreError as error:
+            problem = str(error)
+        rows.append({"address": address, "taken": not problem, "problem": problem})
+    return rows
 
 
 async def list_devices(database: Database, address: str) -> list[dict[str, Any]]:

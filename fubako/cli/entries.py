@@ -3,13 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from fubako.accounts import directory
 from fubako.admin import journey, users
 from fubako.cli.configured import config_option, json_option, load_found, show, with_store
-from fubako.cli.exits import NOINPUT
+from fubako.cli.exits import DATAERR, NOINPUT
 from fubako.clock import Env
 
 ENV = Env()
@@ -111,6 +112,27 @@ def user_passwd(address: str, password_stdin: bool, keep_secret: bool, config_fi
         config_file, lambda store: users.set_password(store.database, ENV, address, given, keep_secret=keep_secret)
     )
     _show_secret(address, None if given else password, as_json)
+
+
+@user.command("import")
+@click.argument("file", type=click.File())
+@click.option("--domain", "domain_name", default="", help="The domain of users that are written without one.")
+@click.option("--create", is_flag=True, help="Create users that are not there yet.")
+@config_option
+@json_option
+def user_import(file: TextIO, domain_name: str, create: bool, config_file: Path | None, as_json: bool) -> int:
+    """Take over users and their passwords from FILE: htpasswd, shadow, or a passwd-file as Dovecot's.
+
+    Known are crypt(3) with MD5, SHA-2, bcrypt and yescrypt, Apache's MD5, {SHA}, {SSHA}, {SSHA256}, {SSHA512}, {PLAIN-MD5} and
+    argon2. At a user's first login with the password itself (PLAIN, LOGIN, USER and PASS) our own hash takes its place; until then
+    SCRAM does not work for him. Exit code 65: a line could not be taken.
+    """
+    lines = file.read().splitlines()
+    rows = with_store(
+        config_file, lambda store: users.take_over(store.database, ENV, lines, domain_name, create=create)
+    )
+    show(rows, as_json=as_json)
+    return 0 if all(row["taken"] for row in rows) else DATAERR
 
 
 @user.group("device")
