@@ -22,7 +22,10 @@ SERVICES: dict[str, tuple[int, bool]] = {
     "imap": (143, False),
     "imaps": (993, True),
 }
-MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "DIGEST-MD5", "CRAM-MD5", "PLAIN", "LOGIN")
+MECHANISMS = (
+    "SCRAM-SHA-512-PLUS", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1",
+    "DIGEST-MD5", "CRAM-MD5", "PLAIN", "LOGIN",
+)  # fmt: skip
 
 # not CRAM-MD5 and DIGEST-MD5: who sees it offered uses it, and it fails for every password that is kept as it should be
 DEFAULT_MECHANISMS = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
@@ -82,7 +85,11 @@ class Login(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How users prove themselves."""
 
     mechanisms: Annotated[
-        tuple[str, ...], Meta(description="SASL mechanisms offered, best first; always under TLS only.")
+        tuple[str, ...],
+        Meta(
+            description=f"SASL mechanisms offered, best first, of {', '.join(MECHANISMS)}; always under TLS only."
+            " SCRAM with SHA-1 and SHA-512 works for passwords that were set since Fubako knows them."
+        ),
     ] = DEFAULT_MECHANISMS
 
 

@@ -76,7 +76,9 @@ class Exchange:
             return [credential.secret.encode() for credential in credentials if credential.secret]
         if account is None or not credentials or not credentials[0].scram.genuine:
             return self._logins.invented_keys(lookup.user)
-        return credentials[0].scram
+        if lookup.hash_name == "sha256":
+            return credentials[0].scram
+        return await self._logins.other_keys(account, credentials[0], lookup)
 
 
 class Logins:
@@ -157,6 +159,14 @@ class Logins:
 
     def _remembered(self, account: Account, credentials: list[secrets.Credential], password: str) -> bool:
         return any(self._proved.holds(account.account_id, credential, password) for credential in credentials)
+
+    async def other_keys(self, account: Account, credential: secrets.Credential, lookup: Lookup) -> ScramKeys:
+        """For SCRAM with another hash than SHA-256."""
+
+        def unit(tx: Transaction) -> ScramKeys | None:
+            return secrets.keys_of(tx, account.account_id, credential.credential_id, lookup.hash_name)
+
+        return await self._database.read(unit) or self.invented_keys(lookup.user)
 
     def invented_keys(self, user: str) -> ScramKeys:
         return secrets.invented_keys(self._pepper, user)

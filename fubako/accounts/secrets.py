@@ -18,6 +18,7 @@ from fubako.protocol.sasl.scram import ScramKeys, derive
 from fubako.store.interface import StoreError, Transaction
 
 SCRAM_ITERATIONS = 15_000
+MORE_HASHES = ("sha1", "sha512")  # besides SHA-256, for clients that know only those
 PASSWORD_OCTETS_MAX = 1024
 DEVICES_MAX = 100
 _ALPHABET = "".join(c for c in string.ascii_letters + string.digits if c not in "0O1lI")
@@ -36,6 +37,9 @@ class Credential:
     argon2: str = field(repr=False)
     scram: ScramKeys = field(repr=False)
     secret: str | None = field(repr=False)
+    more: tuple[tuple[str, ScramKeys], ...] = field(
+        default=(), repr=False
+    )  # SCRAM keys of other hashes, when just made
 
 
 def generate(random: Callable[[int], bytes], length: int = 20) -> str:
@@ -60,9 +64,9 @@ def make(
     except ValueError as error:
         raise StoreError(f"the password cannot be used: {error}") from None
     secret = password if keep_secret else None
-    return Credential(
-        0, kind, label, now, _HASHER.hash(prepared), derive(prepared, random(16), SCRAM_ITERATIONS), secret
-    )
+    more = tuple((name, derive(prepared, random(16), SCRAM_ITERATIONS, name)) for name in MORE_HASHES)
+    keys = derive(prepared, random(16), SCRAM_ITERATIONS)
+    return Credential(0, kind, label, now, _HASHER.hash(prepared), keys, secret, more)
 
 
 def taken_over(encoded: str, now: int) -> Credential:
@@ -81,11 +85,14 @@ def replace(tx: Transaction, account_id: int, credential: Credential, made: Cred
     tx.run("UPDATE credential SET argon2=?, salt=?, iterations=?, stored_key=?, server_key=? WHERE account_id=? AND credential_id=?"
            " AND argon2=?", (made.argon2, keys.salt, keys.iterations, keys.stored_key, keys.server_key, account_id,
                              credential.credential_id, credential.argon2))  # fmt: skip
+    _keep_more(tx, account_id, credential.credential_id, made)
 
 
 def keep(tx: Transaction, account_id: int, credential: Credential) -> int:
     """Add a credential; the main password replaces the one before. Returns its id."""
     if credential.kind == "password":
+        tx.run("DELETE FROM scram_key WHERE account_id=? AND credential_id IN (SELECT credential_id FROM credential"
+               " WHERE account_id=? AND kind='password')", (account_id, account_id))  # fmt: skip
         tx.run("DELETE FROM credential WHERE account_id=? AND kind='password'", (account_id,))
     row = tx.row("SELECT coalesce(max(credential_id), 0)+1, count(*) FROM credential WHERE account_id=?", (account_id,))
     credential_id, count = row or (1, 0)
@@ -96,11 +103,30 @@ def keep(tx: Transaction, account_id: int, credential: Credential) -> int:
            " server_key, secret) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
            (account_id, credential_id, credential.kind, credential.label, credential.created, credential.argon2, keys.salt,
             keys.iterations, keys.stored_key, keys.server_key, credential.secret))  # fmt: skip
+    _keep_more(tx, account_id, int(credential_id), credential)
     return int(credential_id)
+
+
+def _keep_more(tx: Transaction, account_id: int, credential_id: int, credential: Credential) -> None:
+    tx.run("DELETE FROM scram_key WHERE account_id=? AND credential_id=?", (account_id, credential_id))
+    tx.many("INSERT INTO scram_key (account_id, credential_id, hash, salt, iterations, stored_key, server_key)"
+            " VALUES (?,?,?,?,?,?,?)",
+            [(account_id, credential_id, name, keys.salt, keys.iterations, keys.stored_key, keys.server_key)
+             for name, keys in credential.more])  # fmt: skip
+
+
+def keys_of(tx: Transaction, account_id: int, credential_id: int, hash_name: str) -> ScramKeys | None:
+    """SCRAM keys of another hash than SHA-256; None: the password was set before they were made."""
+    row = tx.row("SELECT salt, iterations, stored_key, server_key FROM scram_key WHERE account_id=? AND credential_id=? AND hash=?",
+                 (account_id, credential_id, hash_name))  # fmt: skip
+    return None if row is None else ScramKeys(*row)
 
 
 def revoke(tx: Transaction, account_id: int, credential_id: int) -> None:
     """A device password is no longer good. Raises StoreError for one that is not there, and for the main password."""
+    tx.run("DELETE FROM scram_key WHERE account_id=? AND credential_id=? AND EXISTS (SELECT 1 FROM credential AS c WHERE"
+           " c.account_id=scram_key.account_id AND c.credential_id=scram_key.credential_id AND kind='device')",
+           (account_id, credential_id))  # fmt: skip
     row = tx.row("DELETE FROM credential WHERE account_id=? AND credential_id=? AND kind='device' RETURNING 1",
                  (account_id, credential_id))  # fmt: skip
     if row is None:

@@ -70,6 +70,10 @@ _STEPS: dict[int, tuple[str, ...]] = {
             host TEXT PRIMARY KEY, level BIGINT NOT NULL, first_seen BIGINT NOT NULL, last_seen BIGINT NOT NULL)""",
     ),
     3: (
+        """CREATE TABLE scram_key (
+            account_id BIGINT NOT NULL, credential_id BIGINT NOT NULL, hash TEXT NOT NULL, salt BYTEA NOT NULL,
+            iterations BIGINT NOT NULL, stored_key BYTEA NOT NULL, server_key BYTEA NOT NULL,
+            PRIMARY KEY (account_id, credential_id, hash))""",
         "CREATE TABLE secret (name TEXT PRIMARY KEY, octets BYTEA NOT NULL)",
         """CREATE TABLE dkim_key (
             domain TEXT NOT NULL, selector TEXT NOT NULL, state TEXT NOT NULL, pem TEXT NOT NULL, created BIGINT NOT NULL,

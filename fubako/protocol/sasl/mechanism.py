@@ -27,12 +27,13 @@ class Lookup:
 
     "password": True or False, whether `password` is that of `user`;
     "secret": the list of the account's secrets as bytes (CRAM-MD5, APOP), empty when it has none;
-    "scram": `ScramKeys`, invented ones when there is no such account.
+    "scram": `ScramKeys` for `hash_name`, invented ones when there is no such account.
     """
 
     kind: str
     user: str
     password: str = field(default="", repr=False)
+    hash_name: str = "sha256"
 
 
 @dataclass(frozen=True, slots=True)

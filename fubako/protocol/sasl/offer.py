@@ -7,7 +7,8 @@ from fubako.protocol.sasl import cram_md5, digest_md5, login, plain, scram
 from fubako.protocol.sasl.mechanism import Binding, ClientDialogue, SaslFailure, ServerDialogue
 
 # best first; what sends the password itself comes last
-PREFERENCE = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN")
+SCRAM = {"SCRAM-SHA-512": "sha512", "SCRAM-SHA-256": "sha256", "SCRAM-SHA-1": "sha1"}
+PREFERENCE = (*(f"{name}-PLUS" for name in SCRAM), *SCRAM, "CRAM-MD5", "PLAIN", "LOGIN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ def server(name: str, offer: Offer) -> ServerDialogue | None:
         case "DIGEST-MD5":
             return digest_md5.server(offer.random(16).hex(), offer.hostname)
         case _:
-            return scram.server(offer.random(18).hex(), offer.binding, plus=name.endswith("-PLUS"))
+            hash_name = SCRAM[name.removesuffix("-PLUS")]
+            nonce, plus = offer.random(18).hex(), name.endswith("-PLUS")
+            return scram.server(nonce, offer.binding, plus=plus, hash_name=hash_name)
 
 
 def client(
@@ -55,7 +58,7 @@ def client(
     """The best mechanism that both know, and its dialogue. Raises SaslFailure when there is none."""
     known = {name.upper() for name in names} & set(allowed)
     if not binding.types:
-        known.discard("SCRAM-SHA-256-PLUS")
+        known = {name for name in known if not name.endswith("-PLUS")}
     name = next((name for name in PREFERENCE if name in known), None)
     match name:
         case None:
@@ -67,4 +70,6 @@ def client(
         case "CRAM-MD5":
             return name, cram_md5.client(user, password)
         case _:
-            return name, scram.client(user, password, nonce, binding, plus=name.endswith("-PLUS"))
+            hash_name = SCRAM[name.removesuffix("-PLUS")]
+            plus = name.endswith("-PLUS")
+            return name, scram.client(user, password, nonce, binding, plus=plus, hash_name=hash_name)

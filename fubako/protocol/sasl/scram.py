@@ -101,7 +101,7 @@ def server(nonce: str, binding: Binding, *, plus: bool, hash_name: str = "sha256
     if not user or not client_nonce or (authzid_octets and not authzid_octets.startswith(b"a=")):
         raise SaslFailure("malformed SCRAM message")
     authzid = _name_decode(authzid_octets[2:].decode("utf-8", "replace"))
-    keys: ScramKeys = yield Lookup("scram", user)
+    keys: ScramKeys = yield Lookup("scram", user, hash_name=hash_name)
     full_nonce = client_nonce + nonce
     server_first = f"r={full_nonce},s={base64.b64encode(keys.salt).decode()},i={keys.iterations}"
     final = yield Challenge(server_first.encode())
