@@ -11,7 +11,7 @@ from typing import Literal
 from fubako.message.headers import unfold
 from fubako.message.mailboxes import parse_list
 from fubako.net.interface import DnsFailure, NoSuchName, Resolver
-from fubako.policy.dkim import Letter
+from fubako.policy.dkim import Letter, is_domain
 
 LABELS_MAX = 8  # of a walk (RFC 9989 §4.10)
 REPORT_ADDRESSES_MAX = 10
@@ -73,8 +73,19 @@ def author_domains(letter: Letter) -> list[str]:
         if name == b"from":
             for one in parse_list(unfold(raw.partition(b":")[2])):
                 if one.mailbox is not None and one.host is not None:
-                    found[one.host.decode("utf-8", "replace").rstrip(".").lower()] = None
+                    found[_ascii(one.host.decode("utf-8", "replace"))] = None
     return list(found)
+
+
+def _ascii(domain: str) -> str:
+    """As DNS knows it; empty for what is no domain, because it is asked for and shown in replies."""
+    try:
+        name = (
+            domain.rstrip(".").lower().encode("idna").decode() if not domain.isascii() else domain.rstrip(".").lower()
+        )
+    except UnicodeError:
+        return ""
+    return name if is_domain(name) else ""
 
 
 def parse(text: str, found: str) -> Record | None:

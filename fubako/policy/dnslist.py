@@ -90,7 +90,7 @@ class DnsLists:
         text = b""
         with suppress(NoSuchName, DnsFailure):
             text = next(iter((await self._resolver.texts(name)).records), b"")
-        said = "".join(char if char.isprintable() else "?" for char in text.decode("utf-8", "replace"))[:TEXT_MAX]
+        said = "".join(char if " " <= char <= "~" else "?" for char in text.decode("utf-8", "replace"))[:TEXT_MAX]
         return Listed(entry, subject, said)
 
 

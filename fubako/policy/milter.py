@@ -300,5 +300,5 @@ def _reply(text: str, rule: str) -> Verdict:
     enhanced, _, words = rest.partition(" ")
     if enhanced.count(".") != 2 or not enhanced.replace(".", "").isdigit() or enhanced[0] != code[0]:
         enhanced, words = f"{code[0]}.7.1", rest
-    shown = "".join(sign for sign in words if sign.isprintable())[:400] or "refused by a filter"
+    shown = "".join(sign for sign in words if " " <= sign <= "~")[:400] or "refused by a filter"
     return Verdict(Status(int(code), enhanced, shown), rule)

@@ -16,6 +16,7 @@ LOOKUPS_MAX = 10
 VOID_MAX = 2
 NAMES_MAX = 10
 RECORD_OCTETS_MAX = 4096
+EXPLANATION_MAX = 400  # signs; it goes into a reply
 
 Result = Literal["none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"]
 Question = Callable[[str], Awaitable[Answer[str]]]
@@ -410,11 +411,11 @@ class _Evaluation:
         try:
             target = await self._expand(spec, domain)
             texts = (await self.resolver.texts(target)).records if _is_domain(target) else ()
-            if len(texts) != 1 or not texts[0].isascii():
+            if len(texts) != 1 or not texts[0].isascii() or len(texts[0]) > EXPLANATION_MAX:
                 return ""
             text = texts[0].decode()
             _check_macros(text, "slodiphvcrt")
             said = await self._expand(text, domain, explaining=True)
         except (NoSuchName, DnsFailure, PermError, _TempError):
             return ""
-        return said if said.isascii() and said.isprintable() else ""
+        return said[:EXPLANATION_MAX] if said.isascii() and said.isprintable() else ""

@@ -57,6 +57,19 @@ def test_every_author_must_be_proved():
     assert asyncio.run(dmarc.judge(zone, two, [dmarc.Evidence("dkim", "good.test")])).domain == "bad.test"
 
 
+@pytest.mark.parametrize("author", [b"x@bank.test\x1b[2J", b"x@[192.0.2.1]", b"x@test", b"x@" + b"a." * 200 + b"test"])
+def test_what_is_no_domain_is_neither_asked_for_nor_shown(author):
+    zone = Zone()
+    found = asyncio.run(dmarc.judge(zone, dkim.take_apart(b"From: " + author + b"\r\n\r\n"), []))
+    assert (found.result, found.domain, zone.asked) == ("permerror", "", [])
+
+
+def test_an_international_author_is_asked_for_by_its_ascii_name():
+    zone = Zone(texts={"_dmarc.xn--bcher-kva.test": [b"v=DMARC1; p=reject"]})
+    letter = dkim.take_apart("From: a@bücher.test\r\n\r\n".encode())
+    assert asyncio.run(dmarc.judge(zone, letter, [])).wish == "reject"
+
+
 def test_a_walk_is_short_however_long_the_name():
     name = ".".join("abcdefghijklmnopqrstuvwxyz") + ".test"
     zone = Zone()
