@@ -114,12 +114,16 @@ class Milter:
         self._packets, self._ready = Packets(), deque[Answer]()
         self._protocol = 0
         self._failed = ""
+        self._begun = False  # a letter was announced, and its content has not come yet
         self._passes = False  # the filter wants to hear nothing more of this letter
         self._session_passes = False  # nor of this session
 
     async def mail(self, sender: str, parameters: Sequence[str]) -> Verdict:
         async def work() -> Verdict:
             self._passes = self._session_passes
+            if self._begun:  # the letter before never came to its end
+                self._send(packet("A"))
+            self._begun = True
             if self._stream is None:
                 verdict = await self._begin()
                 if not verdict.accepted or self._passes:
@@ -140,6 +144,7 @@ class Milter:
         changes = Changes()
 
         async def work() -> Verdict:
+            self._begun = False
             end = header_end(content)
             verdict = await self._stage("T", b"", milter.NO_DATA, (("i", trace_id),))
             for _, whole in _fields(content[:end]):
@@ -175,11 +180,6 @@ class Milter:
             if not verdict.accepted or self._passes:
                 return verdict
         return ACCEPT
-
-    async def abort(self) -> None:
-        """The letter will not come."""
-        if self._stream is not None:
-            self._send(packet("A"))
 
     def close(self) -> None:
         if self._stream is not None:

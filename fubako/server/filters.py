@@ -56,10 +56,6 @@ class Filters:
         verdict = await self._by_program(transaction) if self._program else ACCEPT
         return verdict, added, removed
 
-    async def abort(self) -> None:
-        for one in self._milters:
-            await one.abort()
-
     def close(self) -> None:
         for one in self._milters:
             one.close()

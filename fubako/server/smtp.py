@@ -15,7 +15,7 @@ from fubako.message.trace import with_protocol
 from fubako.net.line import Line
 from fubako.policy.access import Match
 from fubako.policy.gate import is_address, within
-from fubako.policy.milter import Client
+from fubako.policy.milter import DISCARD, Client
 from fubako.policy.submission import SERVICES, may_receive, may_send
 from fubako.policy.verdict import ACCEPT, Verdict
 from fubako.protocol import smtp
@@ -260,7 +260,7 @@ class SmtpSession(Session):
             self.relays = self.relays or bool(await self.resources.gate.logged_in(self.client))
             verdict = await self.resources.gate.sender(self.client, self.hello, sender.address.domain)
         if verdict.accepted and self.filters:
-            verdict = await self.filters.mail(self._as_seen(), sender, ())
+            verdict = self._unless_discarded(await self.filters.mail(self._as_seen(), sender, ()))
         if verdict.accepted:
             discards = self.discards
             self._forget()
@@ -336,10 +336,17 @@ class SmtpSession(Session):
                 self.stream.peer, self.client, self.user, sender, recipient.address.key
             )
         if verdict.accepted and self.filters:
-            verdict = await self.filters.rcpt(recipient.address)
+            verdict = self._unless_discarded(await self.filters.rcpt(recipient.address))
         if verdict.accepted:
             self.recipients.append((recipient, found))
         self._judge(verdict, RECIPIENT_OK)
+
+    def _unless_discarded(self, verdict: Verdict) -> Verdict:
+        """A filter that throws a letter away lets its sender go on as if all were well."""
+        if verdict.rule != DISCARD:
+            return verdict
+        self.discards = "a filter"
+        return ACCEPT
 
     def _as_seen(self) -> Client:
         tls = self.stream.tls

@@ -1,15 +1,20 @@
 """Hostile input for every parser: it parses, or it raises the one error that its interface names."""
 
 import contextlib
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fubako.config import ConfigError, parse
-from fubako.message import headers, mailboxes, mime, text, words
-from fubako.message.address import AddressError, parse_path
+from fubako.message import authentication, headers, mailboxes, mime, srs, text, words
+from fubako.message.address import Address, AddressError, parse_path
+from fubako.message.headers import header_end
+from fubako.message.masquerade import Masquerade
 from fubako.message.status import Status
+from fubako.policy import dmarc, spf
+from fubako.protocol import milter
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import render, utf7
 from fubako.protocol.imap.client import ImapClient
@@ -246,3 +251,51 @@ def test_digest_md5(message):
     next(dialogue)
     with contextlib.suppress(SaslFailure):
         dialogue.send(message)
+
+
+@given(st.text(max_size=300))
+def test_spf_records(text):
+    with suppress(spf.PermError):
+        assert spf.parse("v=spf1 " + text).terms is not None
+
+
+@given(st.text(max_size=300))
+def test_dmarc_records(text):
+    found = dmarc.parse("v=DMARC1; " + text, "a.test")
+    assert found is None or found.wish("a.test", exists=True) in ("none", "quarantine", "reject")
+
+
+@given(st.binary(max_size=300), st.integers(1, 40))
+def test_milter_packets_do_not_depend_on_how_they_are_cut(octets, size):
+    def feed(pieces):
+        packets, found = milter.Packets(), []
+        try:
+            for piece in pieces:
+                found += packets.feed(piece)
+        except milter.MilterError:
+            return "broken"
+        return found
+
+    whole, cut = feed([octets]), feed([octets[at : at + size] for at in range(0, len(octets), size)])
+    assert whole == cut
+
+
+@given(st.text(max_size=200))
+def test_forwarding_addresses(text):
+    for tag in ("SRS0=", "SRS1="):
+        with pytest.raises(srs.NotOurs):
+            srs.back(Address(tag + text, "here.test"), b"secret", 1)
+
+
+@given(st.binary(max_size=400))
+def test_masquerading_keeps_the_body_and_every_line(octets):
+    content = b"From: " + octets + b"\r\n\r\nbody\r\n"
+    shown = Masquerade("here.test", frozenset({"far.test"}), entire=True, add_domain=True).content(content)
+    assert shown.endswith(b"\r\n\r\nbody\r\n") and shown.count(b"\r\n") == content.count(b"\r\n")
+
+
+@given(st.binary(max_size=300))
+def test_results_in_our_name(octets):
+    content = b"Authentication-Results:" + octets + b"\r\nSubject: x\r\n\r\nbody\r\n"
+    kept = authentication.without_forged(content, header_end(content), "here.test")
+    assert kept.endswith(b"body\r\n") and len(kept) <= len(content)

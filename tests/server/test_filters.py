@@ -112,6 +112,17 @@ def test_what_it_refuses(tmp_path, stage, answer, at, reply):
     assert replies[at] == reply and inbox == []
 
 
+@pytest.mark.parametrize("stage", ["C", "M", "R", "L", "E"])
+def test_what_it_throws_away_is_taken_and_gone(tmp_path, stage):
+    replies, inbox, _ = with_milter(tmp_path, says={stage: packet("d")})
+    assert [one[:3] for one in replies] == ["250", "250", "354", "250"] and inbox == []
+
+
+def test_a_letter_that_never_came_is_told(tmp_path):
+    _, inbox, heard = with_milter(tmp_path, LETTER[0], "RSET", *LETTER)
+    assert heard.kinds() == "OCHMAMRTLLNBEQ" and len(inbox) == 1
+
+
 def test_what_it_changes(tmp_path):
     changes = [
         packet("h", texts("X-Added", "last\n\tfolded")),
