@@ -1,6 +1,7 @@
 """Fubako as `serve` runs it, for a benchmark: a folder of its own, high ports, users user0 … user99."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from fubako.accounts import directory, secrets
 from fubako.clock import Env
 from fubako.trust.authority import ensure_authority, ensure_server
 
+MECHANISMS = ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN"]
 FUBAKO = str(Path(sys.executable).parent / "fubako")
 
 
@@ -49,7 +51,8 @@ class Fubako:
         )
         config = self.root / "fubako.toml"
         config.write_text(
-            f'hostname = "localhost"\nquiet = true\nworkers = {self.workers}\n[tls]\n'
+            f'hostname = "localhost"\nquiet = true\nworkers = {self.workers}\n'
+            f"[login]\nmechanisms = {json.dumps(MECHANISMS)}\n[tls]\n"
             f'certificates = [{{ chain = "server.pem", key = "server.key" }}]\n{listen}'
         )
         if self.sink:
@@ -64,12 +67,14 @@ class Fubako:
     async def accounts(self) -> None:
         store, env = app.open_store(self.root / "store"), Env()
         credential = secrets.make(self.password, "password", "", 1, env.random)
+        kept = secrets.make(self.password, "device", "for CRAM-MD5", 1, env.random, keep_secret=True)
 
         def unit(tx) -> None:
             directory.add_domain(tx, "fubako.test", 1)
             for i in range(USERS):
                 account = directory.add_account(tx, f"user{i}@fubako.test", 1)
                 secrets.keep(tx, account.account_id, credential)
+                secrets.keep(tx, account.account_id, kept)
 
         await store.database.write(unit)
         await store.close()

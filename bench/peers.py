@@ -36,6 +36,7 @@ class Dovecot:
     chain: Path
     key: Path
     password: str = "benchmark password"
+    kept: str = ""  # the password as its file has it; by default as it is
     ports: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
 
@@ -45,7 +46,7 @@ class Dovecot:
         for name in ("imap", "imaps", "pop3s", "lmtp", "auth"):
             self.ports[name] = free_port()
         passwd = "".join(
-            f"user{i}@fubako.test:{{PLAIN}}{self.password}:1000:1000::{self.root}/mail/user{i}::\n"
+            f"user{i}@fubako.test:{self.kept or '{PLAIN}' + self.password}:1000:1000::{self.root}/mail/user{i}::\n"
             for i in range(USERS)
         )
         (self.root / "passwd").write_text(passwd)
@@ -71,7 +72,7 @@ ssl = yes
 ssl_cert = <{self.chain}
 ssl_key = <{self.key}
 disable_plaintext_auth = no
-auth_mechanisms = plain login
+auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
 mail_location = maildir:~/Maildir
 mail_uid = 1000
 mail_gid = 1000

@@ -5,24 +5,36 @@ python bench/run.py [NAME …] [--rounds 3]
 
 import argparse
 import base64
+import functools
+import hashlib
 import imaplib
+import multiprocessing
 import os
 import random
 import re
 import shutil
+import socket
 import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ours import Fubako, certificate
+from ours import MECHANISMS, Fubako, certificate
 from peers import USERS, Dovecot, Postfix, free_port, wait_port
 
+from fubako.accounts.secrets import SCRAM_ITERATIONS
+from fubako.protocol.sasl import offer, scram
+from fubako.protocol.sasl.mechanism import Binding
+
+hashlib.pbkdf2_hmac = functools.lru_cache(100)(hashlib.pbkdf2_hmac)  # a client derives the keys of a password once
+
 MAILBOX = 10_000
+LOGINS = 400
 
 
 def letter(number: int = 0, words: str = "") -> bytes:
@@ -99,8 +111,8 @@ class Bench:
     def ours(self, workers: int = 2) -> Fubako:
         return Fubako(self.folder("fubako"), self.chain, self.key, workers=workers).start()
 
-    def dovecot(self) -> Dovecot:
-        return Dovecot(self.folder("dovecot"), self.chain, self.key).start()
+    def dovecot(self, kept: str = "") -> Dovecot:
+        return Dovecot(self.folder("dovecot"), self.chain, self.key, kept=kept).start()
 
     def postfix(self, dovecot: Dovecot | None = None) -> Postfix:
         return Postfix(self.folder("postfix"), self.chain, self.key, dovecot).start()
@@ -269,10 +281,34 @@ class Bench:
             ours.stop()
             dovecot.stop()
 
+    def mechanisms(self) -> None:
+        """Logins over TLS by mechanism, a connection each, 8 at once; and the processor time of the server for one."""
+        ours = self.ours()
+        try:
+            for name in MECHANISMS:
+                # Dovecot too has SCRAM's keys at hand
+                dovecot = self.dovecot(scram_kept(name, ours.password) if name in offer.SCRAM else "")
+                try:
+                    self.side_by_side(name, ours, dovecot)
+                finally:
+                    dovecot.stop()
+        finally:
+            ours.stop()
+
+    def side_by_side(self, name: str, ours: Fubako, dovecot: Dovecot) -> None:
+        for server in (ours, dovecot):
+            logins(server.ports["imaps"], self.ca, name, server.password, 40)
+        rates, costs = ([], []), ([], [])
+        for _ in range(self.rounds):
+            for i, server in enumerate((ours, dovecot)):
+                before = processor_seconds(server.process.pid)
+                rates[i].append(logins(server.ports["imaps"], self.ca, name, server.password, LOGINS))
+                costs[i].append((processor_seconds(server.process.pid) - before) / LOGINS * 1000)
+        self.report(name.lower(), "logins/s", *rates, "dovecot")
+        self.report("  processors", "ms/login", *costs, "dovecot", more_is_better=False)
+
     def fill(self, server, count: int) -> None:
         """`count` different letters into user1's INBOX."""
-        import socket
-
         context = ssl.create_default_context(cafile=str(self.ca))
         sock = context.wrap_socket(
             socket.create_connection(("127.0.0.1", server.ports["imaps"])), server_hostname="localhost"
@@ -367,8 +403,6 @@ class Bench:
             dovecot.stop()
 
     def idle(self, server) -> int:
-        import socket
-
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         held = []
@@ -390,8 +424,8 @@ class Bench:
         return total
 
 
-def pss(root: int) -> int:
-    """KiB of a process and all below it."""
+def family(root: int) -> list[int]:
+    """A process and all below it."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -400,18 +434,78 @@ def pss(root: int) -> int:
             except OSError:
                 continue
             children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry))
-    total, waiting = 0, [root]
-    while waiting:
-        pid = waiting.pop()
-        waiting += children.get(pid, [])
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def pss(root: int) -> int:
+    """KiB of a process and all below it."""
+    total = 0
+    for pid in family(root):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1])
     return total
 
 
+def processor_seconds(root: int) -> float:
+    """What a process and all below it, ended ones too, have used."""
+    ticks = 0
+    for pid in family(root):
+        ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def scram_kept(name: str, password: str) -> str:
+    """A password as Dovecot keeps it for one SCRAM mechanism."""
+    keys = scram.derive(password, os.urandom(16), SCRAM_ITERATIONS, offer.SCRAM[name])
+    parts = (base64.b64encode(part).decode() for part in (keys.salt, keys.stored_key, keys.server_key))
+    return f"{{{name}}}{keys.iterations},{','.join(parts)}"
+
+
+def logins(port: int, ca: Path, name: str, password: str, count: int) -> float:
+    """Logins a second over TLS with one mechanism, by 8 processes. A client derives its SCRAM keys once."""
+    with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("fork")) as pool:
+        list(
+            pool.map(_login, [(port, ca, name, password, 0)] * 16, chunksize=1)
+        )  # every process stands, keys are derived
+        start = time.monotonic()
+        for _ in pool.map(_login, [(port, ca, name, password, i) for i in range(count)]):
+            pass
+        return count / (time.monotonic() - start)
+
+
+def _login(task: tuple[int, Path, str, str, int]) -> None:
+    port, ca, name, password, number = task
+    context = ssl.create_default_context(cafile=str(ca))
+    user = f"user{number % 4}@fubako.test"
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost") as sock:
+        file = sock.makefile("rb")
+        file.readline()
+        sock.sendall(f"a AUTHENTICATE {name}\r\n".encode())
+        _, dialogue = offer.client([name], user, password, os.urandom(12).hex(), Binding())
+        response = next(dialogue)
+        if name == "CRAM-MD5":  # nothing to say before the challenge
+            response = dialogue.send(base64.b64decode(file.readline()[2:]))
+        else:
+            file.readline()
+        while True:
+            sock.sendall(base64.b64encode(response) + b"\r\n")
+            line = file.readline()
+            while line.startswith(b"* "):
+                line = file.readline()
+            if line[:1] == b"a":
+                assert line.startswith(b"a OK"), line
+                break
+            response = dialogue.send(base64.b64decode(line[2:]))
+        sock.sendall(b"b LOGOUT\r\n")
+        file.read()
+
+
 def main() -> int:
-    names = ["accept", "relay", "mailboxes", "auth", "login", "fetch", "memory"]
+    names = ["accept", "relay", "mailboxes", "auth", "login", "mechanisms", "fetch", "memory"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names) + "; all when none is named")
     parser.add_argument("--rounds", type=int, default=7)

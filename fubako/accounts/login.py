@@ -18,12 +18,14 @@ from fubako.protocol.sasl.cram_md5 import apop_digest
 from fubako.protocol.sasl.mechanism import ServerDialogue
 from fubako.protocol.sasl.offer import PREFERENCE, message_id
 from fubako.protocol.sasl.scram import ScramKeys
+from fubako.store import domainkeys
 from fubako.store.interface import Database, StoreError, Transaction
 
 HASH_THREADS = 2  # 64 MiB each
 WAITING_MAX = 200
 RECENT_SECONDS = 1.0  # for so long a password that just held is not looked up again; a change is noticed after that
 RECENT_MAX = 10_000
+_PEPPER = "scram-pepper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Exchange:
         if lookup.kind == "secret":
             return [credential.secret.encode() for credential in credentials if credential.secret]
         if account is None or not credentials or not credentials[0].scram.genuine:
-            return self._logins.invented_keys(lookup.user)
+            return await self._logins.invented_keys(lookup)
         if lookup.hash_name == "sha256":
             return credentials[0].scram
         return await self._logins.other_keys(account, credentials[0], lookup)
@@ -86,7 +88,7 @@ class Logins:
 
     def __init__(self, database: Database, env: Env, hostname: str, mechanisms: tuple[str, ...] = PREFERENCE) -> None:
         self._database = database
-        self._pepper, self._random = env.random(32), env.random
+        self._random = env.random
         self._invented_hash = secrets.invented_hash()
         self._offer = Offer(hostname, env.random, env.clock.now, mechanisms)
         bound = replace(self._offer, binding=Binding({"any": b""}))
@@ -148,9 +150,8 @@ class Logins:
         """The account of a login name and its credentials; a name without a domain belongs to the only one."""
 
         def unit(tx: Transaction) -> tuple[Account | None, list[secrets.Credential]]:
-            name = user if "@" in user else f"{user}@{directory.default_domain(tx)}"
             try:
-                account = directory.account(tx, name)
+                account = directory.account(tx, _whole(tx, user))
             except NoSuchEntry:
                 return None, []
             return (account, secrets.of_account(tx, account.account_id)) if account.enabled else (None, [])
@@ -166,10 +167,20 @@ class Logins:
         def unit(tx: Transaction) -> ScramKeys | None:
             return secrets.keys_of(tx, account.account_id, credential.credential_id, lookup.hash_name)
 
-        return await self._database.read(unit) or self.invented_keys(lookup.user)
+        return await self._database.read(unit) or await self.invented_keys(lookup)
 
-    def invented_keys(self, user: str) -> ScramKeys:
-        return secrets.invented_keys(self._pepper, user)
+    async def invented_keys(self, lookup: Lookup) -> ScramKeys:
+        """The same from every worker, now and after a restart, with and without the domain: a salt that changes where an
+        account's would not tells that nobody has this name."""
+
+        def unit(tx: Transaction) -> tuple[str, bytes]:
+            return _whole(tx, lookup.user), domainkeys.secret(tx, _PEPPER)
+
+        name, pepper = await self._database.read(unit)
+        if not pepper:
+            made = self._random(32)
+            pepper = await self._database.write(lambda tx: domainkeys.keep_secret(tx, _PEPPER, made))
+        return secrets.invented_keys(pepper, name, lookup.hash_name)
 
     async def password_holds(
         self, account: Account | None, credentials: list[secrets.Credential], password: str
@@ -189,19 +200,20 @@ class Logins:
 
     async def _hash_holds(self, account: Account | None, credentials: list[secrets.Credential], password: str) -> bool:
         loop = asyncio.get_running_loop()
-        if account is None or not credentials:
-            await loop.run_in_executor(self._threads, secrets.verify_hash, self._invented_hash, password)
-            return False
-        for credential in credentials:
+        slow = False  # a hash as slow as that of a name without an account was computed
+        for credential in credentials if account is not None else ():
             if credential.secret is not None:  # kept as it is: a slow hash would protect nothing
                 held = hmac.compare_digest(credential.secret.encode(), password.encode("utf-8", "replace"))
             else:
                 held = await loop.run_in_executor(self._threads, secrets.verify_hash, credential.argon2, password)
-            if held:
+                slow = slow or credential.scram.genuine
+            if held and account is not None:
                 self._proved.remember(account.account_id, credential, password)
                 if not credential.scram.genuine:
                     await self._take_over(account, credential, password)
                 return True
+        if not slow:
+            await loop.run_in_executor(self._threads, secrets.verify_hash, self._invented_hash, password)
         return False
 
     async def _take_over(self, account: Account, credential: secrets.Credential, password: str) -> None:
@@ -215,3 +227,7 @@ class Logins:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _whole(tx: Transaction, user: str) -> str:
+    return user if "@" in user else f"{user}@{directory.default_domain(tx)}"

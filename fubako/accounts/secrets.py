@@ -160,9 +160,9 @@ def invented_hash() -> str:
     return _HASHER.hash("nobody")
 
 
-def invented_keys(pepper: bytes, user: str) -> ScramKeys:
+def invented_keys(pepper: bytes, user: str, hash_name: str) -> ScramKeys:
     """Keys for a name without an account: the same salt each time it is asked, and no password fits (RFC 5802 §9)."""
-    salt = hmac.digest(pepper, user.lower().encode(), "sha256")[:16]
+    salt = hmac.digest(pepper, f"{hash_name} {user.lower()}".encode(), "sha256")[:16]
     return ScramKeys(salt, SCRAM_ITERATIONS, b"\x00" * 32, hmac.digest(pepper, salt, "sha256"), genuine=False)
 
 
