@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fubako.app.application import Application, preload
-    from fubako.app.built import dresser, load_access, load_tls, resolver, routes
+    from fubako.app.built import LateResolver, dresser, load_access, load_tls, routes
     from fubako.app.listeners import Bound, bind
     from fubako.app.process import end_with_parent, run, tune
     from fubako.app.storage import (
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Application": "application",
     "Bound": "listeners",
+    "LateResolver": "built",
     "Store": "storage",
     "StoreInUse": "storage",
     "backup_store": "storage",
@@ -41,7 +42,6 @@ _HOMES = {
     "open_store": "storage",
     "preload": "application",
     "prepare": "storage",
-    "resolver": "built",
     "routes": "built",
     "run": "process",
     "tune": "process",
@@ -61,6 +61,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Application",
     "Bound",
+    "LateResolver",
     "Store",
     "StoreInUse",
     "backup_store",
@@ -75,7 +76,6 @@ __all__ = [
     "open_store",
     "preload",
     "prepare",
-    "resolver",
     "routes",
     "run",
     "tune",

@@ -27,7 +27,7 @@ from fubako.delivery.runner import Runner
 from fubako.delivery.schedule import Schedule
 from fubako.message.address import Address
 from fubako.net import proxy, tcp
-from fubako.net.interface import Https, NoResolver, Pump, Resolver, StreamClosed, StreamTimeout
+from fubako.net.interface import Https, Pump, Resolver, StreamClosed, StreamTimeout
 from fubako.net.proxy import ProxyError
 from fubako.net.tls import ServerTls
 from fubako.policy.access import Access
@@ -70,7 +70,7 @@ def preload(config: Config) -> None:
     if by_mx or config.dns_list or (outside and config.inbound.examine):
         import fubako.net.dns
     if by_mx:
-        import fubako.net.https  # noqa: F401
+        import fubako.net.https  # noqa: F401  # to be loaded is all that is wanted
 
 
 def _owner_gone(owner: str) -> bool:
@@ -109,8 +109,8 @@ class Application:
 
     def __post_init__(self) -> None:
         self.tls = load_tls(self.config, self.base)
-        self.resolver = self.resolver or built.resolver(self.config)
-        self.router = self._router()
+        self.resolver = self.resolver or built.LateResolver(self.config)
+        self.router = self._router(self.config)
         self.dresser = built.dresser(self.config, self.store.database, self.env)
         self.reports = Reports(self.store.blobs, self.env, self.config.hostname, self.routed, self._back)
         self.resources = self._resources(None)
@@ -130,11 +130,10 @@ class Application:
         """Whether a route leads to a domain."""
         return self.router.rule(domain) is not None
 
-    def _router(self) -> Router:
-        config = self.config
-        return Router(
-            routes(config, self.base), self.resolver or built.resolver(config), config.hostname, random.shuffle
-        )
+    def _router(self, config: Config) -> Router:
+        """Raises ConfigError."""
+        assert self.resolver is not None
+        return Router(routes(config, self.base), self.resolver, config.hostname, random.shuffle)
 
     def run_queue(self, workers: int = 1) -> None:
         """Carry letters to other domains, together with the other workers."""
@@ -216,7 +215,8 @@ class Application:
                 serve(stream)
 
         def serve(stream: tcp.TcpStream) -> None:
-            if not self.connections.enter(stream.peer):
+            peer = stream.peer  # XCLIENT may name another one later
+            if not self.connections.enter(peer):
                 self.telemetry.count("connections.refused")
                 stream.close()
                 return
@@ -225,7 +225,7 @@ class Application:
             session = kind(self.resources, Arrival(stream, one.service, pump, one.implicit_tls))
             task = asyncio.get_running_loop().create_task(session.run())
             self._sessions.add(task)
-            task.add_done_callback(lambda done: self._ended(done, stream.peer))
+            task.add_done_callback(lambda done: self._ended(done, peer))
 
         return connected
 
@@ -258,13 +258,13 @@ class Application:
 
     def reload(self, config: Config) -> None:
         """Take a new configuration and certificates for sessions to come. Raises before anything is changed."""
-        tls = load_tls(config, self.base)
+        tls, router = load_tls(config, self.base), self._router(config)
         if config.access:
             load_access(self.base / config.access)
         self.config, self.tls = config, tls
-        if isinstance(self.resolver, built.LateResolver | NoResolver):
-            self.resolver = built.resolver(config)
-        self.router.follow(self._router())
+        if isinstance(self.resolver, built.LateResolver):
+            self.resolver.follow(config)
+        self.router.follow(router)
         self.dresser = built.dresser(config, self.store.database, self.env)
         self.resources = self._resources(self.resources)
         self.resources.intake.outlet = self._runner
@@ -291,6 +291,8 @@ class Application:
                     self.telemetry.event("store.compacted", octets=octets)
             except StoreError as error:
                 self.telemetry.event("store.error", reason=str(error))
+            except Exception as error:  # our bug: the house is kept on
+                self.telemetry.event("housekeeping.bug", error=repr(error))
             finally:
                 unlock()
 

@@ -1,6 +1,5 @@
 """From settings to the objects that they describe."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from fubako.clock import Env
@@ -9,7 +8,7 @@ from fubako.config import Route as RouteSettings
 from fubako.delivery.dress import Dresser
 from fubako.delivery.route import FILTER_DOMAIN, Route, secret_in
 from fubako.message.masquerade import Masquerade
-from fubako.net.interface import Answer, Fetched, Https, NoResolver, Resolver, TlsaRecord
+from fubako.net.interface import Answer, Fetched, Https, Resolver, TlsaRecord
 from fubako.net.socks import Proxy
 from fubako.net.tls import Certificate, ServerTls
 from fubako.policy.access import Access, AccessError
@@ -73,18 +72,15 @@ def _socks(route: RouteSettings, base: Path) -> Proxy | None:
     return Proxy(host, port, route.socks_user, password)
 
 
-def resolver(config: Config, *, always: bool = False) -> Resolver:
-    """Its library is loaded at the first question: it weighs as much as a hundred connections."""
-    if not (always or config.route or config.inbound.examine or config.dns_list or config.access):
-        return NoResolver()
-    return LateResolver([split_address(one) for one in config.dns.servers])
-
-
 class LateResolver:
-    """A DnsResolver that is made when it is asked."""
+    """A DnsResolver that is made when it is first asked: its library weighs as much as a hundred connections. Everything that asks
+    shares it, so that all of them follow a configuration that was read anew."""
 
-    def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
-        self._servers = servers
+    def __init__(self, config: Config) -> None:
+        self.follow(config)
+
+    def follow(self, config: Config) -> None:
+        self._servers = [split_address(one) for one in config.dns.servers]
         self._made: Resolver | None = None
 
     @property

@@ -24,7 +24,7 @@ DIFFERS = 1
 
 def _with_dns(config_file: Path | None, work: Callable[[app.Store, Config, Path, Resolver], Awaitable[T]]) -> T:
     config, base = load_found(config_file)
-    resolver = app.resolver(config, always=True)
+    resolver = app.LateResolver(config)
     return with_store(config_file, lambda store: work(store, config, base, resolver))
 
 

@@ -9,7 +9,8 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fubako.message.status import Status
@@ -121,36 +122,42 @@ async def run(program: Sequence[str], letter: Outgoing, recipients: Sequence[Que
         return Status(550, "5.1.3", str(error))
     from_line = f"From {letter.sender or 'MAILER-DAEMON'} {from_line_date(letter.created)}\n".encode()
     try:
-        process = await asyncio.create_subprocess_exec(
-            *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-        )
+        code, _, said = await talk(words, from_line + content.replace(b"\r\n", b"\n"), PROGRAM_SECONDS)
+    except TimeoutError:
+        return Status(451, "4.3.0", f"{words[0]} took longer than {PROGRAM_SECONDS:.0f} seconds")
     except OSError as error:
         return Status(451, "4.3.0", f"{words[0]} cannot be started: {error.strerror}")
-    try:
-        async with asyncio.timeout(PROGRAM_SECONDS):
-            _, said = await process.communicate(from_line + content.replace(b"\r\n", b"\n"))
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return Status(451, "4.3.0", f"{words[0]} took longer than {PROGRAM_SECONDS:.0f} seconds")
-    return outcome(process.returncode or 0, said[:SAID_OCTETS_MAX].decode("utf-8", "replace"))
+    return outcome(code, said[:SAID_OCTETS_MAX].decode("utf-8", "replace"))
 
 
 async def output(program: Sequence[str]) -> str:
     """The first line that a program writes. Raises OSError."""
-    process = await asyncio.create_subprocess_exec(
-        *program, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
     try:
-        async with asyncio.timeout(OUTPUT_SECONDS):
-            said, _ = await process.communicate()
+        code, said, _ = await talk(program, b"", OUTPUT_SECONDS)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise OSError(f"{program[0]} takes too long") from None
-    if process.returncode or not said:
-        raise OSError(f"{program[0]} ended with {process.returncode} and wrote {'something' if said else 'nothing'}")
+    if code or not said:
+        raise OSError(f"{program[0]} ended with {code} and wrote {'something' if said else 'nothing'}")
     return said.partition(b"\n")[0].decode()
+
+
+async def talk(
+    program: Sequence[str], given: bytes, seconds: float, environment: Mapping[str, str] | None = None
+) -> tuple[int, bytes, bytes]:
+    """Exit code, standard output and standard error of a program that reads `given`. Raises TimeoutError, OSError; whatever ends
+    the wait, the program does not run on."""
+    process = await asyncio.create_subprocess_exec(
+        *program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(seconds):
+            said, wrong = await process.communicate(given)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    return process.returncode or 0, said, wrong
 
 
 def outcome(code: int, said: str) -> Status:

@@ -27,16 +27,6 @@ COMMAND_SECONDS = 120.0  # RFC 5321 §4.5.3.2 asks for five minutes; a server th
 CONTENT_SECONDS = 600.0
 
 
-_FAULTS = (
-    ("has expired", "certificate-expired"),
-    ("is for ", "certificate-host-mismatch"),
-    ("not for ", "certificate-host-mismatch"),
-    ("another key", "tlsa-invalid"),
-    ("authority", "certificate-not-trusted"),
-    ("signed by itself", "certificate-not-trusted"),
-)
-
-
 class Unreachable(Exception):
     """This server cannot be used now; another one of the same destination may."""
 
@@ -105,8 +95,7 @@ class Carrier(SmtpConnection):
             await self.protect()
             self.level, self.fault = Level.VERIFIED, ""
         except NotBelieved as reason:
-            self.level, self.doubt = Level.ENCRYPTED, str(reason)
-            self.fault = next((fault for words, fault in _FAULTS if words in self.doubt), "validation-failure")
+            self.level, self.doubt, self.fault = Level.ENCRYPTED, str(reason), reason.fault
 
     def believe(self, facts: CertificateFacts | None) -> Believed:
         """Where DNSSEC names the keys, nothing else counts."""

@@ -20,6 +20,7 @@ AGAIN_DOMAIN = "@again"  # through our own intake once more
 PROGRAM_DOMAIN = "@program"  # to the program that an alias names
 FILE_DOMAIN = "@file"  # to the file that an alias names
 _OWN = {AGAIN_DOMAIN: "again", PROGRAM_DOMAIN: "program", FILE_DOMAIN: "file"}
+_AGAIN = {FILTER_DOMAIN: "again"}  # letters that waited for a filter which is configured no more
 _KINDS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 
 
@@ -94,7 +95,7 @@ class Router:
     def __init__(
         self, routes: Sequence[Route], resolver: Resolver, hostname: str, shuffle: Callable[[list[str]], None]
     ) -> None:
-        self._routes = routes
+        self._routes, self._own = routes, _own(routes)
         self._keys: dict[str, str] = {}
         self._resolver = resolver
         self._hostname = hostname.lower()
@@ -102,7 +103,8 @@ class Router:
 
     def follow(self, other: "Router") -> None:
         """Take the routes of a configuration that was read anew."""
-        self._routes, self._resolver, self._hostname = other._routes, other._resolver, other._hostname
+        self._routes, self._own = other._routes, other._own
+        self._resolver, self._hostname = other._resolver, other._hostname
         self._keys.clear()
 
     def rule(self, domain: str) -> Route | None:
@@ -112,7 +114,7 @@ class Router:
         """Letters with the same key go the same way: by one rule, because its demands and its login hold for a connection."""
         key = self._keys.get(domain)
         if key is None:
-            route = None if domain in _OWN else self.rule(domain)
+            route = None if domain in self._own else self.rule(domain)
             key = f"{domain.lower()} by {route}" if route is None or route.to == "mx" else str(route)
             if len(self._keys) >= KEYS_MAX:
                 self._keys.clear()
@@ -121,8 +123,8 @@ class Router:
 
     async def next_hop(self, domain: str) -> NextHop:
         """Raises NoRoute."""
-        if domain in _OWN:
-            return NextHop(self.key(domain), _OWN[domain], Route(domain, ""), words="by an alias")
+        if domain in self._own:
+            return NextHop(self.key(domain), self._own[domain], Route(domain, ""), words="by an alias")
         route = self.rule(domain)
         if route is None:
             raise NoRoute(Status(550, "5.4.4", f"no route leads to {domain}"))
@@ -194,6 +196,11 @@ class Router:
         if not found.records:
             raise NoRoute(Status(550, "5.1.2", f"the host {host} has no address"))
         return found
+
+
+def _own(routes: Sequence[Route]) -> dict[str, str]:
+    """How letters go that no route carries."""
+    return _OWN if any(route.domain == FILTER_DOMAIN for route in routes) else _OWN | _AGAIN
 
 
 def _split(text: str, port: int) -> tuple[str, int]:

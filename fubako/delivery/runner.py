@@ -366,10 +366,10 @@ class Runner:
                     carrier = await remote.connect(hop, host, address, self._env, self._hostname, wanted, credentials)
                 except Unreachable as found:
                     problem = found
-                    self._tls.failed(hop, host, known, promise, found.fault, found.status.text)
+                    self._tls.note(hop, host, known, promise, found.fault, found.status.text)
                     self._telemetry.event("queue.unreachable", letter.trace_id, host=host.name, reason=str(found))
                     continue
-                self._tls.reached(hop, host, known, promise, carrier)
+                self._tls.note(hop, host, known, promise, carrier.fault, carrier.doubt)
                 carrier.lenient = letter.tls_optional
                 await self._note(host.name, carrier.level)
                 return carrier
@@ -399,7 +399,7 @@ class Runner:
                     raise Unreachable(problem.status, weak=True, fault="dnssec-invalid") from None
         policy = promise.policy
         if policy is not None and policy.mode != "none" and not policy.allows(host.name):
-            self._tls.failed(
+            self._tls.note(
                 hop, host, Known(promised=policy), promise, "validation-failure", "not among the promised hosts"
             )
             if policy.mode == "enforce" and not letter.tls_optional:

@@ -5,7 +5,6 @@ from collections import Counter
 
 from fubako.clock import Env
 from fubako.delivery.assurance import Promise
-from fubako.delivery.remote import Carrier
 from fubako.delivery.route import Host, NextHop
 from fubako.message.report import visible
 from fubako.store import reports
@@ -25,10 +24,7 @@ class TlsResults:
         self._seen: Counter[Session] = Counter()
         self._written = float("-inf")
 
-    def reached(self, hop: NextHop, host: Host, known: Known, promise: Promise, carrier: Carrier) -> None:
-        self.failed(hop, host, known, promise, carrier.fault, carrier.doubt)
-
-    def failed(self, hop: NextHop, host: Host, known: Known, promise: Promise, fault: str, reason: str) -> None:
+    def note(self, hop: NextHop, host: Host, known: Known, promise: Promise, fault: str, reason: str) -> None:
         """`fault` empty: it went well. Hosts that no DNS named are nobody's business."""
         if not hop.domain or len(self._seen) >= KINDS_MAX:
             return

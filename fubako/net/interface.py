@@ -32,6 +32,7 @@ class CertificateFacts:
     sha256: str  # of the DER, hexadecimal
     spki_sha256: str
     chain_error: str = ""
+    chain_fault: str = ""  # the same as a result type of RFC 8460 §4.3
     chain: tuple[bytes, ...] = field(default=(), repr=False)  # DER, leaf first, as the peer sent it; clients only
 
 
@@ -105,9 +106,6 @@ class TlsaRecord:
     data: bytes
 
 
-NO_RESOLVER = "no resolver is configured"
-
-
 class Resolver(Protocol):
     """The domain name system. All raise NoSuchName and DnsFailure; names come back in lower case, without the last dot."""
 
@@ -136,34 +134,6 @@ class Resolver(Protocol):
     async def services(self, name: str) -> Answer[tuple[int, int, int, str]]:
         """SRV: (priority, weight, port, host)."""
         ...
-
-
-class NoResolver:
-    """For a server that sends nothing on and checks nobody."""
-
-    async def mx(self, domain: str) -> Answer[tuple[int, str]]:
-        raise DnsFailure(NO_RESOLVER)
-
-    async def addresses(self, host: str) -> Answer[str]:
-        raise DnsFailure(NO_RESOLVER)
-
-    async def ipv4(self, host: str) -> Answer[str]:
-        raise DnsFailure(NO_RESOLVER)
-
-    async def ipv6(self, host: str) -> Answer[str]:
-        raise DnsFailure(NO_RESOLVER)
-
-    async def texts(self, name: str) -> Answer[bytes]:
-        raise DnsFailure(NO_RESOLVER)
-
-    async def names(self, address: str) -> Answer[str]:
-        raise DnsFailure(NO_RESOLVER)
-
-    async def tlsa(self, name: str) -> Answer[TlsaRecord]:
-        raise DnsFailure(NO_RESOLVER)
-
-    async def services(self, name: str) -> Answer[tuple[int, int, int, str]]:
-        raise DnsFailure(NO_RESOLVER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ class TlsPump:
                 bindings["tls-server-end-point"] = lambda: end_point_hash(certificate)
                 sent = connection.get_peer_cert_chain(as_cryptography=True) or [certificate]
                 chain = tuple(one.public_bytes(Encoding.DER) for one in sent)
-                peer = certificate_facts(certificate, _chain_error(connection), chain)
+                peer = certificate_facts(certificate, *_chain_error(connection), chain)
         sni = connection.get_servername() or b""
         alpn = connection.get_alpn_proto_negotiated()
         cipher = connection.get_cipher_name() or ""
@@ -189,9 +189,14 @@ def _reason(error: SSL.Error) -> str:
     return str(queue[0][2]) if queue else "TLS failed"
 
 
-def _chain_error(connection: SSL.Connection) -> str:
+def _chain_error(connection: SSL.Connection) -> tuple[str, str]:
+    """In words, and as a result type of RFC 8460 §4.3."""
     errors: dict[int, str] = getattr(connection.get_app_data(), "errors", {})
-    return "; ".join(errors.values())
+    fault = "certificate-expired" if _EXPIRED in errors else "certificate-not-trusted"
+    return "; ".join(errors.values()), fault if errors else ""
+
+
+_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 
 
 class _Verified:
@@ -213,7 +218,7 @@ def _note_error(connection: SSL.Connection, _x: crypto.X509, error: int, _depth:
 def _verify_text(error: int) -> str:
     known = {
         9: "the certificate is not yet valid",
-        10: "the certificate has expired",
+        _EXPIRED: "the certificate has expired",
         18: "the certificate is signed by itself",
         19: "the chain ends at an authority that is not known here",
         20: "the certificate's authority is not known here",
@@ -236,7 +241,7 @@ def end_point_hash(certificate: x509.Certificate) -> bytes:
 
 
 def certificate_facts(
-    certificate: x509.Certificate, chain_error: str, chain: tuple[bytes, ...] = ()
+    certificate: x509.Certificate, chain_error: str, chain_fault: str, chain: tuple[bytes, ...] = ()
 ) -> CertificateFacts:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -255,6 +260,7 @@ def certificate_facts(
         hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
         hashlib.sha256(spki).hexdigest(),
         chain_error,
+        chain_fault,
         chain,
     )
 
@@ -351,7 +357,7 @@ class ServerTls:
             raise TlsError(f"the certificate or its key cannot be used: {error}") from None
         if self._alpn:
             context.set_alpn_select_callback(self._select_alpn)
-        return context, certificate_facts(chain[0], "").dns_names, end_point_hash(chain[0])
+        return context, certificate_facts(chain[0], "", "").dns_names, end_point_hash(chain[0])
 
     def _select_alpn(self, _connection: SSL.Connection, wanted: list[bytes]) -> bytes:
         """A client that names only other protocols has come to the wrong door (RFC 7301 §3.2, ALPACA)."""

@@ -11,6 +11,7 @@ from fubako.policy.verdict import ACCEPT, Verdict, refuse
 
 EXAMINE_SECONDS = 20.0  # RFC 7208 §4.6.4
 HEADER_OCTETS_MAX = 256 * 1024
+NO_CHAIN, NOT_JUDGED, NOT_CHECKED = arc.Chain("none"), dmarc.Judged("none"), spf.Checked("none", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,10 @@ class Examined:
     verdict: Verdict
     methods: tuple[Method, ...]
     junk: bool = False
-    chain: arc.Chain = arc.Chain("none")  # noqa: RUF009
-    judged: dmarc.Judged = dmarc.Judged("none")  # noqa: RUF009
-    sent_by: spf.Checked = spf.Checked("none", "")  # noqa: RUF009
+    chain: arc.Chain = NO_CHAIN
+    judged: dmarc.Judged = NOT_JUDGED
+    sent_by: spf.Checked = NOT_CHECKED
     signatures: tuple[dkim.Verified, ...] = ()
-    letter: dkim.Letter | None = None
 
 
 class Examiner:
@@ -56,10 +56,10 @@ class Examiner:
                 judged = await dmarc.judge(self._resolver, letter, _evidence(sent_by, signatures))
         except TimeoutError:
             slow = Method("dmarc", "temperror", "DNS does not answer")
-            return Examined(ACCEPT, (slow,), letter=letter)
+            return Examined(ACCEPT, (slow,))
         verdict, junk, reason = self._decide(sent_by, chain, judged)
         methods = (*_methods(sent_by, sender, hello, signatures, chain), _dmarc_method(judged, reason))
-        return Examined(verdict, methods, junk, chain, judged, sent_by, tuple(signatures), letter)
+        return Examined(verdict, methods, junk, chain, judged, sent_by, tuple(signatures))
 
     def _decide(self, sent_by: spf.Checked, chain: arc.Chain, judged: dmarc.Judged) -> tuple[Verdict, bool, str]:
         if self._rules.spf_reject and sent_by.result == "fail":

@@ -1,7 +1,8 @@
 """`Gate`: what a stranger's letter meets at the service smtp, stage by stage, in the order written here.
 
-MAIL: DNS lists. RCPT: rate limits, greylisting. Content: SPF, DKIM, ARC, DMARC. Users who proved themselves meet the rates only;
-networks that are exempt, as this machine itself is, meet nothing.
+MAIL: DNS lists. RCPT: rate limits, greylisting. Content: SPF, DKIM, ARC, DMARC. Users who proved themselves, and clients for whom
+we relay (RELAY in the access table, POP before SMTP), meet the rates only; networks that are exempt, as this machine itself is,
+meet nothing.
 """
 
 import ipaddress
@@ -81,11 +82,14 @@ class Gate:
             return ACCEPT
         return await self._lists.judge(client, hello, sender_domain)
 
-    async def recipient(self, peer: str, client: str, user: str, sender: str, recipient: str) -> Verdict:
+    async def recipient(
+        self, peer: str, client: str, user: str, sender: str, recipient: str, *, trusted: bool = False
+    ) -> Verdict:
+        """`trusted`: a client for whom we relay."""
         if not user and self._passes(client):
             return ACCEPT
         verdict = self._rates.recipient(peer, user, sender.rpartition("@")[2])
-        if not verdict.accepted or user or not self.rules.greylist_seconds:
+        if not verdict.accepted or user or trusted or not self.rules.greylist_seconds:
             return verdict
         pair, now = f"{_neighbours(client)} {sender.lower()} {recipient}", int(self._env.clock.now())
         if await self._database.read(lambda tx: passing.passed(tx, pair, now)):

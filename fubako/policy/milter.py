@@ -118,7 +118,7 @@ class Milter:
         self._passes = False  # the filter wants to hear nothing more of this letter
         self._session_passes = False  # nor of this session
 
-    async def mail(self, sender: str, parameters: Sequence[str]) -> Verdict:
+    async def mail(self, sender: str) -> Verdict:
         async def work() -> Verdict:
             self._passes = self._session_passes
             if self._begun:  # the letter before never came to its end
@@ -129,7 +129,7 @@ class Milter:
                 if not verdict.accepted or self._passes:
                     return verdict
             names = (("mail_addr", sender), ("auth_authen", self._client.user))
-            return await self._stage("M", texts(f"<{sender}>", *parameters), milter.NO_MAIL, names)
+            return await self._stage("M", texts(f"<{sender}>"), milter.NO_MAIL, names)
 
         return await self._guarded(work)
 

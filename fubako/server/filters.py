@@ -1,11 +1,11 @@
 """`Filters`: the milters and the filter program beside one session; what they change is done to the letter here."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fubako.delivery import pipe
 from fubako.message.address import Address, AddressError, parse_address
-from fubako.message.envelope import Sender, Transaction
+from fubako.message.envelope import Transaction
 from fubako.message.status import Status
 from fubako.policy.milter import DISCARD, Changes, Client, Filter, Milter
 from fubako.policy.verdict import ACCEPT, Verdict, refuse
@@ -21,15 +21,20 @@ class Filters:
     def __init__(self, settings: Sequence[Filter], program: Sequence[str], hostname: str) -> None:
         self._settings, self._program, self._hostname = tuple(settings), tuple(program), hostname
         self._milters: list[Milter] = []
+        self._client: Client | None = None
 
     def __bool__(self) -> bool:
         return bool(self._settings or self._program)
 
-    async def mail(self, client: Client, sender: Sender, words: Sequence[str]) -> Verdict:
-        if not self._milters:
+    async def mail(self, client: Client, sender: Address) -> Verdict:
+        if (
+            client != self._client
+        ):  # the first letter, or somebody logged in, began TLS, or speaks for another since the last one
+            self.close()
+            self._client = client
             self._milters = [Milter(one, self._hostname, client) for one in self._settings]
         for one in self._milters:
-            verdict = await one.mail(str(sender.address), words)
+            verdict = await one.mail(str(sender))
             if not verdict.accepted:
                 return verdict
         return ACCEPT
@@ -65,22 +70,14 @@ class Filters:
         """Exit code 0: what it wrote is the letter; 99: thrown away; 75 and 111: later; 64 to 100: refused (sysexits)."""
         rule = f"filter {self._program[0]}"
         later = refuse(451, "4.7.1", "a filter does not answer; try again later", rule)
+        about = {
+            "SENDER": str(transaction.sender.address), "CLIENT": transaction.hop.peer, "USER": transaction.user,
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+        }  # fmt: skip
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-                env={"SENDER": str(transaction.sender.address), "CLIENT": transaction.hop.peer, "USER": transaction.user,
-                     "PATH": "/usr/local/bin:/usr/bin:/bin"},
-            )  # fmt: skip
+            code, made, said = await pipe.talk(self._program, b"".join(transaction.chunks), PROGRAM_SECONDS, about)
         except OSError:
             return later
-        try:
-            async with asyncio.timeout(PROGRAM_SECONDS):
-                made, said = await process.communicate(b"".join(transaction.chunks))
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            return later
-        code = process.returncode or 0
         if code == 0 and made:
             transaction.chunks = [made.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")]
             return ACCEPT

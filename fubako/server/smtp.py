@@ -258,9 +258,10 @@ class SmtpSession(Session):
         )
         if verdict.accepted and self.stranger:
             self.relays = self.relays or bool(await self.resources.gate.logged_in(self.client))
-            verdict = await self.resources.gate.sender(self.client, self.hello, sender.address.domain)
+            if not self.relays:
+                verdict = await self.resources.gate.sender(self.client, self.hello, sender.address.domain)
         if verdict.accepted and self.filters:
-            verdict = self._unless_discarded(await self.filters.mail(self._as_seen(), sender, ()))
+            verdict = self._unless_discarded(await self.filters.mail(self._as_seen(), sender.address))
         if verdict.accepted:
             discards = self.discards
             self._forget()
@@ -312,8 +313,9 @@ class SmtpSession(Session):
         self.engine.reply(verdict.status or accepted)
 
     def _tell_refusal(self, verdict: Verdict) -> None:
+        what = "discarded" if verdict.status is not None and verdict.status.ok else "refused"
         self.resources.telemetry.event(
-            "letter.refused", self.trace_id, service=self.service, rule=verdict.rule, reply=str(verdict.status)
+            f"letter.{what}", self.trace_id, service=self.service, rule=verdict.rule, reply=str(verdict.status)
         )
 
     async def _rcpt(self, recipient: Recipient) -> None:
@@ -333,7 +335,7 @@ class SmtpSession(Session):
         if verdict.accepted and (self.user or self.stranger):
             sender = str(self.sender.address) if self.sender else ""
             verdict = await self.resources.gate.recipient(
-                self.stream.peer, self.client, self.user, sender, recipient.address.key
+                self.stream.peer, self.client, self.user, sender, recipient.address.key, trusted=self.relays
             )
         if verdict.accepted and self.filters:
             verdict = self._unless_discarded(await self.filters.rcpt(recipient.address))
@@ -417,7 +419,7 @@ class SmtpSession(Session):
     async def _examined(self, transaction: Transaction) -> Verdict:
         """What policy and filters say of the whole letter; they may change it and its recipients."""
         reception = self.resources.reception
-        examined = await reception.examine(transaction, self.client) if self.stranger else None
+        examined = await reception.examine(transaction, self.client, trusted=self.relays) if self.stranger else None
         if examined is not None and not examined.verdict.accepted:
             return examined.verdict
         if self.filters:

@@ -38,7 +38,7 @@ def judge(records: Sequence[TlsaRecord], facts: Facts | None, names: Sequence[st
     Raises NotBelieved."""
     if facts is None or not facts.chain:
         raise NotBelieved("the server showed no certificate")
-    reasons = []
+    reasons, fault = [], "validation-failure"
     for one in records:
         described = f"TLSA {one.usage} {one.selector} {one.matching}"
         if one.usage == 3:
@@ -52,8 +52,10 @@ def judge(records: Sequence[TlsaRecord], facts: Facts | None, names: Sequence[st
             continue
         wrong = reaches(facts.chain, anchor)
         if not wrong and not any(names_host(facts, name) for name in names):
-            wrong = f"the certificate is not for {names[0]}"
+            wrong, fault = f"the certificate is not for {names[0]}", "certificate-host-mismatch"
         if not wrong:
             return Believed(f"DANE ({described})")
         reasons.append(wrong)
-    raise NotBelieved("; ".join(reasons) or "it shows another key than DNSSEC says it has (DANE)")
+    if not reasons:
+        raise NotBelieved("it shows another key than DNSSEC says it has (DANE)", "tlsa-invalid")
+    raise NotBelieved("; ".join(reasons), fault)

@@ -17,11 +17,17 @@ class Facts(Protocol):
     @property
     def chain_error(self) -> str: ...
     @property
+    def chain_fault(self) -> str: ...
+    @property
     def chain(self) -> tuple[bytes, ...]: ...
 
 
 class NotBelieved(Exception):
-    """Nobody vouches for this peer; the message says why, in words a user understands."""
+    """Nobody vouches for this peer; the message says why, in words a user understands. `fault`: a result type of RFC 8460 §4.3."""
+
+    def __init__(self, reason: str, fault: str = "validation-failure") -> None:
+        super().__init__(reason)
+        self.fault = fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,15 @@ def judge(
     if pins:
         if facts.sha256 in pins:
             return Believed("its pinned certificate")
-        raise NotBelieved(f"{host} shows another certificate than the one that is pinned: {facts.sha256}")
+        raise NotBelieved(
+            f"{host} shows another certificate than the one that is pinned: {facts.sha256}", "certificate-not-trusted"
+        )
     reasons = [facts.chain_error] if facts.chain_error else []
     if not names_host(facts, host):
         shown = ", ".join((*facts.dns_names, *facts.ip_names)) or "no name at all"
         reasons.append(f"the certificate is for {shown}, not for {host}")
     if reasons:
-        raise NotBelieved("; ".join(reasons))
+        raise NotBelieved("; ".join(reasons), facts.chain_fault or "certificate-host-mismatch")
     return Believed(authority)
 
 

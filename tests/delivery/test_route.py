@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from zone import Zone
 
-from fubako.delivery.route import NoRoute, Route, Router
+from fubako.delivery.route import FILTER_DOMAIN, NoRoute, Route, Router
 
 
 def router(zone, *routes, hostname="us.test"):
@@ -85,3 +85,12 @@ def test_without_a_rule_nothing_leaves():
     assert router(Zone(), Route("a.test", "mx")).rule("b.test") is None
     with pytest.raises(NoRoute):
         asyncio.run(router(Zone(), Route("a.test", "mx")).next_hop("b.test"))
+
+
+def test_letters_that_waited_for_a_filter_go_on_without_it():
+    """Not by a route for every domain, and not back to their senders."""
+    way = router(Zone(), Route(FILTER_DOMAIN, "smtp://127.0.0.1:10025", "may"), Route("*", "mx"))
+    assert asyncio.run(way.next_hop(FILTER_DOMAIN)).kind == "smtp"
+    way.follow(router(Zone(), Route("*", "mx")))
+    hop = asyncio.run(way.next_hop(FILTER_DOMAIN))
+    assert hop.kind == "again" and hop.key == way.key(FILTER_DOMAIN)

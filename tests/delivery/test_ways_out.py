@@ -10,6 +10,7 @@ import time
 import pytest
 from memory_server import certificates
 from peer import House, Peer
+from server import without
 
 from fubako.config import Config, ConfigError, Route, parse
 from fubako.net import socks, tcp
@@ -28,7 +29,7 @@ def free_port():
 def proxy():
     program = shutil.which("microsocks")
     if program is None:
-        pytest.skip("microsocks is not installed")
+        without("microsocks is not installed")
     port = free_port()
     running = subprocess.Popen(
         [program, "-i", "127.0.0.1", "-p", str(port), "-u", "us", "-P", "hunter2"], stderr=subprocess.DEVNULL

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from peer import House
-from server import FUBAKO
+from server import FUBAKO, without
 from test_programs import kept, run
 
 import fubako
@@ -185,7 +185,7 @@ def test_rmail_by_uux_and_real_uucp(needs):
     needs("uux")
     python = _interpreter()
     if not python:
-        pytest.skip("no Python here that the user uucp could run")
+        without("no Python here that the user uucp could run")
     root = Path(tempfile.mkdtemp(prefix="fubako-uucp-"))
     for name, other in (("near", "far"), ("far", "near")):
         folder = root / name

@@ -9,6 +9,7 @@ from internet import Chasquid, Dns, Middle, PolicyHost, own_certificate, record_
 from memory_server import certificates
 from peer import House
 from peers import Postfix, free_port
+from server import without
 from test_gate import KEY, RECORD
 
 from fubako import app
@@ -29,9 +30,7 @@ def world(tmp_path, needs):
     """Everything that is not ours; `world.house()` is."""
     needs("unbound", "postfix", "chasquid", "swaks")
     if os.getuid() != 0:
-        if os.environ.get("CI"):
-            pytest.fail("Postfix starts only as root")
-        pytest.skip("Postfix starts only as root")
+        without("Postfix starts only as root")
     for folder in (tmp_path, *tmp_path.parents):
         if "pytest-of" in str(folder):
             folder.chmod(0o755)

@@ -8,11 +8,12 @@ import sys
 import pytest
 from cryptography.hazmat.primitives import serialization
 from peer import House, Peer
+from server import without
 from test_gate import KEY, RECORD
 from zone import Zone
 
 from fubako.accounts import directory
-from fubako.config import ContentFilter, Milter, Route
+from fubako.config import ContentFilter, Inbound, Milter, Route
 from fubako.net import tcp
 from fubako.policy import dkim
 from fubako.protocol import milter
@@ -69,10 +70,10 @@ class Scripted:
         return "".join(kind for kind, _ in self.heard if kind != "D")
 
 
-def with_milter(tmp_path, *words, says=None, test=None, fallback="tempfail", **scripted):
+def with_milter(tmp_path, *words, says=None, test=None, fallback="tempfail", more=None, **scripted):
     async def inside():
         async with Scripted(says, **scripted) as filter_:
-            settings = {"milter": (Milter(address=filter_.address, fallback=fallback),)}
+            settings = {"milter": (Milter(address=filter_.address, fallback=fallback),), **(more or {})}
             async with House(tmp_path, more=settings) as house:
                 replies = await (test(house) if test else house.said(*(words or LETTER)))
                 return replies, await house.inbox(), filter_
@@ -121,6 +122,18 @@ def test_what_it_throws_away_is_taken_and_gone(tmp_path, stage):
 def test_a_letter_that_never_came_is_told(tmp_path):
     _, inbox, heard = with_milter(tmp_path, LETTER[0], "RSET", *LETTER)
     assert heard.kinds() == "OCHMAMRTLLNBEQ" and len(inbox) == 1
+
+
+def test_it_hears_who_speaks_now(tmp_path):
+    async def test(house):
+        return await house.said(*LETTER, "XCLIENT ADDR=198.51.100.7 LOGIN=alice@here.test", "EHLO far.test", *LETTER)
+
+    speakers = {"inbound": Inbound(xclient_networks=("192.0.2.0/24",))}
+    _, inbox, heard = with_milter(tmp_path, test=test, more=speakers)
+    assert len(inbox) == 2 and heard.kinds() == 2 * "OCHMRTLLNBEQ"
+    names = [data for kind, data in heard.heard if kind == "D" and data.startswith(b"M")]
+    assert b"auth_authen" not in names[0] and b"{auth_authen}\x00alice@here.test\x00" in names[1]
+    assert [data.split(b"\x00")[0] for kind, data in heard.heard if kind == "C"] == [b"[192.0.2.1]", b"[198.51.100.7]"]
 
 
 def test_what_it_changes(tmp_path):
@@ -185,7 +198,7 @@ def test_a_filter_that_is_not_there(tmp_path):
 def test_opendkim_signs_and_our_verifier_believes_it(tmp_path):
     program = shutil.which("opendkim")
     if program is None:
-        pytest.skip("opendkim is not installed")
+        without("opendkim is not installed")
     pem = KEY.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )

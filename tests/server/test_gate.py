@@ -151,6 +151,25 @@ def test_pop_before_smtp_is_off_and_has_a_window(tmp_path):
     assert {one[:3] for one in run(tmp_path / "off", test, RELAY)} == {"550"}
 
 
+def test_clients_for_whom_we_relay_meet_the_rates_only(tmp_path):
+    (tmp_path / "access").write_text("Connect:192.0.2.1 RELAY\n")
+    zone = Zone(
+        texts={"evil.test": [b"v=spf1 -all"]},
+        addresses={"1.2.0.192.bl.test": ["127.0.0.2"], "2.2.0.192.bl.test": ["127.0.0.2"]},
+    )
+    settings = {
+        "dns_list": (DnsListing(zone="bl.test"),),
+        "inbound": Inbound(greylist_seconds=300, spf="reject"),
+        "rates": Rates(network=1),
+    }
+
+    async def test(house):
+        return [await house.said(*LETTER), await house.said(*LETTER), await house.said(*LETTER, peer="192.0.2.2")]
+
+    first, second, stranger = run(tmp_path, test, zone=zone, more=settings, access=str(tmp_path / "access"))
+    assert first[-1].startswith("250") and second[1].startswith("450") and stranger[0].startswith("550")
+
+
 # -- proofs
 
 

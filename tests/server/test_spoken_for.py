@@ -97,3 +97,20 @@ def test_proxy_says_who_comes_and_how_it_was_encrypted(tmp_path):
     assert "250 2.0.0 ok" in first and journey[0]["peer"] == "198.51.100.7:5000"
     assert "AUTH" in tls and "STARTTLS" not in tls  # encrypted already, by the proxy
     assert refused == ["", ""] and counted == 2
+
+
+def test_a_connection_is_counted_off_where_it_was_counted(tmp_path):
+    """XCLIENT names another client: the place that the speaker took is his own."""
+
+    async def test(house):
+        listener = tcp.bound_socket("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        await house.app.listen([app.Bound("smtp", listener, False)])
+        said = [await talk(port, b"XCLIENT ADDR=198.51.100.7\r\nQUIT\r\n") for _ in range(2)]
+        while house.app._sessions:
+            await asyncio.sleep(0.01)
+        return said, house.app.connections.total, dict(house.app.connections._open)
+
+    said, total, still_open = run(tmp_path, test, more={"inbound": Inbound(xclient_networks=("127.0.0.1/32",))})
+    assert all("\r\n220 " in one for one in said)
+    assert (total, still_open) == (0, {})

@@ -19,7 +19,9 @@ def facts(*, with_ca=True):
     leaf = load_pem_x509_certificates((root / "s.pem").read_bytes())
     ca = load_pem_x509_certificates((root / "ca.pem").read_bytes())
     chain = tuple(one.public_bytes(Encoding.DER) for one in [leaf[0], *(ca if with_ca else [])])
-    return certificate_facts(leaf[0], "unknown authority", chain), ca[0].public_bytes(Encoding.DER)
+    return certificate_facts(leaf[0], "unknown authority", "certificate-not-trusted", chain), ca[0].public_bytes(
+        Encoding.DER
+    )
 
 
 def record(usage, selector, matching, der):

@@ -13,6 +13,7 @@ class Facts:
     ip_names: tuple[str, ...] = ()
     sha256: str = "aa"
     chain_error: str = ""
+    chain_fault: str = ""
 
 
 @pytest.mark.parametrize(("names", "host"), [
