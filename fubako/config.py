@@ -21,7 +21,9 @@ SERVICES: dict[str, tuple[int, bool]] = {
     "pop3s": (995, True),
     "imap": (143, False),
     "imaps": (993, True),
+    "ssh": (22, False),
 }
+SSH_ADDRESSES = ("0.0.0.0:2222", "[::]:2222")
 MECHANISMS = (
     "SCRAM-SHA-512-PLUS", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1",
     "DIGEST-MD5", "CRAM-MD5", "PLAIN", "LOGIN",
@@ -44,8 +46,11 @@ class Listen(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     service: Annotated[str, Meta(description=f"One of {', '.join(SERVICES)}, lmtp, filtered.")]
     addresses: Annotated[
         tuple[str, ...],
-        Meta(description='Where it listens: "127.0.0.1:2993", "[::1]:2993", or for lmtp the path of a Unix socket.'),
-    ]
+        Meta(
+            description='Where it listens: "127.0.0.1:2993", "[::1]:2993", or for lmtp the path of a Unix socket.'
+            " Only ssh may say nothing: it is then port 2222 of every address."
+        ),
+    ] = ()
     proxy_networks: Annotated[
         tuple[str, ...],
         Meta(description="Clients that are proxies and must say by the PROXY protocol, 1 or 2, for whom they speak."),
@@ -79,6 +84,32 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pop3_idle_seconds: Annotated[Positive, Meta(description="Silence after which a POP3 session ends.")] = 600
     imap_idle_seconds: Annotated[Positive, Meta(description="Silence after which an IMAP session ends.")] = 1800
     login_seconds: Annotated[Positive, Meta(description="Silence allowed before a login and in a handshake.")] = 60
+
+
+class Ssh(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The SSH door: accounts come in by their keys, without a system account. It needs `[[listen]] service = "ssh"`."""
+
+    host_keys: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Files with private host keys, in OpenSSH's or PEM's form. Empty: an Ed25519 key that is made at the first"
+            " start, `ssh/host_ed25519` in the store's folder. `fubako ssh fingerprints` shows them."
+        ),
+    ] = ()
+    password: Annotated[
+        bool, Meta(description="Take passwords too; otherwise only keys and certificates of an account's authority.")
+    ] = False
+    forward: Annotated[bool, Meta(description="Let connections be forwarded to this server's own mail services.")] = (
+        True
+    )
+    forward_login: Annotated[
+        str,
+        Meta(
+            description="`ask`: a forwarded connection has to log in as any other. `known`: it belongs to whoever came in by SSH"
+            " and begins logged in; every program on the machine that ssh runs on can then use it.",
+            pattern="^(ask|known)$",
+        ),
+    ] = "ask"
 
 
 class Login(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -293,6 +324,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tls: Annotated[Tls, Meta(description="Certificates.")] = Tls()
     limits: Annotated[Limits, Meta(description="Limits.")] = Limits()
     login: Annotated[Login, Meta(description="Logins.")] = Login()
+    ssh: Annotated[Ssh, Meta(description="The SSH door.")] = Ssh()
     access: Annotated[
         str,
         Meta(
@@ -346,6 +378,12 @@ def parse(raw: dict[str, Any], place: str) -> Config:
         if listen.service not in (*SERVICES, "lmtp", "filtered"):
             known = f"{', '.join(SERVICES)}, lmtp, filtered"
             raise ConfigError(f"{place}: listen.service: {listen.service} is not one of {known}")
+        if not listen.addresses and listen.service != "ssh":
+            raise ConfigError(f"{place}: listen.addresses: {listen.service} listens nowhere")
+        if listen.proxy_networks and listen.service == "ssh":
+            raise ConfigError(
+                f"{place}: listen.proxy_networks: ssh knows no PROXY protocol; let the proxy pass it as it is"
+            )
         for address in listen.addresses:
             if listen.service != "lmtp":
                 host, _ = split_address(address, place)
@@ -374,7 +412,11 @@ def parse(raw: dict[str, Any], place: str) -> Config:
         *((f"dns_list.returns of {one.zone}", one.returns) for one in config.dns_list),
     ):
         networks(given, place, what)
-    return config
+    return msgspec.structs.replace(config, listen=tuple(map(_with_addresses, config.listen)))
+
+
+def _with_addresses(listen: Listen) -> Listen:
+    return listen if listen.addresses else msgspec.structs.replace(listen, addresses=SSH_ADDRESSES)
 
 
 def networks(given: Networks, place: str = "", what: str = "") -> tuple[Network, ...]:
@@ -460,7 +502,7 @@ def reference() -> str:
     ]
     for struct, title in (
         (Config, "Top level"), (Listen, "[[listen]]"), (Tls, "[tls]"), (Certificate, "[[tls.certificates]]"),
-        (Limits, "[limits]"), (Login, "[login]"), (Route, "[[route]]"), (Queue, "[queue]"), (Dns, "[dns]"),
+        (Limits, "[limits]"), (Login, "[login]"), (Ssh, "[ssh]"), (Route, "[[route]]"), (Queue, "[queue]"), (Dns, "[dns]"),
         (Inbound, "[inbound]"), (DnsListing, "[[dns_list]]"),
         (Milter, "[[milter]]"), (ContentFilter, "[filter]"), (Rates, "[rates]"), (MasqueradeAs, "[masquerade]"),
         (Reports, "[reports]"),

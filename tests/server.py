@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-STANDARD = {"smtp": 25, "submissions": 465, "submission": 587, "pop3": 110, "pop3s": 995, "imap": 143, "imaps": 993}
+STANDARD = {"smtp": 25, "submissions": 465, "submission": 587, "pop3": 110, "pop3s": 995, "imap": 143, "imaps": 993,
+            "ssh": 22}  # fmt: skip
 FUBAKO = str(Path(sys.executable).parent / "fubako")
 
 

@@ -115,7 +115,7 @@ class Logins:
         """A fresh APOP timestamp for a POP3 greeting."""
         return message_id(self._offer)
 
-    async def password(self, user: str, password: str) -> Identity:
+    async def password(self, user: str, password: str, protocol: str = "") -> Identity:
         """USER/PASS and LOGIN. Raises SaslFailure."""
         account = await self.proved(user, password)
         if account is None:

@@ -21,6 +21,7 @@ SCRAM_ITERATIONS = 15_000
 MORE_HASHES = ("sha1", "sha512")  # besides SHA-256, for clients that know only those
 PASSWORD_OCTETS_MAX = 1024
 DEVICES_MAX = 100
+PROTOCOLS = ("imap", "pop3", "smtp", "ssh")
 _ALPHABET = "".join(c for c in string.ascii_letters + string.digits if c not in "0O1lI")
 
 _HASHER = argon2.PasswordHasher.from_parameters(argon2.profiles.RFC_9106_LOW_MEMORY)
@@ -40,6 +41,13 @@ class Credential:
     more: tuple[tuple[str, ScramKeys], ...] = field(
         default=(), repr=False
     )  # SCRAM keys of other hashes, when just made
+    uses: tuple[str, ...] = ()  # protocols and mechanisms it is good for; empty: everything
+
+    def good_for(self, protocol: str, mechanism: str) -> bool:
+        """Whether it may be used there: of protocols and of mechanisms, those that are named, or all where none is."""
+        protocols = [one for one in self.uses if one in PROTOCOLS]
+        mechanisms = [one for one in self.uses if one not in PROTOCOLS]
+        return (not protocols or protocol in protocols) and (not mechanisms or mechanism in mechanisms)
 
 
 def generate(random: Callable[[int], bytes], length: int = 20) -> str:
@@ -51,8 +59,9 @@ def generate(random: Callable[[int], bytes], length: int = 20) -> str:
 
 
 def make(
-    password: str, kind: str, label: str, now: int, random: Callable[[int], bytes], *, keep_secret: bool = False
-) -> Credential:
+    password: str, kind: str, label: str, now: int, random: Callable[[int], bytes], *, keep_secret: bool = False,
+    uses: tuple[str, ...] = (),
+) -> Credential:  # fmt: skip
     """Derive all that is kept; takes a tenth of a second on purpose. Raises StoreError for a password that cannot be used.
 
     `keep_secret`: the password itself is kept too, because CRAM-MD5 and APOP need it.
@@ -66,7 +75,7 @@ def make(
     secret = password if keep_secret else None
     more = tuple((name, derive(prepared, random(16), SCRAM_ITERATIONS, name)) for name in MORE_HASHES)
     keys = derive(prepared, random(16), SCRAM_ITERATIONS)
-    return Credential(0, kind, label, now, _HASHER.hash(prepared), keys, secret, more)
+    return Credential(0, kind, label, now, _HASHER.hash(prepared), keys, secret, more, uses)
 
 
 def taken_over(encoded: str, now: int) -> Credential:
@@ -100,9 +109,9 @@ def keep(tx: Transaction, account_id: int, credential: Credential) -> int:
         raise StoreError("the account has too many device passwords")
     keys = credential.scram
     tx.run("INSERT INTO credential (account_id, credential_id, kind, label, created, argon2, salt, iterations, stored_key,"
-           " server_key, secret) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+           " server_key, secret, uses) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
            (account_id, credential_id, credential.kind, credential.label, credential.created, credential.argon2, keys.salt,
-            keys.iterations, keys.stored_key, keys.server_key, credential.secret))  # fmt: skip
+            keys.iterations, keys.stored_key, keys.server_key, credential.secret, " ".join(credential.uses)))  # fmt: skip
     _keep_more(tx, account_id, int(credential_id), credential)
     return int(credential_id)
 
@@ -135,11 +144,12 @@ def revoke(tx: Transaction, account_id: int, credential_id: int) -> None:
 
 def of_account(tx: Transaction, account_id: int) -> list[Credential]:
     """The main password first."""
-    rows = tx.rows("SELECT credential_id, kind, label, created, argon2, salt, iterations, stored_key, server_key, secret"
-                   " FROM credential WHERE account_id=? ORDER BY kind DESC, credential_id", (account_id,))  # fmt: skip
+    rows = tx.rows("SELECT credential_id, kind, label, created, argon2, salt, iterations, stored_key, server_key, secret,"
+                   " uses FROM credential WHERE account_id=? ORDER BY kind DESC, credential_id", (account_id,))  # fmt: skip
     return [
         Credential(
-            row[0], row[1], row[2], row[3], row[4], ScramKeys(row[5], row[6], row[7], row[8], genuine=bool(row[6])), row[9]
+            row[0], row[1], row[2], row[3], row[4], ScramKeys(row[5], row[6], row[7], row[8], genuine=bool(row[6])), row[9],
+            uses=tuple(row[10].split()),
         )
         for row in rows
     ]  # fmt: skip

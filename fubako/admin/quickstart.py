@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fubako.accounts import directory
+from fubako.accounts import directory, enrol
 from fubako.admin import users
 from fubako.clock import Env
 from fubako.config import SERVICES
@@ -69,6 +70,8 @@ def write_config(place: Place, bind: Sequence[str], offset: int) -> None:
         'certificates = [{ chain = "server.pem", key = "server.key" }]',
     ]
     for service, (port, _) in SERVICES.items():
+        if service == "ssh" and find_spec("asyncssh") is None:
+            continue
         shown = ", ".join(
             f'"[{host}]:{port + offset}"' if ":" in host else f'"{host}:{port + offset}"' for host in bind
         )
@@ -88,6 +91,7 @@ async def ensure_accounts(place: Place, database: Database, env: Env, services: 
     if place.facts.exists():
         facts: dict[str, Any] = json.loads(place.facts.read_text())
         facts["services"] = services
+        facts["config_file"] = str(place.config.resolve())
         write_private(place.facts, json.dumps(facts, indent=2).encode())
         return facts
     known = [name for name, _ in await database.read(directory.domains)]
@@ -97,7 +101,7 @@ async def ensure_accounts(place: Place, database: Database, env: Env, services: 
     for name in ACCOUNTS:
         address = f"{name}@{DOMAIN}"
         present = [row["address"] for row in await users.list_users(database, DOMAIN)]
-        make = users.set_password if address in present else users.add_user
+        make = enrol.set_password if address in present else users.add_user
         password = await make(database, env, address, keep_secret=True)  # quickstart.json tells it anyway
         device = await users.add_device(database, env, address, "quickstart")
         accounts.append({"address": address, "password": password, "device_password": device})
@@ -105,6 +109,7 @@ async def ensure_accounts(place: Place, database: Database, env: Env, services: 
         "domain": DOMAIN,
         "ca_file": str(place.authority[0].resolve()),
         "lmtp_socket": str(place.lmtp.resolve()),
+        "config_file": str(place.config.resolve()),
         "services": services,
         "accounts": accounts,
     }

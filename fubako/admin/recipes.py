@@ -11,6 +11,17 @@ def recipes(facts: dict[str, Any]) -> list[tuple[str, str]]:
     b, bp = bob["address"], bob["password"]
     smtps, sub = services["submissions"]["port"], services["submission"]["port"]
     imaps, pops = services["imaps"]["port"], services["pop3s"]["port"]
+    ssh = services.get("ssh")
+    door = [
+        (
+            "OpenSSH",
+            (
+                f"fubako user key add {b} ~/.ssh/id_ed25519.pub --config {facts['config_file']}"
+                f"\n    ssh -p {ssh['port']} -l {b} localhost help"
+                f"\n    (the first connection shows {ssh['fingerprint']})"
+            ),
+        )
+    ] if ssh else []  # fmt: skip
     quoted = b.replace("@", "%40")
     return [
         (
@@ -53,4 +64,5 @@ def recipes(facts: dict[str, Any]) -> list[tuple[str, str]]:
                 f"\n  (address {b}; {quoted} where a URL is asked for)"
             ),
         ),
+        *door,
     ]

@@ -1,11 +1,9 @@
 """Domains, users and aliases, as an administrator sees them."""
 
-import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-from fubako.accounts import directory, secrets
+from fubako.accounts import directory, enrol, secrets
 from fubako.clock import Env
 from fubako.message.trace import mail_date
 from fubako.store import mailboxes
@@ -20,17 +18,12 @@ async def add_domain(database: Database, env: Env, name: str) -> None:
     await database.write(lambda tx: directory.add_domain(tx, name, _now(env)))
 
 
-async def _made(env: Env, password: str, kind: str, label: str, *, keep_secret: bool) -> secrets.Credential:
-    make = partial(secrets.make, password, kind, label, _now(env), env.random, keep_secret=keep_secret)
-    return await asyncio.to_thread(make)
-
-
 async def add_user(
     database: Database, env: Env, address: str, password: str | None = None, *, keep_secret: bool = False
 ) -> str:
     """Create a user; returns the password (a random one when none is given)."""
     password = password or secrets.generate(env.random)
-    credential = await _made(env, password, "password", "", keep_secret=keep_secret)
+    credential = await enrol.made_password(env, password, "password", "", keep_secret=keep_secret)
 
     def unit(tx: Transaction) -> None:
         account = directory.add_account(tx, address, _now(env))
@@ -40,19 +33,10 @@ async def add_user(
     return password
 
 
-async def set_password(
-    database: Database, env: Env, address: str, password: str | None = None, *, keep_secret: bool = False
-) -> str:
-    password = password or secrets.generate(env.random)
-    credential = await _made(env, password, "password", "", keep_secret=keep_secret)
-    await database.write(lambda tx: secrets.keep(tx, directory.account(tx, address).account_id, credential))
-    return password
-
-
-async def add_device(database: Database, env: Env, address: str, label: str) -> str:
+async def add_device(database: Database, env: Env, address: str, label: str, uses: Sequence[str] = ()) -> str:
     """A device password: random, kept as it is, so that CRAM-MD5 and APOP can use it. Returned once, never shown again."""
     password = secrets.generate(env.random, 24)
-    credential = await _made(env, password, "device", label, keep_secret=True)
+    credential = await enrol.made_password(env, password, "device", label, keep_secret=True, uses=uses)
     await database.write(lambda tx: secrets.keep(tx, directory.account(tx, address).account_id, credential))
     return password
 
@@ -96,7 +80,7 @@ async def list_devices(database: Database, address: str) -> list[dict[str, Any]]
     def unit(tx: Transaction) -> list[dict[str, Any]]:
         account_id = directory.account(tx, address).account_id
         return [
-            {"id": one.credential_id, "label": one.label, "since": mail_date(one.created)}
+            {"id": one.credential_id, "label": one.label, "only": ",".join(one.uses), "since": mail_date(one.created)}
             for one in secrets.of_account(tx, account_id)
             if one.kind == "device"
         ]

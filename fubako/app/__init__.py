@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fubako.app.application import Application, preload
     from fubako.app.built import LateResolver, dresser, load_access, load_tls, routes
+    from fubako.app.door import public_host_keys
     from fubako.app.listeners import Bound, bind
     from fubako.app.process import end_with_parent, run, tune
     from fubako.app.storage import (
@@ -42,6 +43,7 @@ _HOMES = {
     "open_store": "storage",
     "preload": "application",
     "prepare": "storage",
+    "public_host_keys": "door",
     "routes": "built",
     "run": "process",
     "tune": "process",
@@ -76,6 +78,7 @@ __all__ = [
     "open_store",
     "preload",
     "prepare",
+    "public_host_keys",
     "routes",
     "run",
     "tune",

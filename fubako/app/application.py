@@ -3,10 +3,11 @@
 import asyncio
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 from fubako.accounts.login import Logins
 from fubako.accounts.recipients import Recipients
@@ -59,7 +60,11 @@ _PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp"
              "pop3": "pop3", "pop3s": "pop3", "imap": "imap", "imaps": "imap"}  # fmt: skip
 
 
-def preload(config: Config) -> None:
+class Listening(Protocol):
+    def close(self) -> None: ...
+
+
+def preload(config: Config, base: Path) -> None:
     """Load what this configuration will need, before privileges are dropped: later the program's own files may be out of reach.
     What is loaded before the workers are forked is in memory once."""
     outside = any(
@@ -71,6 +76,10 @@ def preload(config: Config) -> None:
         import fubako.net.dns
     if by_mx:
         import fubako.net.https  # noqa: F401  # to be loaded is all that is wanted
+    if any(listen.service == "ssh" for listen in config.listen):
+        from fubako.app import door
+
+        door.public_host_keys(config, base)  # made, and its faults told, before anything starts
 
 
 def _owner_gone(owner: str) -> bool:
@@ -97,7 +106,7 @@ class Application:
     resources: Resources = field(init=False)
     connections: Connections = field(init=False)
     indexing: QuietIndexing = field(init=False)
-    _servers: list[asyncio.Server] = field(default_factory=list)
+    _servers: list[Listening] = field(default_factory=list)
     _sessions: set[asyncio.Task[None]] = field(default_factory=set)
     _housekeeping: asyncio.Task[None] | None = None
     resolver: Resolver | None = None
@@ -200,7 +209,23 @@ class Application:
 
     async def listen(self, bound: list[Bound]) -> None:
         for one in bound:
-            self._servers.append(await tcp.listen(one.socket, self._connected(one)))
+            if one.service == "ssh":
+                self._servers.append(await self._open_door(one))
+            else:
+                self._servers.append(await tcp.listen(one.socket, self._connected(one)))
+
+    async def _open_door(self, one: Bound) -> Listening:
+        """Raises ConfigError."""
+        from fubako.app.door import open_door
+
+        return await open_door(self, one.socket)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """A task that ends with the server."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._sessions.add(task)
+        task.add_done_callback(self._sessions.discard)
+        return task
 
     def _connected(self, one: Bound) -> Callable[[tcp.TcpStream], None]:
         protocol = _PROTOCOL[one.service]
@@ -208,9 +233,7 @@ class Application:
 
         def connected(stream: tcp.TcpStream) -> None:
             if one.proxies:
-                task = asyncio.get_running_loop().create_task(self._introduced(stream, one, serve))
-                self._sessions.add(task)
-                task.add_done_callback(self._sessions.discard)
+                self.spawn(self._introduced(stream, one, serve))
             else:
                 serve(stream)
 

@@ -14,8 +14,6 @@ from fubako import app
 from fubako.accounts.recipients import Recipients
 from fubako.admin import queue as queue_admin
 from fubako.admin.inject import Injected, Injector
-from fubako.cli import callers
-from fubako.cli.callers import Request, UsageFault
 from fubako.cli.configured import config_option, find_config
 from fubako.cli.exits import CANTCREAT, CONFIG, DATAERR, NOUSER, TEMPFAIL, USAGE, code_of
 from fubako.clock import Env
@@ -27,6 +25,8 @@ from fubako.message.address import NULL, Address, AddressError, parse_address
 from fubako.message.envelope import Recipient, Sender
 from fubako.message.trace import mail_date
 from fubako.net import memory, stdio
+from fubako.protocol import callers
+from fubako.protocol.callers import Request, UsageFault
 from fubako.server.session import Arrival
 from fubako.server.smtp import SmtpSession
 from fubako.store.interface import BlobRef
@@ -151,14 +151,7 @@ def _read(*, dot_ends: bool) -> bytes:
     octets = sys.stdin.buffer.read(LETTER_OCTETS_MAX + 1)
     if len(octets) > LETTER_OCTETS_MAX:
         raise UsageFault(f"the letter is longer than {LETTER_OCTETS_MAX} octets")
-    if dot_ends:
-        kept = []
-        for line in octets.splitlines(keepends=True):
-            if line.rstrip(b"\r\n") == b".":
-                break
-            kept.append(line)
-        octets = b"".join(kept)
-    return octets
+    return callers.until_dot(octets) if dot_ends else octets
 
 
 async def _opened(work: Callable[[app.Store, Config, Path], Awaitable[int]]) -> int:
@@ -177,8 +170,8 @@ def _in_store(work: Callable[[app.Store, Config, Path], Awaitable[int]]) -> int:
 def _recipients(request: Request, letter: compose.Draft, domain: str) -> list[Recipient]:
     """Of the command line, and of the header where -t asks for it; each once. Raises UsageFault."""
     given = [] if request.only_header else [_address(one, domain) for one in request.recipients]
-    named = compose.recipients(letter) if request.from_header else []
-    found = list(dict.fromkeys(one if one.domain else Address(one.local, domain) for one in (*given, *named)))
+    named = compose.recipients(letter, domain) if request.from_header else []
+    found = list(dict.fromkeys((*given, *named)))
     if not found:
         raise UsageFault("there is no recipient")
     return [Recipient(one, request.notify) for one in found]

@@ -10,7 +10,7 @@ from fubako.cli.exits import Sentences
 _HOMES = {
     "alias": "entries", "compat": "compat", "config": "storage", "domain": "domains", "imapd": "pipes", "lmtpd": "pipes",
     "peer": "queueing", "policy": "policies", "pop3d": "pipes", "queue": "queueing", "report": "reporting", "serve": "serve",
-    "smtpd": "pipes", "store": "storage", "trace": "entries", "up": "up", "user": "entries",
+    "smtpd": "pipes", "ssh": "ssh", "store": "storage", "trace": "entries", "up": "up", "user": "entries",
 }  # fmt: skip
 
 

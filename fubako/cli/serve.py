@@ -36,7 +36,7 @@ def serve(config_file: Path | None, workers: int | None) -> int:
         raise ConfigError(f"{path}: listen: no service is configured")
     app.tune()
     app.load_tls(config, base)  # its faults are told before anything starts
-    app.preload(config)
+    app.preload(config, base)
     held = app.claim(base / config.directory)
     bound = _inherited() or app.bind(config, base)
     if config.user:

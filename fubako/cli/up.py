@@ -68,7 +68,7 @@ async def _up(place: quickstart.Place, *, once: bool, first: bool, events: bool)
         config, place.root, app.open_store(place.root / config.directory), Telemetry(quiet=not events), env
     )
     try:
-        facts = await quickstart.ensure_accounts(place, application.store.database, env, _services(config))
+        facts = await quickstart.ensure_accounts(place, application.store.database, env, _services(config, place.root))
         await application.listen(bound)
         proof = await prove(facts, application.store.database, env)
         _show_proof(proof, first, place, facts)
@@ -81,12 +81,15 @@ async def _up(place: quickstart.Place, *, once: bool, first: bool, events: bool)
         os.close(held)
 
 
-def _services(config: Config) -> dict[str, Any]:
+def _services(config: Config, base: Path) -> dict[str, Any]:
     services: dict[str, Any] = {}
     for one in config.listen:
         if one.service in SERVICES and one.addresses:
             host, port = split_address(one.addresses[0])
             services[one.service] = {"host": host, "port": port}
+    if "ssh" in services:
+        line, fingerprint, _ = app.public_host_keys(config, base)[0]
+        services["ssh"] |= {"fingerprint": fingerprint, "host_key": line}
     return services
 
 

@@ -76,16 +76,17 @@ def draft(octets: bytes) -> Draft:
     return made
 
 
-def recipients(letter: Draft) -> list[Address]:
-    """Everyone whom the header names: the Resent- fields where there are any, else To, Cc and Bcc."""
+def recipients(letter: Draft, domain: str) -> list[Address]:
+    """Everyone whom the header names: the Resent- fields where there are any, else To, Cc and Bcc. Who is named without a domain
+    is in `domain`."""
     names = _RESENT if letter.has(*_RESENT) else _TO
     found: dict[Address, None] = {}
     for value in letter.values(*names):
         for box in parse_list(value):
             if box.mailbox and box.host is not None:
                 try:
-                    host = b"@" + box.host if box.host else b""
-                    found[parse_address((box.mailbox + host).decode("utf-8"))] = None
+                    host = box.host or domain.encode()
+                    found[parse_address((box.mailbox + b"@" + host).decode("utf-8"))] = None
                 except (AddressError, UnicodeDecodeError):
                     continue
     return list(found)

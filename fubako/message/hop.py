@@ -40,12 +40,15 @@ class Hop:
     mechanism: str = ""  # SASL mechanism
     binding: str = ""  # channel binding that held: tls-exporter …
     trace_id: str = ""
+    ssh: str = (
+        ""  # the leg went through SSH: how the user proved himself there (key type and fingerprint, or "password")
+    )
 
     @property
     def seal(self) -> Seal:
         if self.local:
             return Seal.SEALED
-        if not self.tls_version:
+        if not self.tls_version and not self.ssh:
             return Seal.OPEN
         return Seal.SEALED if self.believed or self.user else Seal.COVERED
 
@@ -53,6 +56,9 @@ class Hop:
         """The leg in one line for a user."""
         arrow = "<-" if self.direction == "in" else "->"
         tls = f"{self.tls_version} {self.cipher}" if self.tls_version else ("local" if self.local else "NO ENCRYPTION")
+        if self.ssh:
+            inside = f" with {tls} inside" if self.tls_version else f" {self.cipher}"
+            tls = f"SSH{inside} by {self.ssh}"
         parts = [f"{self.protocol} {arrow} {self.peer}", tls]
         parts.append(f"peer believed by {self.believed}" if self.believed else "peer proved nothing")
         if self.user:

@@ -49,7 +49,9 @@ def received_field(transaction: Transaction, hostname: str) -> bytes:
     peer = hop.peer.rsplit(":", 1)[0].strip("[]") if hop.peer else "local"
     literal = f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
     lines = [f"Received: from {_comment(transaction.hello)} ({literal if not hop.local else 'local'})"]
-    if hop.tls_version:
+    if hop.ssh and not hop.tls_version:
+        lines.append(f"\t(using SSH with cipher {hop.cipher})")
+    elif hop.tls_version:
         lines.append(f"\t(using {hop.tls_version} with cipher {hop.cipher})")
     only = f" for <{transaction.recipients[0].address}>" if len(transaction.recipients) == 1 else ""
     lines.append(f"\tby {hostname} with {transaction.protocol} id {transaction.trace_id}{only};")

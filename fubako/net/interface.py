@@ -1,6 +1,6 @@
 """`Stream`: what moves bytes, `TlsFacts`: what a handshake showed, and `Resolver`: what DNS answers."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -48,6 +48,16 @@ class TlsFacts:
     peer: CertificateFacts | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SshFacts:
+    """What an SSH connection showed: as whom somebody came in, and by what."""
+
+    user: str  # the login name, as it was given
+    proof: str  # "ssh-ed25519 SHA256:…", "certificate by ssh-ed25519 SHA256:…" or "password"
+    key: str  # the fingerprint of the account's key, or authority, that held; empty for a password
+    cipher: str
+
+
 class Stream(Protocol):
     """A two-way flow of bytes.
 
@@ -60,6 +70,7 @@ class Stream(Protocol):
     peer: str
     local: bool
     tls: TlsFacts | None
+    ssh: SshFacts | None
     idle_seconds: float
 
     @property
@@ -72,6 +83,10 @@ class Stream(Protocol):
     async def read(self) -> bytes: ...
     async def read_or_nudge(self) -> bytes | None: ...
     def nudge(self) -> None: ...
+    def put_back(self, octets: bytes) -> None:
+        """What was read too early is read again, before anything else."""
+        ...
+
     def write(self, octets: bytes) -> None: ...
     async def drain(self) -> None: ...
     def begin_tls(self, pump: "Pump") -> None: ...
@@ -159,6 +174,46 @@ class Https(Protocol):
     async def get(self, host: str, path: str, octets_max: int) -> Fetched: ...
 
     async def post(self, host: str, path: str, kind: str, content: bytes) -> Fetched: ...
+
+
+class Terminal(Stream, Protocol):
+    """The stream of a command that somebody runs over SSH: standard input and output, and a place for complaints."""
+
+    def complain(self, text: str) -> None: ...
+
+
+class Doorkeeper(Protocol):
+    """What an SSH server asks about one connection, and where it leads those who came in. One object a connection."""
+
+    passwords: bool
+
+    def came(self, peer: str) -> bool:
+        """Whether there is room for one more."""
+        ...
+
+    async def keys(self, user: str) -> Sequence[tuple[str, str, bool]]:
+        """(fingerprint, `type base64`, whether it is an authority) of everything that proves this user; nothing for nobody."""
+        ...
+
+    async def password(self, user: str, password: str) -> bool: ...
+
+    async def refused(self, user: str) -> None:
+        """A key proved nothing."""
+        ...
+
+    async def entered(self, facts: SshFacts) -> bool:
+        """Somebody proved who he is; False when he may not come in after all."""
+        ...
+
+    async def run(self, command: str, terminal: Terminal) -> int:
+        """A command, or nothing where a shell was asked for; gives its exit code."""
+        ...
+
+    def leads(self, host: str, port: int) -> Callable[[Stream], Awaitable[None]] | None:
+        """Where a forwarded connection ends; None: nowhere."""
+        ...
+
+    def left(self) -> None: ...
 
 
 class Pump(Protocol):

@@ -18,6 +18,7 @@ class StdioStream(BufferedStream, asyncio.Protocol):
 
     def __init__(self, peer: str) -> None:
         super().__init__(peer, local=True)
+        self.typed = False  # by a person at a terminal, whose lines end as a terminal's do
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | _FileWriter | None = None
 
@@ -25,7 +26,7 @@ class StdioStream(BufferedStream, asyncio.Protocol):
         """Both pipes report here; which is which is known to `standard`."""
 
     def data_received(self, data: bytes) -> None:
-        self._arrived(data)
+        self._arrived(data.replace(b"\n", b"\r\n") if self.typed else data)
 
     def eof_received(self) -> bool:
         self._ended()
@@ -121,6 +122,7 @@ async def standard(peer: str) -> tuple[StdioStream, asyncio.Future[None]]:
     """The stream, and a future that is done when all that was written has left. Raises OSError, ValueError for odd files."""
     loop: Any = asyncio.get_running_loop()
     stream = StdioStream(peer)
+    stream.typed = os.isatty(0)
     if stat.S_ISREG(os.fstat(1).st_mode):
         writer, closed = _FileWriter(), loop.create_future()
         closed.set_result(None)

@@ -6,7 +6,7 @@ Invariant: once a pump is in place, no byte reaches `read` that it did not decry
 import asyncio
 from contextlib import suppress
 
-from fubako.net.interface import Pump, StreamClosed, StreamTimeout, TlsError, TlsFacts
+from fubako.net.interface import Pump, SshFacts, StreamClosed, StreamTimeout, TlsError, TlsFacts
 
 INBOX_OCTETS_MAX = 256 * 1024
 
@@ -18,6 +18,7 @@ class BufferedStream:
         self.peer = peer
         self.local = local
         self.tls: TlsFacts | None = None
+        self.ssh: SshFacts | None = None
         self.idle_seconds = 300.0
         self._pump: Pump | None = None
         self._inbox: list[bytes] = []

@@ -109,8 +109,8 @@ class Session:
 
     @property
     def encrypted(self) -> bool:
-        """Whether nobody on the way can read: TLS, or bytes that never leave the machine."""
-        return self.stream.tls is not None or self.stream.local
+        """Whether nobody on the way can read: TLS, SSH, or bytes that never leave the machine."""
+        return self.stream.tls is not None or self.stream.local or self.stream.ssh is not None
 
     @property
     def bindings(self) -> Mapping[str, bytes]:
@@ -118,7 +118,7 @@ class Session:
 
     def hop(self) -> Hop:
         """How this connection is protected, as of now."""
-        tls, identity = self.stream.tls, self.identity
+        tls, ssh, identity = self.stream.tls, self.stream.ssh, self.identity
         return Hop(
             self.service,
             "in",
@@ -126,12 +126,13 @@ class Session:
             self.resources.env.clock.now(),
             self.stream.local,
             tls.version if tls else "",
-            tls.cipher if tls else "",
+            tls.cipher if tls else (ssh.cipher if ssh else ""),
             "",
             identity.account.address if identity else "",
             identity.mechanism if identity else "",
             identity.binding if identity else "",
             self.trace_id,
+            ssh.proof if ssh else "",
         )
 
     async def run(self) -> None:

@@ -5,7 +5,7 @@ Every key of mail begins with `account_id`. No sequence, trigger or foreign key;
 
 from fubako.store.interface import StoreError, Transaction
 
-VERSION = 3
+VERSION = 4
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -98,6 +98,17 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE queue_letter ADD COLUMN priority BIGINT NOT NULL DEFAULT 0",
         "ALTER TABLE queue_letter ADD COLUMN deliver_by BIGINT NOT NULL DEFAULT 0",
         "ALTER TABLE queue_letter ADD COLUMN by_mode TEXT NOT NULL DEFAULT ''",
+    ),
+    4: (
+        "ALTER TABLE credential ADD COLUMN uses TEXT NOT NULL DEFAULT ''",
+        """CREATE TABLE ssh_key (
+            account_id BIGINT NOT NULL, fingerprint TEXT NOT NULL, authority BIGINT NOT NULL, line TEXT NOT NULL,
+            label TEXT NOT NULL, commands TEXT NOT NULL, created BIGINT NOT NULL, PRIMARY KEY (account_id, fingerprint))""",
+        """CREATE TABLE client_certificate (
+            sha256 TEXT PRIMARY KEY, account_id BIGINT NOT NULL, label TEXT NOT NULL, created BIGINT NOT NULL)""",
+        "CREATE INDEX client_certificate_account ON client_certificate (account_id)",
+        """CREATE TABLE totp (
+            account_id BIGINT PRIMARY KEY, secret BYTEA NOT NULL, created BIGINT NOT NULL, last_step BIGINT NOT NULL)""",
     ),
 }
 

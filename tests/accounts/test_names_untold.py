@@ -6,9 +6,8 @@ from collections import Counter
 import pytest
 from peer import House
 
-from fubako.accounts import directory, secrets
+from fubako.accounts import directory, enrol, secrets
 from fubako.accounts.login import Logins
-from fubako.admin import users
 from fubako.protocol.sasl import Binding, SaslFailure, client
 
 SHA512 = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/"
@@ -72,7 +71,7 @@ async def salt(logins: Logins, user: str, name: str = "SCRAM-SHA-256") -> str:
 @pytest.mark.parametrize("name", ["nobody", "alice"])
 def test_salts_behave_alike_with_and_without_an_account(tmp_path, name):
     async def test(house):
-        await users.set_password(house.store.database, house.app.env, "alice@here.test", "main words")
+        await enrol.set_password(house.store.database, house.app.env, "alice@here.test", "main words")
         workers = [Logins(house.store.database, house.app.env, "here.test") for _ in range(3)]
         forms = (name, f"{name}@here.test", f"{name.upper()}@HERE.test")
         same = {await salt(one, form) for one in workers for form in forms}

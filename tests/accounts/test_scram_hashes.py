@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from peer import House
 
-from fubako.accounts import directory
+from fubako.accounts import directory, enrol
 from fubako.accounts.login import Identity
 from fubako.admin import users
 from fubako.config import Login
@@ -19,7 +19,7 @@ ADDRESS = "alice@here.test"
 def run(tmp_path, test):
     async def inside():
         async with House(tmp_path, more={"login": Login(mechanisms=tuple(NAMES))}) as house:
-            await users.set_password(house.store.database, house.app.env, ADDRESS, "main words")
+            await enrol.set_password(house.store.database, house.app.env, ADDRESS, "main words")
             return await test(house)
 
     return asyncio.run(inside())
@@ -58,7 +58,7 @@ def test_a_new_password_and_a_removed_user_leave_no_key_behind(tmp_path):
             return (await database.read(lambda tx: tx.rows("SELECT count(*) FROM scram_key")))[0][0]
 
         counts = [await count()]
-        await users.set_password(database, house.app.env, ADDRESS, "new words")
+        await enrol.set_password(database, house.app.env, ADDRESS, "new words")
         counts.append(await count())
         await users.add_device(database, house.app.env, ADDRESS, "phone")
         counts.append(await count())

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from peer import House
 
+from fubako.accounts import enrol
 from fubako.admin import users
 from fubako.store.interface import StoreError
 
@@ -13,7 +14,7 @@ def test_a_revoked_device_is_no_longer_good(tmp_path):
     async def test():
         async with House(tmp_path) as house:
             database, env = house.store.database, house.app.env
-            await users.set_password(database, env, "alice@here.test", "main words")
+            await enrol.set_password(database, env, "alice@here.test", "main words")
             phone = await users.add_device(database, env, "alice@here.test", "phone")
             laptop = await users.add_device(database, env, "alice@here.test", "laptop")
             listed = await users.list_devices(database, "alice@here.test")
@@ -38,7 +39,7 @@ def test_a_revoked_device_is_no_longer_good(tmp_path):
 def test_without_a_readable_password_no_old_mechanism_works(tmp_path):
     async def test():
         async with House(tmp_path) as house:
-            await users.set_password(house.store.database, house.app.env, "alice@here.test", "main words")
+            await enrol.set_password(house.store.database, house.app.env, "alice@here.test", "main words")
             return await users.list_sasl(house.store.database, "here.test", ("SCRAM-SHA-256", "CRAM-MD5", "PLAIN"))
 
     assert asyncio.run(test())[0]["mechanisms"] == ["SCRAM-SHA-256", "PLAIN"]

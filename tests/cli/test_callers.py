@@ -2,7 +2,7 @@
 
 import pytest
 
-from fubako.cli.callers import Request, UsageFault, qmail_inject, rmail, rmail_sender, sendmail, unbanged
+from fubako.protocol.callers import Request, UsageFault, qmail_inject, rmail, rmail_sender, sendmail, unbanged
 
 
 @pytest.mark.parametrize(

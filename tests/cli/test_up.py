@@ -24,7 +24,7 @@ def test_once_proves_itself_and_a_second_start_finds_everything(tmp_path):
     facts = tmp_path / "d" / "quickstart.json"
     assert stat.S_IMODE(facts.stat().st_mode) == 0o600
     before = json.loads(facts.read_text())
-    assert set(before["services"]) == {"smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps"}
+    assert set(before["services"]) == {"smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps", "ssh"}
     assert before["services"]["imaps"] == {"host": "127.0.0.1", "port": 993 + int(offset)}
     second = up(str(tmp_path / "d"), "--once")
     assert second.returncode == 0, second.stderr

@@ -45,7 +45,7 @@ def test_a_header_that_ends_without_its_empty_line():
 
 
 def recipients(octets: bytes) -> list[str]:
-    return [str(one) for one in compose.recipients(compose.draft(octets))]
+    return [str(one) for one in compose.recipients(compose.draft(octets), "here.test")]
 
 
 def test_recipients_of_the_header():
@@ -54,3 +54,4 @@ def test_recipients_of_the_header():
     assert len(recipients(letter)) == 4
     assert recipients(b"To: a@x.test\nResent-To: r@x.test\n\n") == ["r@x.test"]
     assert recipients(b"To: (nobody), <>, @@@\n\n") == []
+    assert recipients(b"To: root, Bob <bob>\n\nx") == ["root@here.test", "bob@here.test"]

@@ -106,6 +106,16 @@ def _option(request: Request, option: str, words: list[str]) -> None:
         _value("o", "", words)
 
 
+def until_dot(octets: bytes) -> bytes:
+    """The lines before one that is a dot alone."""
+    kept = []
+    for line in octets.splitlines(keepends=True):
+        if line.rstrip(b"\r\n") == b".":
+            break
+        kept.append(line)
+    return b"".join(kept)
+
+
 def rmail(arguments: Sequence[str]) -> list[str]:
     """Recipients (sendmail's rmail.c): `-T` and `-D domain` are read; an address with a comma is bracketed. Raises UsageFault."""
     words, recipients = list(arguments), list[str]()
