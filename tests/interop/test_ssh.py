@@ -118,13 +118,17 @@ def test_letters_that_are_refused(door):
 
 @pytest.mark.parametrize(
     "words",
-    [("door", "ls"), ("door", "sh", "-c", "id"), ("-s", "door", "sftp"), ("door", "imapd
-id", "x	y"), ("door", "scp", "-t", "x")],
+    [
+        ("door", "ls"),
+        ("door", "sh", "-c", "id"),
+        ("-s", "door", "sftp"),
+        ("door", "scp", "-t", "x"),
+        ("door", "'imapd\nid'"),
+    ],
 )
 def test_nothing_else_runs(door, words):
     code, said, error = door.ssh(*words)
-    assert (code, said) == (77, b"") or (words[1].startswith("imapd") and code == 0)
-    assert b"cannot be run here" in error or words[1].startswith("imapd")
+    assert (code, said) == (77, b"") and b"cannot be run here" in error
 
 
 def test_no_terminal_no_agent_no_display_no_listening(door):
@@ -138,7 +142,10 @@ def test_no_terminal_no_agent_no_display_no_listening(door):
 
 def forwarded(door, *words: str):
     return subprocess.Popen(
-        [str(door.home / "bin" / "ssh"), *words], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env={"PATH": door.path}
+        [str(door.home / "bin" / "ssh"), *words],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={"PATH": door.path},
     )
 
 
@@ -318,11 +325,14 @@ def test_list_8_fetchmail_preconnect(door, needs, letter):
     rc = door.home / "fetchmailrc"
     rc.write_text(
         f'poll pop.example.org via localhost port {port} with proto pop3 user "{door.user[0]}" password "{door.user[1]}"'
-        f' sslproto "" preconnect "ssh -f -L {port}:localhost:110 pop.example.org sleep 20 >/dev/null"; mda "cat >> {door.home}/mbox"\n'
+        ' sslproto ""'
+        f' preconnect "ssh -f -L {port}:localhost:110 pop.example.org sleep 20 >/dev/null"; mda "cat >> {door.home}/mbox"\n'
     )
     rc.chmod(0o600)
-    done = run("fetchmail", "-f", str(rc), home=door.home, FETCHMAILHOME=str(door.home), PATH=door.path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    # its output goes to a file: the ssh in the background would keep a pipe open
+    fetch = f"fetchmail -f {rc} > log 2>&1"
+    done = run("sh", "-c", fetch, home=door.home, FETCHMAILHOME=str(door.home), PATH=door.path)
+    assert done.returncode == 0, (door.home / "log").read_text()
     assert b"Received:" in (door.home / "mbox").read_bytes()
 
 
