@@ -3,18 +3,17 @@
 Exit codes are those of sysexits.h; qmail's 100 and 111 are known too.
 """
 
-import asyncio
 import fcntl
 import os
 import re
 import shlex
 import stat
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 from fubako.message.status import Status
 from fubako.message.trace import from_line_date
+from fubako.net.program import talk
 from fubako.store.queue import Outgoing, Queued
 
 PROGRAM_SECONDS = 600.0
@@ -139,25 +138,6 @@ async def output(program: Sequence[str]) -> str:
     if code or not said:
         raise OSError(f"{program[0]} ended with {code} and wrote {'something' if said else 'nothing'}")
     return said.partition(b"\n")[0].decode()
-
-
-async def talk(
-    program: Sequence[str], given: bytes, seconds: float, environment: Mapping[str, str] | None = None
-) -> tuple[int, bytes, bytes]:
-    """Exit code, standard output and standard error of a program that reads `given`. Raises TimeoutError, OSError; whatever ends
-    the wait, the program does not run on."""
-    process = await asyncio.create_subprocess_exec(
-        *program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(seconds):
-            said, wrong = await process.communicate(given)
-    except BaseException:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        raise
-    return process.returncode or 0, said, wrong
 
 
 def outcome(code: int, said: str) -> Status:

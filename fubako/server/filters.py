@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fubako.delivery import pipe
 from fubako.message.address import Address, AddressError, parse_address
 from fubako.message.envelope import Transaction
 from fubako.message.status import Status
+from fubako.net.program import talk
 from fubako.policy.milter import DISCARD, Changes, Client, Filter, Milter
 from fubako.policy.verdict import ACCEPT, Verdict, refuse
 
@@ -75,7 +75,7 @@ class Filters:
             "PATH": "/usr/local/bin:/usr/bin:/bin",
         }  # fmt: skip
         try:
-            code, made, said = await pipe.talk(self._program, b"".join(transaction.chunks), PROGRAM_SECONDS, about)
+            code, made, said = await talk(self._program, b"".join(transaction.chunks), PROGRAM_SECONDS, about)
         except OSError:
             return later
         if code == 0 and made:

@@ -1,0 +1,101 @@
+"""One suite for everything that checks passwords."""
+
+import asyncio
+from collections.abc import Callable
+
+import checkers
+import pytest
+from checkers import ALICE, BOB
+
+from fubako.accounts.backends.interface import Backend, BackendDown, Verdict
+
+KINDS: list[Callable] = [
+    checkers.fake, checkers.passwd_file, checkers.shadow, checkers.sasldb, checkers.checkpassword, checkers.json_program,
+    checkers.pam, checkers.sqlite, checkers.postgres, checkers.slapd, checkers.slapd_compare, checkers.saslauthd, checkers.kerberos,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
+def backend(request, tmp_path_factory):
+    with request.param(tmp_path_factory.mktemp(request.param.__name__)) as made:
+        yield made
+
+
+def ask(backend: Backend, *questions: tuple[str, str]) -> list[Verdict]:
+    async def run():
+        try:
+            return await asyncio.wait_for(asyncio.gather(*(backend.check(*one) for one in questions)), 60)
+        finally:
+            await backend.close() if backend.name == "postgresql" else None  # its connection belongs to this loop
+
+    return asyncio.run(run())
+
+
+def test_the_right_password_holds(backend):
+    assert ask(backend, ("alice@here.test", ALICE), ("bob@here.test", BOB)) == [Verdict.HELD] * 2
+
+
+@pytest.mark.parametrize(
+    "password", ["wrong", "", BOB, ALICE + " ", ALICE[:-1], ALICE.upper(), "*", "%", "\0", ALICE + "\0x"]
+)
+def test_another_password_does_not(backend, password):
+    assert ask(backend, ("alice@here.test", password)) == [Verdict.WRONG]
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["nobody@here.test", "*@here.test", "alice@here.test)(mail=*", "alice@here.test' OR '1'='1", "x' OR 1=1 --", "", "a" * 200,
+     "alice@here.test,dc=x", "日本@here.test", "../alice@here.test", "alice@here.test\nbob@here.test", "imap/localhost@here.test"],
+)  # fmt: skip
+def test_nobody_else_is_known(backend, user):
+    (verdict,) = ask(backend, (user, ALICE))
+    assert verdict is not Verdict.HELD
+
+
+def test_many_at_once(backend):
+    questions = [("alice@here.test", ALICE), ("alice@here.test", "wrong"), ("nobody@here.test", "x")] * 10
+    verdicts = ask(backend, *questions)
+    assert verdicts[::3] == [Verdict.HELD] * 10 and Verdict.HELD not in verdicts[1::3] + verdicts[2::3]
+
+
+def test_a_dead_one_is_not_a_refusal(backend, tmp_path):
+    """Everything that is behind the backend is taken away."""
+    dead = broken(backend, tmp_path)
+    for questions in (("alice@here.test", ALICE), ("nobody@here.test", "x")):
+        with pytest.raises((BackendDown, OSError)):
+            ask(dead, questions)
+
+
+def broken(backend: Backend, nowhere) -> Backend:
+    from fubako.accounts.backends.files import FileBackend
+    from fubako.accounts.backends.kerberos import Kerberos
+    from fubako.accounts.backends.ldap import Ldap, LdapSettings
+    from fubako.accounts.backends.programs import CheckPassword, JsonProgram, Pam
+    from fubako.accounts.backends.saslauthd import Saslauthd
+    from fubako.accounts.backends.sasldb import SaslDb
+    from fubako.accounts.backends.sql import Postgres, Sqlite
+
+    match backend.name:
+        case "passwd-file" | "shadow":
+            return FileBackend(nowhere / "none", shadow=backend.name == "shadow")
+        case "sasldb":
+            (nowhere / "bad").write_bytes(b"no database" * 100)
+            return SaslDb(nowhere / "bad")
+        case "checkpassword":
+            return CheckPassword(("/no/such/program", "/bin/true"))
+        case "program":
+            return JsonProgram(("/bin/echo", "no JSON"))
+        case "pam":
+            return Pam("none", str(nowhere))
+        case "sqlite":
+            return Sqlite(nowhere / "none.db", "SELECT 1 WHERE 'x'=?")
+        case "postgresql":
+            return Postgres("host=127.0.0.1 port=1 connect_timeout=2", "SELECT 1 WHERE 'x'=?")
+        case "ldap":
+            return Ldap(LdapSettings("ldap://localhost:1", "dc=x", seconds=1.0))
+        case "saslauthd":
+            return Saslauthd(nowhere / "none")
+        case "kerberos":
+            return Kerberos(nowhere / "none", "imap", "localhost", "HERE.TEST")
+    backend.down = "broken"
+    return backend
