@@ -51,7 +51,7 @@ bench: .venv/dev.stamp
 lock:
 	uv pip compile -q pyproject.toml --group pyproject.toml:build --extra uvloop --extra ssh --universal --python-version 3.11 \
 	  --generate-hashes --no-header -o requirements.lock
-	uv pip compile -q pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev --extra uvloop --extra ssh --universal \
+	uv pip compile -q pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev --all-extras --universal \
 	  --python-version 3.11 --generate-hashes --no-header -c requirements.lock -o requirements-dev.lock
 
 clean:

@@ -106,7 +106,7 @@ def remove_account(tx: Transaction, address: str) -> None:
     for box in mailboxes.all_of(tx, account_id):
         mailboxes.release_blobs(tx, account_id, box.mailbox_id)
     for table in ("message", "expunged", "mailbox", "subscription", "credential", "scram_key", "ssh_key", "client_certificate",
-                  "totp", "account"):  # fmt: skip
+                  "totp", "seen_network", "account"):  # fmt: skip
         tx.run(f"DELETE FROM {table} WHERE account_id=?", (account_id,))
 
 

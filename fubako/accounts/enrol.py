@@ -2,11 +2,12 @@
 and for users themselves."""
 
 import asyncio
+import base64
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from fubako.accounts import directory, keys, secrets
+from fubako.accounts import directory, keys, secrets, totp
 from fubako.clock import Env
 from fubako.message.trace import mail_date
 from fubako.store.interface import Database, Transaction
@@ -81,3 +82,18 @@ async def list_certificates(database: Database, address: str) -> list[dict[str, 
 
 async def remove_certificate(database: Database, address: str, sha256: str) -> None:
     await database.write(lambda tx: keys.drop_certificate(tx, directory.account(tx, address).account_id, sha256))
+
+
+async def add_totp(database: Database, env: Env, address: str, issuer: str) -> dict[str, str]:
+    """The secret in base32 and as a URI; shown once. Raises StoreError when there is one already."""
+
+    def unit(tx: Transaction) -> tuple[str, bytes]:
+        account = directory.account(tx, address)
+        return account.address, totp.keep(tx, account.account_id, env.random, _now(env))
+
+    name, secret = await database.write(unit)
+    return {"address": name, "secret": base64.b32encode(secret).decode(), "uri": totp.uri(name, secret, issuer)}
+
+
+async def remove_totp(database: Database, address: str) -> None:
+    await database.write(lambda tx: totp.remove(tx, directory.account(tx, address).account_id))

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import argon2
 
 from fubako.accounts import foreign
+from fubako.accounts import totp as second
+from fubako.accounts.totp import Totp
 from fubako.protocol.sasl.prep import saslprep
 from fubako.protocol.sasl.scram import ScramKeys, derive
 from fubako.store.interface import StoreError, Transaction
@@ -41,6 +43,7 @@ class Credential:
     more: tuple[tuple[str, ScramKeys], ...] = field(
         default=(), repr=False
     )  # SCRAM keys of other hashes, when just made
+    totp: Totp | None = None  # the main password holds only with a code behind it
     uses: tuple[str, ...] = ()  # protocols and mechanisms it is good for; empty: everything
 
     def good_for(self, protocol: str, mechanism: str) -> bool:
@@ -75,7 +78,7 @@ def make(
     secret = password if keep_secret else None
     more = tuple((name, derive(prepared, random(16), SCRAM_ITERATIONS, name)) for name in MORE_HASHES)
     keys = derive(prepared, random(16), SCRAM_ITERATIONS)
-    return Credential(0, kind, label, now, _HASHER.hash(prepared), keys, secret, more, uses)
+    return Credential(0, kind, label, now, _HASHER.hash(prepared), keys, secret, more, uses=uses)
 
 
 def taken_over(encoded: str, now: int) -> Credential:
@@ -146,10 +149,11 @@ def of_account(tx: Transaction, account_id: int) -> list[Credential]:
     """The main password first."""
     rows = tx.rows("SELECT credential_id, kind, label, created, argon2, salt, iterations, stored_key, server_key, secret,"
                    " uses FROM credential WHERE account_id=? ORDER BY kind DESC, credential_id", (account_id,))  # fmt: skip
+    factor = second.of_account(tx, account_id)
     return [
         Credential(
             row[0], row[1], row[2], row[3], row[4], ScramKeys(row[5], row[6], row[7], row[8], genuine=bool(row[6])), row[9],
-            uses=tuple(row[10].split()),
+            uses=tuple(row[10].split()), totp=factor if row[1] == "password" else None,
         )
         for row in rows
     ]  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fubako.accounts import directory, enrol, secrets
+from fubako.accounts.backends import sasldb
 from fubako.clock import Env
 from fubako.message.trace import mail_date
 from fubako.store import mailboxes
@@ -58,16 +59,45 @@ async def take_over(
                 raise StoreError("the line has no hash, or the user no domain")
             credential = secrets.taken_over(rest.partition(":")[0], _now(env))
 
-            def unit(tx: Transaction, address: str = address, credential: secrets.Credential = credential) -> None:
-                try:
-                    account = directory.account(tx, address)
-                except directory.NoSuchEntry:
-                    if not create:
-                        raise
-                    account = directory.add_account(tx, address, _now(env))
-                secrets.keep(tx, account.account_id, credential)
+            await _take(database, env, address, credential, create=create)
+        except StoreError as error:
+            problem = str(error)
+        rows.append({"address": address, "taken": not problem, "problem": problem})
+    return rows
 
-            await database.write(unit)
+
+async def _take(database: Database, env: Env, address: str, credential: secrets.Credential, *, create: bool) -> None:
+    """Raises StoreError."""
+
+    def unit(tx: Transaction) -> None:
+        try:
+            account = directory.account(tx, address)
+        except directory.NoSuchEntry:
+            if not create:
+                raise
+            account = directory.add_account(tx, address, _now(env))
+        secrets.keep(tx, account.account_id, credential)
+
+    await database.write(unit)
+
+
+async def take_sasldb(
+    database: Database, env: Env, octets: bytes, *, create: bool, keep_secret: bool
+) -> list[dict[str, Any]]:
+    """Users of Cyrus SASL's sasldb2, whose passwords lie there as they are. Raises StoreError for a file that is none."""
+    try:
+        found = sasldb.passwords(sasldb.parse(octets))
+    except sasldb.NoSaslDb as error:
+        raise StoreError(f"the file cannot be read as sasldb2: {error}") from None
+    rows = []
+    for address, password in sorted(found.items()):
+        problem = ""
+        try:
+            text = password.decode("utf-8")
+            credential = await enrol.made_password(env, text, "password", "", keep_secret=keep_secret)
+            await _take(database, env, address, credential, create=create)
+        except UnicodeDecodeError:
+            problem = "the password is not UTF-8"
         except StoreError as error:
             problem = str(error)
         rows.append({"address": address, "taken": not problem, "problem": problem})

@@ -6,17 +6,18 @@ import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
-from fubako.accounts.login import Logins
+from fubako.accounts.login import LoginRules, Logins
 from fubako.accounts.recipients import Recipients
 from fubako.app import built
 from fubako.app.built import load_access, load_tls, routes
 from fubako.app.listeners import Bound
 from fubako.app.storage import Store, compact_store, locks
 from fubako.clock import Env
-from fubako.config import Config, is_loopback, split_address
+from fubako.config import AUTH_SERVERS, Config, OAuth, is_loopback, split_address
 from fubako.delivery.again import Again
 from fubako.delivery.assurance import Assurance
 from fubako.delivery.bounce import Reports
@@ -76,6 +77,9 @@ def preload(config: Config, base: Path) -> None:
         import fubako.net.dns
     if by_mx:
         import fubako.net.https  # noqa: F401  # to be loaded is all that is wanted
+    if config.password_backend or config.oauth != OAuth() or config.kerberos.keytab:
+        resolver = built.LateResolver(config)
+        built.login_rules(config, base, built.LateHttps(resolver), Env(), Telemetry(quiet=True))
     if any(listen.service == "ssh" for listen in config.listen):
         from fubako.app import door
 
@@ -122,7 +126,7 @@ class Application:
         self.router = self._router(self.config)
         self.dresser = built.dresser(self.config, self.store.database, self.env)
         self.reports = Reports(self.store.blobs, self.env, self.config.hostname, self.routed, self._back)
-        self.resources = self._resources(None)
+        self.resources = self._resources(None, self._login_rules(self.config))
         self.indexing = QuietIndexing(self.store.indexer, self.store.database)
         self.store.changes.watch = self.indexing.noticed
         limits = self.config.limits
@@ -163,7 +167,13 @@ class Application:
         self._runner.start()
         self.resources.intake.outlet = self._runner
 
-    def _resources(self, before: Resources | None) -> Resources:
+    def _login_rules(self, config: Config) -> LoginRules:
+        """Raises ConfigError."""
+        assert self.resolver is not None
+        https = self.https or built.LateHttps(self.resolver)
+        return built.login_rules(config, self.base, https, self.env, self.telemetry)
+
+    def _resources(self, before: Resources | None, rules: LoginRules) -> Resources:
         config, env = self.config, self.env
         smtp = SmtpLimits(message=config.limits.message_octets, recipients=config.limits.recipients)
         limits = Limits(
@@ -183,7 +193,7 @@ class Application:
             self.store.database,
             self.store.blobs,
             self.store.changes,
-            before.logins if before else Logins(self.store.database, env, config.hostname, config.login.mechanisms),
+            self._logins(before, rules),
             before.recipients if before else Recipients(self.store.database, env.clock),
             self.routed,
             self._access(),
@@ -207,6 +217,15 @@ class Application:
             self.store.indexer,
         )
 
+    def _logins(self, before: Resources | None, rules: LoginRules) -> Logins:
+        if before is None:
+            return Logins(self.store.database, self.env, self.config.hostname, rules)
+        old = before.logins.rules.chain
+        before.logins.follow(rules)
+        if old is not None:
+            self.spawn(old.close())
+        return before.logins
+
     async def listen(self, bound: list[Bound]) -> None:
         for one in bound:
             if one.service == "ssh":
@@ -228,6 +247,8 @@ class Application:
         return task
 
     def _connected(self, one: Bound) -> Callable[[tcp.TcpStream], None]:
+        if one.service in AUTH_SERVERS:
+            return self._asked(one)
         protocol = _PROTOCOL[one.service]
         kind = _SESSIONS[protocol]
 
@@ -245,10 +266,27 @@ class Application:
                 return
             tls = self.tls.get(protocol)
             pump: Callable[[], Pump] | None = tls.pump if tls is not None and one.service != "lmtp" else None
-            session = kind(self.resources, Arrival(stream, one.service, pump, one.implicit_tls))
+            arrival = Arrival(
+                stream, one.service, pump, one.implicit_tls, None, "", one.mechanisms, one.certificate_login
+            )
+            session = kind(self.resources, arrival)
             task = asyncio.get_running_loop().create_task(session.run())
             self._sessions.add(task)
             task.add_done_callback(lambda done: self._ended(done, peer))
+
+        return connected
+
+    def _asked(self, one: Bound) -> Callable[[tcp.TcpStream], None]:
+        """Other programs want to know whether a login holds."""
+        from fubako.server.authd import DovecotAuthSession, serve_saslauthd
+
+        numbers = count(1)
+
+        def connected(stream: tcp.TcpStream) -> None:
+            if one.service == "saslauthd":
+                self.spawn(serve_saslauthd(self.resources, stream))
+            else:
+                self.spawn(DovecotAuthSession(self.resources, stream, next(numbers), one.mechanisms).run())
 
         return connected
 
@@ -281,7 +319,7 @@ class Application:
 
     def reload(self, config: Config) -> None:
         """Take a new configuration and certificates for sessions to come. Raises before anything is changed."""
-        tls, router = load_tls(config, self.base), self._router(config)
+        tls, router, rules = load_tls(config, self.base), self._router(config), self._login_rules(config)
         if config.access:
             load_access(self.base / config.access)
         self.config, self.tls = config, tls
@@ -289,7 +327,7 @@ class Application:
             self.resolver.follow(config)
         self.router.follow(router)
         self.dresser = built.dresser(config, self.store.database, self.env)
-        self.resources = self._resources(self.resources)
+        self.resources = self._resources(self.resources, rules)
         self.resources.intake.outlet = self._runner
         self.telemetry.event("config.reloaded")
 
@@ -344,6 +382,6 @@ class Application:
             await asyncio.wait(self._sessions, timeout=GRACE_SECONDS)
         if self._runner is not None:
             await self._runner.close()
-        self.resources.logins.close()
+        await self.resources.logins.close()
         await self.indexing.close()
         await self.store.close()

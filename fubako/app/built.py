@@ -1,9 +1,13 @@
 """From settings to the objects that they describe."""
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+from fubako.accounts.backends import Backend, Chain, Checker
+from fubako.accounts.login import LoginRules, Tickets, Tokens
 from fubako.clock import Env
-from fubako.config import Config, ConfigError, networks, split_address
+from fubako.config import Config, ConfigError, PasswordBackend, networks, split_address
 from fubako.config import Route as RouteSettings
 from fubako.delivery.dress import Dresser
 from fubako.delivery.route import FILTER_DOMAIN, Route, secret_in
@@ -21,6 +25,7 @@ from fubako.policy.names import Names
 from fubako.policy.rates import RateLimits, Rates
 from fubako.server.filters import Filters
 from fubako.store.interface import Database
+from fubako.telemetry import Telemetry
 
 _ALPN = {"imap": ("imap",), "pop3": ("pop3",), "smtp": ()}
 
@@ -33,7 +38,14 @@ def load_tls(config: Config, base: Path) -> dict[str, ServerTls]:
         raise ConfigError(f"{error.filename}: {error.strerror}") from None
     if not certificates:
         return {}
-    return {name: ServerTls(certificates, minimum=config.tls.minimum, alpn=alpn) for name, alpn in _ALPN.items()}
+    tls = config.tls
+    asked = [base / one for one in tls.client_ca_files]
+    return {
+        name: ServerTls(
+            certificates, minimum=tls.minimum, alpn=alpn, ask=tls.client_certificates, client_ca_files=asked
+        )
+        for name, alpn in _ALPN.items()
+    }
 
 
 def load_access(path: Path) -> Access:
@@ -136,6 +148,128 @@ class LateHttps:
 
     async def post(self, host: str, path: str, kind: str, content: bytes) -> Fetched:
         return await self._https.post(host, path, kind, content)
+
+
+def login_rules(config: Config, base: Path, https: Https, env: Env, telemetry: Telemetry) -> LoginRules:
+    """Raises ConfigError."""
+    acting = tuple((one.user.lower(), whom.lower()) for one in config.login.act_as for whom in one.accounts)
+    chain = Chain([_checker(one, config, base) for one in config.password_backend], env.clock.monotonic, telemetry)
+    return LoginRules(
+        config.login.mechanisms, acting, config.login.anonymous, chain if config.password_backend else None,
+        _tokens(config, base, https, env, telemetry), _tickets(config, base), bool(config.tls.client_ca_files),
+    )  # fmt: skip
+
+
+def _tickets(config: Config, base: Path) -> Callable[[str, bytes | None], Tickets] | None:
+    if not config.kerberos.keytab:
+        return None
+    from fubako.accounts.tickets import Ticketing
+    from fubako.net import gss
+
+    if not gss.available():
+        raise ConfigError("kerberos.keytab: the system has no libgssapi_krb5")
+    return Ticketing(str(base / config.kerberos.keytab), config.kerberos.host).exchange
+
+
+def _tokens(config: Config, base: Path, https: Https, env: Env, telemetry: Telemetry) -> Tokens | None:
+    given = config.oauth
+    if not given.keys and not given.introspection:
+        return None
+    from fubako.accounts.tokens import AskedTokens, Judge, OAuthRules
+
+    keys = given.keys if given.keys.startswith("https://") or not given.keys else str(base / given.keys)
+    rules = OAuthRules(
+        given.issuer, given.audience, keys, given.algorithms, given.introspection, given.client_id,
+        _secret(base, given.client_secret_file, "oauth.client_secret_file"), given.user_claim, given.scope, given.discovery,
+    )  # fmt: skip
+    kind: type[Judge] = AskedTokens
+    if given.keys:
+        if find_spec("joserfc") is None:
+            raise ConfigError("oauth.keys: they need the extra `oauth` (joserfc) to be installed")
+        from fubako.accounts.jwt import SignedTokens
+
+        kind = SignedTokens
+    return kind(rules, https, env.clock.now, telemetry)
+
+
+def _secret(base: Path, file: str, what: str) -> str:
+    """Raises ConfigError."""
+    try:
+        return secret_in(base / file) if file else ""
+    except OSError as error:
+        raise ConfigError(f"{what}: {error}") from None
+
+
+def _checker(given: PasswordBackend, config: Config, base: Path) -> Checker:
+    """Raises ConfigError."""
+    local = given.names == "local" or (not given.names and given.kind in ("shadow", "pam", "kerberos"))
+    domains = frozenset(map(str.lower, given.domains))
+    return Checker(_backend(given, config, base), domains, given.seconds, local, given.create)
+
+
+def _backend(given: PasswordBackend, config: Config, base: Path) -> Backend:
+    """Each kind is loaded where it is used."""
+    path = base / given.path
+    match given.kind:
+        case "passwd-file":
+            from fubako.accounts.backends.files import FileBackend
+
+            return FileBackend(path, shadow=False)
+        case "shadow":
+            from fubako.accounts.backends.files import FileBackend
+
+            return FileBackend(path if given.path else Path("/etc/shadow"), shadow=True)
+        case "sasldb":
+            from fubako.accounts.backends.sasldb import SaslDb
+
+            return SaslDb(path if given.path else Path("/etc/sasldb2"))
+        case "saslauthd":
+            from fubako.accounts.backends.saslauthd import Saslauthd
+
+            return Saslauthd(path if given.path else Path("/run/saslauthd/mux"), given.service)
+        case "pam":
+            from fubako.accounts.backends.programs import Pam
+
+            return Pam(given.service)
+        case "checkpassword":
+            from fubako.accounts.backends.programs import CheckPassword
+
+            return CheckPassword(given.program)
+        case "program":
+            from fubako.accounts.backends.programs import JsonProgram
+
+            return JsonProgram(given.program)
+        case "sqlite":
+            from fubako.accounts.backends.sql import Sqlite
+
+            return Sqlite(path, given.query)
+        case "postgresql":
+            if find_spec("psycopg") is None:
+                raise ConfigError("password_backend.kind: postgresql needs the extra `postgres` (psycopg)")
+            from fubako.accounts.backends.postgres import Postgres
+
+            return Postgres(_secret(base, given.dsn_file, "password_backend.dsn_file"), given.query)
+        case "ldap":
+            from fubako.accounts.backends.ldap import Ldap, LdapSettings
+
+            password = _secret(base, given.bind_password_file, "password_backend.bind_password_file")
+            ca_file = base / given.ca_file if given.ca_file else None
+            settings = LdapSettings(
+                given.uri,
+                given.base,
+                given.filter,
+                given.user_dn,
+                given.bind_dn,
+                password,
+                given.compare,
+                ca_file,
+                given.seconds,
+            )
+            return Ldap(settings)
+        case _:
+            from fubako.accounts.backends.kerberos import Kerberos
+
+            return Kerberos(path, given.service, given.host or config.hostname, given.realm)
 
 
 def masquerade(config: Config) -> Masquerade | None:

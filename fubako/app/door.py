@@ -89,11 +89,12 @@ def rules(config: Config) -> Rules:
 async def open_door(house: House, listener: socket.socket) -> Closable:
     """Raises ConfigError."""
 
-    async def serve(stream: Stream, service: str, known: Identity | None) -> None:
+    async def serve(stream: Stream, service: str, identity: Identity, known: bool) -> None:
         protocol = {"submission": "smtp", "submissions": "smtp"}.get(service, service.removesuffix("s"))
-        known = known if service != "smtp" else None  # port 25 knows no users
+        begins = identity if known and service != "smtp" else None  # port 25 knows no users
         tls = house.tls.get(protocol)
-        arrival = Arrival(stream, service, tls.pump if tls is not None else None, SERVICES[service][1], known)
+        pump = tls.pump if tls is not None else None
+        arrival = Arrival(stream, service, pump, SERVICES[service][1], begins, identity.account.address)
         await SESSIONS[protocol](house.resources, arrival).run()
 
     connections = house.connections

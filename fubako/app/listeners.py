@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from fubako.config import SERVICES, Config, ConfigError, Network, networks, split_address
+from fubako.config import SERVICES, UNIX_SERVICES, Config, ConfigError, Network, networks, split_address
 from fubako.net import tcp
 
 
@@ -17,6 +17,8 @@ class Bound:
     socket: socket.socket
     implicit_tls: bool
     proxies: tuple[Network, ...] = ()  # who must say for whom it speaks
+    mechanisms: tuple[str, ...] = ()  # instead of those of all services
+    certificate_login: bool = False
 
 
 def bind(config: Config, base: Path, *, reuse_port: bool = False) -> list[Bound]:
@@ -27,7 +29,10 @@ def bind(config: Config, base: Path, *, reuse_port: bool = False) -> list[Bound]
             implicit = SERVICES.get(listen.service, (0, False))[1]
             for address in listen.addresses:
                 listener = _bind_one(listen.service, address, base, reuse_port)
-                bound.append(Bound(listen.service, listener, implicit, networks(listen.proxy_networks)))
+                proxies = networks(listen.proxy_networks)
+                bound.append(
+                    Bound(listen.service, listener, implicit, proxies, listen.mechanisms, listen.certificate_login)
+                )
     except BaseException:
         for one in bound:
             one.socket.close()
@@ -37,7 +42,7 @@ def bind(config: Config, base: Path, *, reuse_port: bool = False) -> list[Bound]
 
 def _bind_one(service: str, address: str, base: Path, reuse_port: bool) -> socket.socket:
     try:
-        if service == "lmtp":
+        if service in UNIX_SERVICES:
             return _bind_unix(base / address)
         host, port = split_address(address)
         return tcp.bound_socket(host, port, reuse_port=reuse_port)

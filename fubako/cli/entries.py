@@ -117,22 +117,33 @@ def user_passwd(address: str, password_stdin: bool, keep_secret: bool, config_fi
 
 
 @user.command("import")
-@click.argument("file", type=click.File())
+@click.argument("file", type=click.File("rb"))
 @click.option("--domain", "domain_name", default="", help="The domain of users that are written without one.")
 @click.option("--create", is_flag=True, help="Create users that are not there yet.")
+@secret_option
 @config_option
 @json_option
-def user_import(file: TextIO, domain_name: str, create: bool, config_file: Path | None, as_json: bool) -> int:
-    """Take over users and their passwords from FILE: htpasswd, shadow, or a passwd-file as Dovecot's.
+def user_import(
+    file: BinaryIO, domain_name: str, create: bool, keep_secret: bool, config_file: Path | None, as_json: bool
+) -> int:
+    """Take over users and their passwords from FILE: htpasswd, shadow, a passwd-file as Dovecot's, or Cyrus SASL's sasldb2.
 
     Known are crypt(3) with MD5, SHA-2, bcrypt and yescrypt, Apache's MD5, {SHA}, {SSHA}, {SSHA256}, {SSHA512}, {PLAIN-MD5} and
     argon2. At a user's first login with the password itself (PLAIN, LOGIN, USER and PASS) our own hash takes its place; until then
-    SCRAM does not work for him. Exit code 65: a line could not be taken.
+    SCRAM does not work for him. A sasldb2 holds the passwords themselves: everything works at once, and with --keep-secret
+    CRAM-MD5, DIGEST-MD5 and APOP go on too. Exit code 65: a user could not be taken.
     """
-    lines = file.read().splitlines()
-    rows = with_store(
-        config_file, lambda store: users.take_over(store.database, ENV, lines, domain_name, create=create)
-    )
+    octets = file.read()
+    if octets[12:16] in (b"\x61\x15\x06\x00", b"\x00\x06\x15\x61"):  # Berkeley DB
+        rows = with_store(
+            config_file,
+            lambda store: users.take_sasldb(store.database, ENV, octets, create=create, keep_secret=keep_secret),
+        )
+    else:
+        lines = octets.decode("utf-8", "surrogateescape").splitlines()
+        rows = with_store(
+            config_file, lambda store: users.take_over(store.database, ENV, lines, domain_name, create=create)
+        )
     show(rows, as_json=as_json)
     return 0 if all(row["taken"] for row in rows) else DATAERR
 
@@ -253,6 +264,37 @@ def cert_list(address: str, config_file: Path | None, as_json: bool) -> None:
 def cert_remove(address: str, sha256: str, config_file: Path | None) -> None:
     """The certificate with this SHA-256 proves nobody any more."""
     with_store(config_file, lambda store: enrol.remove_certificate(store.database, address, sha256))
+
+
+@user.group("totp")
+def user_totp() -> None:
+    """A second factor: six digits of an authenticator program behind the main password."""
+
+
+@user_totp.command("add")
+@click.argument("address")
+@config_option
+@json_option
+def totp_add(address: str, config_file: Path | None, as_json: bool) -> None:
+    """Demand a code of ADDRESS. The secret is shown once, for an authenticator program.
+
+    From then on the main password holds only with the current code behind it (`wordsAndWords123456`), where the password itself
+    is said: PLAIN, LOGIN, USER and PASS, SSH. Programs that log in by themselves use device passwords; SSH keys and
+    certificates go on as they are.
+    """
+    issuer = load_found(config_file)[0].hostname
+    made = with_store(config_file, lambda store: enrol.add_totp(store.database, ENV, address, issuer))
+    click.echo(
+        json.dumps(made) if as_json else f"secret of {made['address']}, shown only now: {made['secret']}\n{made['uri']}"
+    )
+
+
+@user_totp.command("remove")
+@click.argument("address")
+@config_option
+def totp_remove(address: str, config_file: Path | None) -> None:
+    """The main password of ADDRESS is enough again."""
+    with_store(config_file, lambda store: enrol.remove_totp(store.database, address))
 
 
 @user.command("list")

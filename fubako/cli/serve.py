@@ -12,7 +12,7 @@ import click
 
 from fubako import app
 from fubako.cli.configured import config_option, find_config
-from fubako.config import SERVICES, Config, ConfigError, load
+from fubako.config import SERVICES, UNIX_SERVICES, Config, ConfigError, load
 from fubako.telemetry import Telemetry
 
 RESTART_SECONDS = 1.0
@@ -59,7 +59,7 @@ def _inherited() -> list[app.Bound]:
         listener.setblocking(False)
         os.set_inheritable(3 + number, False)
         service = names[number] if number < len(names) else ""
-        if service not in SERVICES and service != "lmtp":
+        if service not in (*SERVICES, *UNIX_SERVICES):
             raise ConfigError(f"systemd handed over a socket named {service!r}, which is no service")
         bound.append(app.Bound(service, listener, SERVICES.get(service, (0, False))[1]))
     return bound
@@ -129,7 +129,7 @@ def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -
     notify("STOPPING=1")
     _stop(workers)
     for one in bound:
-        if one.service == "lmtp":
+        if one.service in UNIX_SERVICES:
             Path(one.socket.getsockname()).unlink(missing_ok=True)
     telemetry.event("serve.stopped")
     return 0

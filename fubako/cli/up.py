@@ -13,7 +13,7 @@ from fubako.admin import journey, quickstart
 from fubako.admin.proof import prove
 from fubako.admin.recipes import recipes
 from fubako.clock import Env
-from fubako.config import SERVICES, Config, load, split_address
+from fubako.config import SERVICES, UNIX_SERVICES, Config, load, split_address
 from fubako.store.interface import StoreError
 from fubako.telemetry import Telemetry
 
@@ -58,7 +58,12 @@ async def _up(place: quickstart.Place, *, once: bool, first: bool, events: bool)
     config = load(place.config)
     held = app.claim(place.root / config.directory)
     hosts = sorted(
-        {split_address(address)[0] for one in config.listen if one.service != "lmtp" for address in one.addresses}
+        {
+            split_address(address)[0]
+            for one in config.listen
+            if one.service not in UNIX_SERVICES
+            for address in one.addresses
+        }
     )
     quickstart.ensure_certificates(place, hosts, env.clock.now())
     for what in app.mend(place.root / config.directory):

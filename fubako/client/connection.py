@@ -1,12 +1,15 @@
 """`Connection`: a client's engine on a stream whose server was believed, and the hop it gives."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from fubako.client.tickets import ClientTickets
 from fubako.clock import Env
 from fubako.message.hop import Hop
 from fubako.net import tcp
@@ -15,11 +18,14 @@ from fubako.net.line import Line
 from fubako.net.tls import ClientTls
 from fubako.protocol import sasl
 from fubako.protocol.engine import ProtocolError
-from fubako.protocol.sasl import Binding, SaslFailure
-from fubako.protocol.sasl.offer import PREFERENCE
+from fubako.protocol.sasl import Binding, Proofs, SaslFailure
+from fubako.protocol.sasl.mechanism import ClientDialogue
+from fubako.protocol.sasl.offer import CLIENT_PREFERENCE
 from fubako.trust.judge import Believed, NotBelieved, judge
 
 E = TypeVar("E")
+ACCEPTED = tuple(name for name in CLIENT_PREFERENCE if name != "DIGEST-MD5")
+_SERVICES = {"smtp": "smtp", "submission": "smtp", "lmtp": "lmtp", "pop3": "pop", "imap": "imap"}
 
 
 class ClientError(Exception):
@@ -42,9 +48,16 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
+    """What to log in with: a password, a bearer token, Kerberos tickets, or a certificate that the handshake showed (`external`).
+    `authzid`: as whom to go on, where that is another one."""
+
     user: str
-    password: str = field(repr=False)
-    mechanisms: tuple[str, ...] = PREFERENCE
+    password: str = field(default="", repr=False)
+    mechanisms: tuple[str, ...] = ACCEPTED
+    token: str = field(default="", repr=False)
+    authzid: str = ""
+    kerberos: bool = False
+    external: bool = False
 
 
 class Connection(Generic[E]):
@@ -120,18 +133,15 @@ class Connection(Generic[E]):
         tls = self.line.stream.tls
         binding = Binding(tls.bindings if tls else {})
         nonce = base64.b64encode(self.env.random(18)).decode()
-        name, dialogue = sasl.client(
-            offered, credentials.user, credentials.password, nonce, binding, credentials.mechanisms
-        )
-        first = next(dialogue)
-        server_first = name in ("CRAM-MD5", "LOGIN")
+        name, dialogue = sasl.client(offered, self._proofs(credentials), nonce, binding, credentials.mechanisms)
+        kerberos = name in ("GSSAPI", "GS2-KRB5", "GS2-KRB5-PLUS")
+        first = await asyncio.to_thread(next, dialogue) if kerberos else next(dialogue)
+        server_first = name in ("CRAM-MD5", "DIGEST-MD5", "LOGIN")
         challenge = await begin(name, None if server_first else base64.b64encode(first) or b"=")
         proved = not name.startswith("SCRAM")
         while challenge is not None:
-            try:
-                response = dialogue.send(_decoded(challenge))
-            except StopIteration:
-                raise SaslFailure("the server asks for more than the mechanism has") from None
+            octets = _decoded(challenge)
+            response = await asyncio.to_thread(_next, dialogue, octets) if kerberos else _next(dialogue, octets)
             proved = proved or response == b""
             challenge = await answer(base64.b64encode(response))
         if not proved:
@@ -140,8 +150,23 @@ class Connection(Generic[E]):
         if name.endswith("-PLUS"):
             self.binding = "tls-exporter" if "tls-exporter" in binding.types else "tls-server-end-point"
 
+    def _proofs(self, credentials: Credentials) -> Proofs:
+        service, host = _SERVICES[self.protocol], self.peer.server_name
+        return Proofs(
+            credentials.user, credentials.password, credentials.token, credentials.authzid, credentials.external,
+            partial(ClientTickets, service, host) if credentials.kerberos else None, service, host, self.peer.port,
+        )  # fmt: skip
+
     def close(self) -> None:
         self.line.close()
+
+
+def _next(dialogue: ClientDialogue, challenge: bytes) -> bytes:
+    """Raises SaslFailure."""
+    try:
+        return dialogue.send(challenge)
+    except StopIteration:
+        raise SaslFailure("the server asks for more than the mechanism has") from None
 
 
 def _decoded(challenge: bytes) -> bytes:

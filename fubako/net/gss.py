@@ -138,9 +138,13 @@ class _Name:
 class Credentials:
     handle: Any = field(repr=False)
 
+    def __del__(self) -> None:
+        self.release()
+
     def release(self) -> None:
         minor = ctypes.c_uint32()
-        _library().gss_release_cred(ctypes.byref(minor), ctypes.byref(self.handle))
+        if self.handle:
+            _library().gss_release_cred(ctypes.byref(minor), ctypes.byref(self.handle))
 
 
 def acceptor(keytab: str, service: str, host: str) -> Credentials:
@@ -216,6 +220,9 @@ class _Context:
         )
         _check(major, minor, "unwrap")
         return _taken(out)
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         minor = ctypes.c_uint32()

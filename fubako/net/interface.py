@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from fubako.protocol.sasl.mechanism import SecurityLayer
+
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -34,6 +36,7 @@ class CertificateFacts:
     chain_error: str = ""
     chain_fault: str = ""  # the same as a result type of RFC 8460 §4.3
     chain: tuple[bytes, ...] = field(default=(), repr=False)  # DER, leaf first, as the peer sent it; clients only
+    mail_names: tuple[str, ...] = ()  # rfc822Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Stream(Protocol):
     def begin_tls(self, pump: "Pump") -> None: ...
     async def handshake(self) -> None: ...
     async def start_tls(self, pump: "Pump") -> None: ...
+    def begin_layer(self, layer: SecurityLayer) -> None: ...
     def close(self) -> None: ...
 
 

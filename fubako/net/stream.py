@@ -7,6 +7,7 @@ import asyncio
 from contextlib import suppress
 
 from fubako.net.interface import Pump, SshFacts, StreamClosed, StreamTimeout, TlsError, TlsFacts
+from fubako.protocol.sasl.mechanism import SaslFailure, SecurityLayer
 
 INBOX_OCTETS_MAX = 256 * 1024
 
@@ -21,6 +22,7 @@ class BufferedStream:
         self.ssh: SshFacts | None = None
         self.idle_seconds = 300.0
         self._pump: Pump | None = None
+        self._layer: SecurityLayer | None = None
         self._inbox: list[bytes] = []
         self._inbox_octets = 0
         self._held = False
@@ -48,6 +50,8 @@ class BufferedStream:
     def _arrived(self, octets: bytes) -> None:
         if self._pump is not None:
             octets = self._decrypt(octets)
+        if self._layer is not None and octets:
+            octets = self._checked(self._layer, octets)
         if octets:
             self._inbox.append(octets)
             self._silent = False
@@ -62,6 +66,14 @@ class BufferedStream:
         if octets:
             self._inbox.insert(0, octets)
             self._inbox_octets += len(octets)
+
+    def _checked(self, layer: SecurityLayer, octets: bytes) -> bytes:
+        try:
+            return layer.unwrap(octets)
+        except SaslFailure as error:
+            self._failure = TlsError(str(error))
+            self._shut()
+            return b""
 
     def _decrypt(self, octets: bytes) -> bytes:
         assert self._pump is not None
@@ -165,6 +177,8 @@ class BufferedStream:
     def write(self, octets: bytes) -> None:
         if self._gone or self._failure is not None or not octets:
             return
+        if self._layer is not None:
+            octets = self._layer.wrap(octets)
         if self._pump is None:
             self._transmit(octets)
             return
@@ -197,6 +211,12 @@ class BufferedStream:
             raise TlsError("TLS is already there")
         self._pump = pump
         self._flush_pump()
+
+    def begin_layer(self, layer: SecurityLayer) -> None:
+        """From now on every byte goes through what a login agreed on (RFC 4422 §3.7), inside of TLS where there is TLS."""
+        if self._inbox or self._layer is not None:
+            raise TlsError("bytes were sent before the security layer began")
+        self._layer = layer
 
     async def handshake(self) -> None:
         """Until the handshake has ended; a peer that drips a byte now and then gets no more time than a silent one."""

@@ -148,6 +148,9 @@ class TlsPump:
         if self._server_leaf is not None:
             leaf_of = self._server_leaf
             bindings["tls-server-end-point"] = lambda: leaf_of(connection)
+            if connection.get_app_data() is not None:  # a client was asked for its certificate
+                shown = connection.get_peer_certificate(as_cryptography=True)
+                peer = certificate_facts(shown, *_chain_error(connection)) if shown is not None else None
         else:
             certificate = connection.get_peer_certificate(as_cryptography=True)
             if certificate is not None:
@@ -247,8 +250,9 @@ def certificate_facts(
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         dns = tuple(names.get_values_for_type(x509.DNSName))
         ips = tuple(str(ip) for ip in names.get_values_for_type(x509.IPAddress))
+        mail = tuple(names.get_values_for_type(x509.RFC822Name))
     except (x509.ExtensionNotFound, ValueError):
-        dns, ips = (), ()
+        dns, ips, mail = (), (), ()
     spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return CertificateFacts(
         certificate.subject.rfc4514_string(),
@@ -262,6 +266,7 @@ def certificate_facts(
         chain_error,
         chain_fault,
         chain,
+        mail,
     )
 
 
@@ -327,11 +332,17 @@ class _LeafOf:
 
 
 class ServerTls:
-    """Certificates to serve: the first one is shown to who names no host, or one that no certificate holds."""
+    """Certificates to serve: the first one is shown to who names no host, or one that no certificate holds. `ask`: clients may show
+    a certificate too, any one; what `client_ca_files` say of it stands in the facts."""
 
-    def __init__(self, certificates: Sequence[Certificate], *, minimum: str = "1.2", alpn: Sequence[str] = ()) -> None:
+    def __init__(
+        self, certificates: Sequence[Certificate], *, minimum: str = "1.2", alpn: Sequence[str] = (), ask: bool = False,
+        client_ca_files: Sequence[Path] = (),
+    ) -> None:  # fmt: skip
         if not certificates:
             raise TlsError("no certificate is configured")
+        self._ask = ask
+        self._client_ca_files = client_ca_files
         self._alpn = [name.encode() for name in alpn]
         self._by_name: dict[str, SSL.Context] = {}
         contexts = [self._load(certificate, minimum) for certificate in certificates]
@@ -357,6 +368,10 @@ class ServerTls:
             raise TlsError(f"the certificate or its key cannot be used: {error}") from None
         if self._alpn:
             context.set_alpn_select_callback(self._select_alpn)
+        if self._ask:
+            for path in self._client_ca_files:
+                _trust(context, str(path))
+            context.set_verify(SSL.VERIFY_PEER, _note_error)
         return context, certificate_facts(chain[0], "", "").dns_names, end_point_hash(chain[0])
 
     def _select_alpn(self, _connection: SSL.Connection, wanted: list[bytes]) -> bytes:
@@ -373,7 +388,10 @@ class ServerTls:
             connection.set_context(context)
 
     def pump(self) -> TlsPump:
-        return TlsPump(SSL.Connection(self._default, None), self._leaf_of)
+        connection = SSL.Connection(self._default, None)
+        if self._ask:
+            connection.set_app_data(_Verified())
+        return TlsPump(connection, self._leaf_of)
 
 
 class ClientTls:
@@ -410,16 +428,21 @@ def _client_context(
     are part of the key, so that a new file is read. Raises TlsError."""
     context = _context(minimum)
     for path, _ in ca_files:
-        try:
-            context.load_verify_locations(path)
-        except SSL.Error:
-            raise TlsError(f"{path} holds no certificate authority that can be read") from None
+        _trust(context, path)
     if system:
         context.set_default_verify_paths()
     context.set_verify(SSL.VERIFY_PEER, _note_error)
     if alpn:
         context.set_alpn_protos([name.encode() for name in alpn])
     return context
+
+
+def _trust(context: SSL.Context, path: str) -> None:
+    """Raises TlsError."""
+    try:
+        context.load_verify_locations(path)
+    except SSL.Error:
+        raise TlsError(f"{path} holds no certificate authority that can be read") from None
 
 
 def _is_literal(name: str) -> bool:

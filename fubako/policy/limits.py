@@ -87,5 +87,10 @@ class Guessing:
         most = min(self._seconds_max, LOOPBACK_SECONDS_MAX) if _is_loopback(network) else self._seconds_max
         return float(min(most, 0.25 * 2 ** min(entry.count - 1, 10)))
 
+    def count(self, peer: str) -> int:
+        """How often this network has failed lately."""
+        entry = self._failures.get(network_of(peer))
+        return entry.count if entry is not None and self._monotonic() - entry.last <= self._forgive else 0
+
     def succeeded(self, peer: str) -> None:
         self._failures.pop(network_of(peer), None)

@@ -113,7 +113,7 @@ class Pop3Session(Session):
         if self.pump is not None and self.stream.tls is None and not self.stream.local:
             names.append("STLS")
         if self.encrypted and self.engine.state is State.AUTHORIZATION:
-            names += ["USER", "SASL " + " ".join(self.resources.logins.mechanisms(self.bindings))]
+            names += ["USER", "SASL " + " ".join(self.mechanisms)]
         names.append("IMPLEMENTATION Fubako")
         self.engine.ok("this can be said")
         self.engine.listing([name.encode() for name in names])
@@ -153,7 +153,7 @@ class Pop3Session(Session):
             return
         name, self.user = self.user, ""
         try:
-            identity = await self.resources.logins.password(name, password)
+            identity = await self.resources.logins.password(name, password, self.scene)
         except SaslFailure as error:
             await self._failed(error)
             return
@@ -173,7 +173,7 @@ class Pop3Session(Session):
         await self._enter(identity)
 
     async def _auth(self, arguments: tuple[str, ...]) -> None:
-        names = self.resources.logins.mechanisms(self.bindings) if self.encrypted else []
+        names = self.mechanisms if self.encrypted else []
         if not arguments:  # an old way to ask what there is
             self.engine.ok("mechanisms")
             self.engine.listing([name.encode() for name in names])
@@ -213,8 +213,9 @@ class Pop3Session(Session):
     async def _enter(self, identity: Identity) -> None:
         """The login holds: lock the maildrop and take the snapshot."""
         account_id = identity.account.account_id
-        self.unlock = self.resources.take_lock(f"pop3-{account_id}")
-        if self.unlock is None:
+        if not identity.read_only:
+            self.unlock = self.resources.take_lock(f"pop3-{account_id}")
+        if self.unlock is None and not identity.read_only:
             self.engine.err("another session has the maildrop", "IN-USE")
             return
 
@@ -230,6 +231,7 @@ class Pop3Session(Session):
         await self.login_held(identity)
         self.engine.state = State.TRANSACTION
         self.engine.ok(f"{len(self.drops)} messages")
+        await self.begin_layer(identity)
 
     # -- the maildrop
 
@@ -292,6 +294,9 @@ class Pop3Session(Session):
             return None
 
     def _dele(self, number: str) -> None:
+        if self.identity is not None and self.identity.read_only:
+            self.engine.err("who has no name may only read")
+            return
         drop = self._find(number)
         if drop is not None:
             drop.deleted = True

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from fubako.accounts.login import Identity, Logins
+from fubako.accounts.login import Identity, Logins, Scene
 from fubako.accounts.recipients import Recipients
 from fubako.clock import Env
 from fubako.delivery.dress import Dresser
@@ -18,7 +18,7 @@ from fubako.net.interface import Pump, Stream, StreamClosed, StreamTimeout, TlsE
 from fubako.net.line import AnyLine
 from fubako.policy.access import Access
 from fubako.policy.gate import Gate
-from fubako.policy.limits import Guessing
+from fubako.policy.limits import Guessing, network_of
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.protocol.smtp import SmtpLimits
@@ -78,6 +78,9 @@ class Arrival:
     pump: Callable[[], Pump] | None = None
     implicit_tls: bool = False
     proved: Identity | None = None
+    came_as: str = ""  # the account that an SSH connection belongs to
+    mechanisms: tuple[str, ...] = ()  # instead of those of all services
+    certificate_login: bool = False  # a client's certificate begins an IMAP session without a login
 
 
 class Session:
@@ -96,6 +99,7 @@ class Session:
             line.stream.begin_tls(arrival.pump())  # here, and not in `run`: the client may speak before our task begins
         self.identity: Identity | None = None
         self.proved = arrival.proved
+        self._arrival = arrival
         self.trace_id = resources.env.trace_id()
 
     @property
@@ -115,6 +119,19 @@ class Session:
     @property
     def bindings(self) -> Mapping[str, bytes]:
         return self.stream.tls.bindings if self.stream.tls is not None else {}
+
+    @property
+    def mechanisms(self) -> list[str]:
+        """What is offered here and now; only to be said where the connection is encrypted."""
+        return self.resources.logins.mechanisms(self.scene)
+
+    @property
+    def scene(self) -> Scene:
+        tls, arrival = self.stream.tls, self._arrival
+        return Scene(
+            self.protocol, self.bindings, tls.peer if tls is not None else None, arrival.came_as, arrival.mechanisms,
+            network_of(self.stream.peer), self.resources.guessing.count(self.stream.peer),
+        )  # fmt: skip
 
     def hop(self) -> Hop:
         """How this connection is protected, as of now."""
@@ -195,7 +212,7 @@ class Session:
 
         `=` as the initial response means an empty one, `*` cancels (RFC 4954 §4).
         """
-        exchange = self.resources.logins.exchange(mechanism, self.bindings)
+        exchange = self.resources.logins.exchange(mechanism, self.scene)
         if exchange is None:
             raise SaslFailure("the mechanism is not offered here")
         if initial is None:
@@ -203,7 +220,7 @@ class Session:
         elif exchange.first.server_first:
             raise SaslFailure("this mechanism has no initial response")
         else:
-            response = b"" if initial == b"=" else _decode(initial)
+            response = b"" if initial == b"=" else decoded(initial)
         while True:
             step = await exchange.step(response)
             if isinstance(step, Identity):
@@ -215,7 +232,7 @@ class Session:
         line = await ask(base64.b64encode(challenge))
         if line == b"*":
             raise SaslFailure("cancelled by the client")
-        return _decode(line)
+        return decoded(line)
 
     async def login_failed(self, reason: SaslFailure) -> None:
         """Count it, and make who guesses wait."""
@@ -224,8 +241,18 @@ class Session:
         )
         await asyncio.sleep(self.resources.guessing.failed(self.stream.peer))
 
+    async def begin_layer(self, identity: Identity) -> None:
+        """Behind the reply to the login, where it agreed on a security layer."""
+        if identity.layer is None:
+            return
+        if self.line.engine.pending:
+            raise ProtocolError("bytes were sent before the security layer began")
+        await self.line.flush()
+        self.stream.begin_layer(identity.layer)
+
     async def login_held(self, identity: Identity) -> None:
         self.identity = identity
+        await self.resources.logins.note(identity, network_of(self.stream.peer))
         if self.protocol != "smtp":
             await self.resources.gate.note_login(
                 self.client, identity.account.address, encrypted=self.stream.tls is not None
@@ -239,10 +266,12 @@ class Session:
             user=identity.account.address,
             mechanism=identity.mechanism,
             binding=identity.binding,
+            **({"actor": identity.actor} if identity.actor else {}),
         )
 
 
-def _decode(line: bytes) -> bytes:
+def decoded(line: bytes) -> bytes:
+    """A client's line of SASL. Raises SaslFailure."""
     try:
         return base64.b64decode(line, validate=True)
     except (binascii.Error, ValueError):

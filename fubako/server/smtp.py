@@ -146,7 +146,7 @@ class SmtpSession(Session):
         if self._may_start_tls():
             names.append("STARTTLS")
         if self.encrypted and self.rules.service not in _UNASKED and self.identity is None:
-            names.append("AUTH " + " ".join(self.resources.logins.mechanisms(self.bindings)))
+            names.append("AUTH " + " ".join(self.mechanisms))
         if self.stream.tls is not None:
             names.append("REQUIRETLS")
         if self._may_speak_for_others():
@@ -208,7 +208,7 @@ class SmtpSession(Session):
         if not self.encrypted:
             self.engine.reply(Status(538, "5.7.11", "encryption required: STARTTLS comes first"))
             return
-        if event.mechanism not in self.resources.logins.mechanisms(self.bindings):
+        if event.mechanism not in self.mechanisms:
             self.engine.reply(Status(504, "5.5.4", "the mechanism is not offered here"))
             return
         try:
@@ -218,6 +218,7 @@ class SmtpSession(Session):
             return
         await self.login_held(identity)
         self.engine.reply(Status(235, "2.7.0", "go ahead"))
+        await self.begin_layer(identity)
 
     async def _auth_failed(self, error: SaslFailure) -> None:
         self.failures += 1

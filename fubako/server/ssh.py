@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from os import EX_DATAERR, EX_NOINPUT, EX_NOPERM, EX_NOUSER, EX_OK, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
 
-from fubako.accounts import enrol, keys
-from fubako.accounts.directory import Account
-from fubako.accounts.login import Identity
+from fubako.accounts import enrol
+from fubako.accounts.login import Identity, Scene
 from fubako.delivery import journey
 from fubako.message import compose
 from fubako.message.address import NULL, Address, AddressError, parse_address
@@ -23,6 +22,7 @@ from fubako.message.trace import mail_date
 from fubako.net import memory
 from fubako.net.interface import SshFacts, Stream, StreamClosed, StreamTimeout, Terminal
 from fubako.net.line import Line
+from fubako.policy.limits import network_of
 from fubako.protocol import callers
 from fubako.protocol.callers import Request, UsageFault
 from fubako.protocol.engine import ProtocolError
@@ -62,9 +62,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a service is served: `serve` makes the session of an arrival and runs it."""
+    """How a service is served: `serve` makes the session of an arrival and runs it; its last argument says whether it begins
+    logged in."""
 
-    serve: Callable[[Stream, str, Identity | None], Awaitable[None]]
+    serve: Callable[[Stream, str, Identity, bool], Awaitable[None]]
     enter: Callable[[str], bool]
     leave: Callable[[str], None]
 
@@ -93,14 +94,9 @@ class SshDoor:
         self._way.leave(self._peer)
         self._resources.telemetry.event("ssh.ended", self._trace_id, peer=self._peer)
 
-    async def _keys(self, user: str) -> tuple[Account | None, list[keys.SshKey]]:
-        account, _ = await self._resources.logins.find(user)
-        account_id = account.account_id if account is not None else 0  # nobody's: the same work for every name
-        return account, await self._resources.database.read(lambda tx: keys.keys_of(tx, account_id))
-
     async def keys(self, user: str) -> list[tuple[str, str, bool]]:
         try:
-            _, found = await self._keys(user)
+            _, found = await self._resources.logins.keys(user)
         except StoreError as error:
             self._resources.telemetry.event("store.error", self._trace_id, reason=str(error))
             return []
@@ -108,7 +104,8 @@ class SshDoor:
 
     async def password(self, user: str, password: str) -> bool:
         try:
-            await self._resources.logins.password(user, password, "ssh")
+            network, failures = network_of(self._peer), self._resources.guessing.count(self._peer)
+            await self._resources.logins.password(user, password, Scene("ssh", network=network, failures=failures))
         except SaslFailure as error:
             await self._failed(str(error))
             return False
@@ -123,7 +120,7 @@ class SshDoor:
         await asyncio.sleep(self._resources.guessing.failed(self._peer))
 
     async def entered(self, facts: SshFacts) -> bool:
-        account, found = await self._keys(facts.user)
+        account, found = await self._resources.logins.keys(facts.user)
         if account is None:
             return False
         if facts.key:
@@ -152,8 +149,8 @@ class SshDoor:
                 "ssh.refused", self._trace_id, peer=self._peer, what=visible(f"forward {host}:{port}")
             )
             return None
-        known = self._identity if self._rules.forward_known else None
-        return lambda stream: self._way.serve(stream, service, known)
+        identity, known = self._identity, self._rules.forward_known
+        return lambda stream: self._way.serve(stream, service, identity, known)
 
     async def run(self, command: str, terminal: Terminal) -> int:
         """Every error becomes a sentence and an exit code of sysexits."""
@@ -222,7 +219,8 @@ class SshDoor:
         return EX_OK
 
     async def _session(self, terminal: Terminal, _words: list[str], *, service: str) -> int:
-        await self._way.serve(terminal, service, self._identity)
+        assert self._identity is not None
+        await self._way.serve(terminal, service, self._identity, True)
         return EX_OK
 
     # -- letters

@@ -107,6 +107,8 @@ _STEPS: dict[int, tuple[str, ...]] = {
         """CREATE TABLE client_certificate (
             sha256 TEXT PRIMARY KEY, account_id BIGINT NOT NULL, label TEXT NOT NULL, created BIGINT NOT NULL)""",
         "CREATE INDEX client_certificate_account ON client_certificate (account_id)",
+        """CREATE TABLE seen_network (
+            account_id BIGINT NOT NULL, network TEXT NOT NULL, last BIGINT NOT NULL, PRIMARY KEY (account_id, network))""",
         """CREATE TABLE totp (
             account_id BIGINT PRIMARY KEY, secret BYTEA NOT NULL, created BIGINT NOT NULL, last_step BIGINT NOT NULL)""",
     ),

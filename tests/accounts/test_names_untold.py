@@ -7,8 +7,8 @@ import pytest
 from peer import House
 
 from fubako.accounts import directory, enrol, secrets
-from fubako.accounts.login import Logins
-from fubako.protocol.sasl import Binding, SaslFailure, client
+from fubako.accounts.login import Logins, Scene
+from fubako.protocol.sasl import Binding, Proofs, SaslFailure, client
 
 SHA512 = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/"
 NOBODY = "nobody@here.test"
@@ -63,8 +63,8 @@ def test_each_refusal_costs_one_slow_hash(tmp_path, monkeypatch):
 
 
 async def salt(logins: Logins, user: str, name: str = "SCRAM-SHA-256") -> str:
-    _, dialogue = client([name], user, "words", "nonce", Binding({}))
-    challenge = await logins.exchange(name, {}).step(next(dialogue))
+    _, dialogue = client([name], Proofs(user, "words"), "nonce", Binding({}))
+    challenge = await logins.exchange(name, Scene()).step(next(dialogue))
     return challenge.split(b",")[1].decode()
 
 

@@ -6,10 +6,10 @@ import pytest
 from peer import House
 
 from fubako.accounts import directory, enrol
-from fubako.accounts.login import Identity
+from fubako.accounts.login import Identity, Scene
 from fubako.admin import users
 from fubako.config import Login
-from fubako.protocol.sasl import Binding, SaslFailure, client
+from fubako.protocol.sasl import Binding, Proofs, SaslFailure, client
 
 NAMES = [f"SCRAM-SHA-{size}{plus}" for size in ("512", "256", "1") for plus in ("-PLUS", "")]
 BOUND = {"tls-exporter": b"x" * 32}
@@ -26,9 +26,9 @@ def run(tmp_path, test):
 
 
 async def prove(house, name, password, binding, user=ADDRESS) -> Identity:
-    chosen, dialogue = client([name], user, password, "nonce", Binding(binding), allowed=NAMES)
+    chosen, dialogue = client([name], Proofs(user, password), "nonce", Binding(binding), allowed=NAMES)
     assert chosen == name
-    exchange = house.app.resources.logins.exchange(name, binding)
+    exchange = house.app.resources.logins.exchange(name, Scene(bindings=binding))
     step = await exchange.step(next(dialogue))
     while not isinstance(step, Identity):
         step = await exchange.step(dialogue.send(step))
@@ -76,6 +76,6 @@ def test_a_new_password_and_a_removed_user_leave_no_key_behind(tmp_path):
 
 def test_a_client_takes_the_strongest_and_binding_before_all():
     offered = [*NAMES, "PLAIN"]
-    assert client(offered, "u", "p", "n", Binding(BOUND))[0] == "SCRAM-SHA-512-PLUS"
-    assert client(offered, "u", "p", "n", Binding())[0] == "SCRAM-SHA-512"
-    assert client(["SCRAM-SHA-1-PLUS", "SCRAM-SHA-512"], "u", "p", "n", Binding(BOUND))[0] == "SCRAM-SHA-1-PLUS"
+    assert client(offered, Proofs("u", "p"), "n", Binding(BOUND))[0] == "SCRAM-SHA-512-PLUS"
+    assert client(offered, Proofs("u", "p"), "n", Binding())[0] == "SCRAM-SHA-512"
+    assert client(["SCRAM-SHA-1-PLUS", "SCRAM-SHA-512"], Proofs("u", "p"), "n", Binding(BOUND))[0] == "SCRAM-SHA-1-PLUS"

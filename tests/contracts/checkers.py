@@ -23,10 +23,11 @@ from fubako.accounts.backends.files import FileBackend
 from fubako.accounts.backends.interface import Backend, Fake
 from fubako.accounts.backends.kerberos import Kerberos
 from fubako.accounts.backends.ldap import Ldap, LdapSettings
+from fubako.accounts.backends.postgres import Postgres
 from fubako.accounts.backends.programs import CheckPassword, JsonProgram, Pam
 from fubako.accounts.backends.saslauthd import Saslauthd
 from fubako.accounts.backends.sasldb import SaslDb
-from fubako.accounts.backends.sql import Postgres, Sqlite
+from fubako.accounts.backends.sql import Sqlite
 from fubako.clock import Env
 from fubako.trust.authority import ensure_authority, ensure_server
 

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from fubako.protocol.sasl import Binding, Lookup, SaslFailure, Success, client, cram_md5, digest_md5, plain, scram
+from fubako.protocol.sasl import (
+    Binding,
+    Lookup,
+    Proofs,
+    SaslFailure,
+    Success,
+    client,
+    cram_md5,
+    digest_md5,
+    plain,
+    scram,
+)
 from fubako.protocol.sasl.prep import saslprep
 
 VECTORS = json.loads((Path(__file__).parent.parent / "suites" / "vectors.json").read_text())
@@ -197,7 +208,12 @@ def test_the_client_refuses_a_hostile_server_first(first):
 
 
 def test_a_client_takes_the_best_mechanism_and_never_one_that_is_not_allowed():
-    assert client(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"], "u", "p", "n", BOUND)[0] == "SCRAM-SHA-256-PLUS"
-    assert client(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"], "u", "p", "n", Binding())[0] == "SCRAM-SHA-256"
+    assert (
+        client(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"], Proofs("u", "p"), "n", BOUND)[0]
+        == "SCRAM-SHA-256-PLUS"
+    )
+    assert (
+        client(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"], Proofs("u", "p"), "n", Binding())[0] == "SCRAM-SHA-256"
+    )
     with pytest.raises(SaslFailure):
-        client(["PLAIN", "LOGIN"], "u", "p", "n", BOUND, allowed=("SCRAM-SHA-256",))
+        client(["PLAIN", "LOGIN"], Proofs("u", "p"), "n", BOUND, allowed=("SCRAM-SHA-256",))

@@ -6,6 +6,6 @@ Never stores a password and never draws a random number.
 """
 
 from fubako.protocol.sasl.mechanism import Binding, Challenge, Lookup, SaslFailure, Success
-from fubako.protocol.sasl.offer import Offer, client, offered, server
+from fubako.protocol.sasl.offer import Offer, Proofs, client, offered, server
 
-__all__ = ["Binding", "Challenge", "Lookup", "Offer", "SaslFailure", "Success", "client", "offered", "server"]
+__all__ = ["Binding", "Challenge", "Lookup", "Offer", "Proofs", "SaslFailure", "Success", "client", "offered", "server"]

@@ -136,7 +136,7 @@ def client(
     authzid: str = "",
 ) -> ClientDialogue:
     """Binds to tls-exporter where there is one, else tls-server-end-point. Raises SaslFailure when the server proves false."""
-    kind = next((k for k in ("tls-exporter", "tls-server-end-point") if k in binding.types), "") if plus else ""
+    kind = binding.best if plus else ""
     flag = f"p={kind}" if kind else ("y" if binding.types else "n")
     header = f"{flag},{'a=' + _name_encode(authzid) if authzid else ''},"
     bare = f"n={_name_encode(saslprep(user))},r={nonce}"

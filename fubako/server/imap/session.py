@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from fubako.accounts.login import Identity
 from fubako.protocol.engine import ProtocolError
@@ -23,6 +24,8 @@ _CAPABILITIES = (
 )
 ENABLEABLE = ("IMAP4REV2", "CONDSTORE", "QRESYNC", "UTF8=ACCEPT")
 
+_WRITING = (t.Store, t.Copy, t.Expunge, t.Append, t.Create, t.Rename, t.OnMailbox)
+
 
 class ImapSession(ImapContext):
     """One connection."""
@@ -31,6 +34,8 @@ class ImapSession(ImapContext):
 
     async def converse(self) -> None:
         self.stream.idle_seconds = self.resources.limits.login_seconds
+        if self.proved is None and self._arrival.certificate_login and self.encrypted:
+            self.proved = await self.resources.logins.preauth(self.scene)
         if self.proved is not None:
             await self._welcome(self.proved)
             self.engine.untagged(f"PREAUTH [CAPABILITY {self.capabilities()}] welcome".encode())
@@ -49,7 +54,7 @@ class ImapSession(ImapContext):
             if self.pump is not None and self.stream.tls is None and not self.stream.local:
                 names.append("STARTTLS")
             if self.encrypted:
-                names += [f"AUTH={name}" for name in self.resources.logins.mechanisms(self.bindings)]
+                names += [f"AUTH={name}" for name in self.mechanisms]
             else:
                 names.append("LOGINDISABLED")
         names.append(f"APPENDLIMIT={self.resources.limits.append_octets_max}")
@@ -83,6 +88,7 @@ class ImapSession(ImapContext):
 
     async def _carry_out(self, tag: str, command: t.Command) -> str | None:
         """The text of OK; None when the command has said its own end."""
+        command = self._permitted(command)
         match command:
             case t.Fetch():
                 return await messages.fetch(self, command)
@@ -116,6 +122,14 @@ class ImapSession(ImapContext):
             case t.Enable():
                 return self._enable(command)
         return None
+
+    def _permitted(self, command: t.Command) -> t.Command:
+        """Nobody in particular may look, and change nothing."""
+        if self.identity is None or not self.identity.read_only:
+            return command
+        if isinstance(command, _WRITING):
+            raise No("[NOPERM] who has no name may only read")
+        return replace(command, read_only=True) if isinstance(command, t.Select) else command
 
     async def _bare(self, tag: str, name: str) -> str | None:
         match name:
@@ -167,12 +181,12 @@ class ImapSession(ImapContext):
     async def _login(self, tag: str, command: t.Login) -> None:
         if not self.encrypted:
             raise No("[PRIVACYREQUIRED] encryption required: STARTTLS comes first")
-        await self._prove(tag, lambda: self.resources.logins.password(command.user, command.password))
+        await self._prove(tag, lambda: self.resources.logins.password(command.user, command.password, self.scene))
 
     async def _authenticate(self, tag: str, command: t.Authenticate) -> None:
         if not self.encrypted:
             raise No("[PRIVACYREQUIRED] encryption required: STARTTLS comes first")
-        if command.mechanism not in self.resources.logins.mechanisms(self.bindings):
+        if command.mechanism not in self.mechanisms:
             raise No("[CANNOT] the mechanism is not offered here")
         await self._prove(tag, lambda: self.sasl(command.mechanism, command.initial, self._ask))
 
@@ -196,6 +210,7 @@ class ImapSession(ImapContext):
             raise No(f"[{code}] authentication failed") from None
         await self._welcome(identity)
         self.engine.tagged(tag, "OK", f"[CAPABILITY {self.capabilities()}] welcome")
+        await self.begin_layer(identity)
 
     async def _welcome(self, identity: Identity) -> None:
         await self.login_held(identity)

@@ -1,0 +1,63 @@
+"""Bearer tokens that prove themselves: JWTs by their issuer's signature (RFC 7519, RFC 8725, RFC 9068). joserfc reads them."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from joserfc import jws, jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from fubako.accounts.tokens import Judge, OAuthRules, Refused, claimed
+from fubako.net.interface import Https
+from fubako.telemetry import Telemetry
+
+KEYS_SECONDS = 3600.0  # after which an issuer's keys are fetched again
+UNKNOWN_KEY_SECONDS = 30.0  # a token with a key that we do not know has them fetched no more often than this
+
+
+class SignedTokens(Judge):
+    """JWTs. Keys are fetched when they are first needed, every hour, and when a token names one that is not known."""
+
+    def __init__(self, rules: OAuthRules, https: Https, now: Callable[[], float], telemetry: Telemetry) -> None:
+        super().__init__(rules, https, now, telemetry)
+        self._keys: Any = None
+        self._read = 0.0
+        self._turn: asyncio.Lock | None = None
+
+    async def _user(self, token: str) -> str:
+        if token.count(".") != 2:
+            raise Refused("it is no JWT")
+        try:
+            kid = jws.extract_compact(token.encode()).headers().get("kid")
+            keys = await self._known(kid if isinstance(kid, str) else "")
+            decoded = jwt.decode(token, keys, algorithms=list(self.rules.algorithms))
+        except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise Refused(f"its signature does not hold ({type(error).__name__})") from None
+        if "exp" not in decoded.claims:
+            raise Refused("it never ends")
+        return claimed(decoded.claims, self.rules, self._now())
+
+    async def _known(self, kid: str) -> Any:
+        """Raises HttpsFailure, OSError."""
+        self._turn = self._turn or asyncio.Lock()
+        async with self._turn:
+            age = self._now() - self._read
+            known = self._keys is not None and (not kid or any(key.kid == kid for key in self._keys.keys))
+            if self._keys is None or age > KEYS_SECONDS or (not known and age > UNKNOWN_KEY_SECONDS):
+                self._keys = await self._load()
+                self._read = self._now()
+            return self._keys
+
+    async def _load(self) -> Any:
+        try:
+            if self.rules.keys.startswith("https://"):
+                found = await self.fetched(self.rules.keys)
+            else:
+                found = json.loads(await asyncio.to_thread(Path(self.rules.keys).read_bytes))
+            public = [one for one in found["keys"] if one.get("kty") != "oct" and one.get("use", "sig") == "sig"]
+            return KeySet.import_key_set({"keys": public})
+        except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise OSError(f"{self.rules.keys} holds no set of keys ({type(error).__name__})") from None
