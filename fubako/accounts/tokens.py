@@ -82,8 +82,8 @@ class Judge:
     async def judge(self, token: str) -> Token:
         rules = self.rules
         try:
-            if len(token) > TOKEN_OCTETS_MAX:
-                raise Refused("it is too long")
+            if not 0 < len(token) <= TOKEN_OCTETS_MAX:
+                raise Refused("it is too long, or there is none")
             async with asyncio.timeout(ASKING_SECONDS):
                 return Token(await self._user(token))
         except Refused as reason:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fubako.protocol.sasl.mechanism import Challenge, ClientDialogue, Lookup, SaslFailure, ServerDialogue, Success
 
 MESSAGE_OCTETS_MAX = 32 * 1024
-_BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*) *")  # RFC 6750 §2.1
+_BEARER = re.compile(r"(?:bearer +([A-Za-z0-9._~+/-]+=*) *)?", re.IGNORECASE)  # RFC 6750 §2.1; empty: RFC 7628 §4.3
 _GS2 = re.compile(r"(n|y|p=[A-Za-z0-9.-]+),(?:a=((?:[^=,]|=2C|=3D)*))?,")
 
 
@@ -43,7 +43,7 @@ def _bearer(value: str) -> str:
     match = _BEARER.fullmatch(value)
     if match is None:
         raise SaslFailure("malformed message with a token")
-    return match[1]
+    return match[1] or ""
 
 
 def _decoded(response: bytes) -> str:
@@ -81,7 +81,7 @@ def server(*, bearer: bool) -> ServerDialogue:
 
 def client(user: str, token: str, host: str = "", port: int = 0, *, bearer: bool) -> ClientDialogue:
     """Raises SaslFailure with the server's reason when it asks for more."""
-    if not _BEARER.fullmatch(f"Bearer {token}") or "\x01" in user:
+    if not token or not _BEARER.fullmatch(f"Bearer {token}") or "\x01" in user:
         raise ValueError("this is no bearer token")
     auth = f"auth=Bearer {token}\x01\x01"
     if bearer:
