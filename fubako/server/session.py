@@ -210,12 +210,13 @@ class Session:
     async def sasl(self, mechanism: str, initial: bytes | None, ask: Callable[[bytes], Awaitable[bytes]]) -> Identity:
         """One exchange. `initial` and what `ask` gives are base64 lines. Raises SaslFailure.
 
-        `=` as the initial response means an empty one, `*` cancels (RFC 4954 §4).
+        `=` as the initial response means an empty one, `*` cancels (RFC 4954 §4). One without any sign, which mutt sends before a
+        mechanism in which the server speaks first, is none.
         """
         exchange = self.resources.logins.exchange(mechanism, self.scene)
         if exchange is None:
             raise SaslFailure("the mechanism is not offered here")
-        if initial is None:
+        if not initial:
             response = await self._asked(ask, exchange.first.octets)
         elif exchange.first.server_first:
             raise SaslFailure("this mechanism has no initial response")

@@ -202,7 +202,7 @@ def test_gs2_binds_the_channel_and_the_header(plus, kind):
     ("types", "plus", "first"),
     [
         ({}, False, b""), ({}, False, b"n"), ({}, False, b"n,x=1,t"), ({}, False, b"F,n,,t"), ({}, False, b"p=tls-exporter,,t"),
-        ({"tls-exporter": b""}, True, b"n,,t"), ({"tls-exporter": b""}, True, b"p=tls-unique,,t"), 
+        ({"tls-exporter": b""}, True, b"n,,t"), ({"tls-exporter": b""}, True, b"p=tls-unique,,t"),
         ({"tls-exporter": b""}, False, b"y,,t"),
     ],
 )  # fmt: skip
