@@ -158,6 +158,7 @@ class Postfix:
     key: Path
     dovecot: Dovecot | None = None
     sink: int = 0  # a port to which everything for far.test is relayed
+    more: dict = field(default_factory=dict)  # settings of main.cf, over those here
     ports: dict = field(default_factory=dict)
 
     def start(self) -> "Postfix":
@@ -197,6 +198,7 @@ class Postfix:
                 "smtpd_sasl_type": "dovecot", "smtpd_sasl_path": f"inet:127.0.0.1:{self.dovecot.ports['auth']}",
                 "smtpd_sasl_auth_enable": "yes",
             }  # fmt: skip
+        settings |= self.more
         (config / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
         master = [
             line.replace(" y ", " n ") if not line.startswith("#") else line

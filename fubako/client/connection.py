@@ -44,6 +44,7 @@ class Peer:
     authority: str = "a public authority"
     pins: frozenset[str] = frozenset()
     implicit_tls: bool = True
+    certificate: tuple[Path, Path] | None = None  # files of our own chain and key, for a server that asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,11 @@ class Connection(Generic[E]):
 
     async def protect(self, alpn: Sequence[str] = ()) -> None:
         """The handshake, then the judgement. Raises TlsError, NotBelieved; nothing secret was said before."""
-        tls = ClientTls(ca_files=self.peer.ca_files, system_authorities=self.peer.system_authorities)
-        pump = tls.pump(self.peer.server_name, alpn)
+        peer = self.peer
+        tls = ClientTls(
+            ca_files=peer.ca_files, system_authorities=peer.system_authorities, certificate=peer.certificate
+        )
+        pump = tls.pump(peer.server_name, alpn)
         if self.peer.implicit_tls:
             await self.line.stream.start_tls(pump)
         else:

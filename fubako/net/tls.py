@@ -395,9 +395,14 @@ class ServerTls:
 
 
 class ClientTls:
-    """What a client shows and trusts. The handshake always completes; whom to believe is the judge's decision."""
+    """What a client shows and trusts. The handshake always completes; whom to believe is the judge's decision. `certificate`: files
+    of its own chain and key, for a server that asks."""
 
-    def __init__(self, *, ca_files: Sequence[Path] = (), system_authorities: bool = True, minimum: str = "1.2") -> None:
+    def __init__(
+        self, *, ca_files: Sequence[Path] = (), system_authorities: bool = True, minimum: str = "1.2",
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:  # fmt: skip
+        self._own = tuple(str(path) for path in certificate or ())
         self._minimum = minimum
         self._ca_files = [str(path) for path in ca_files]
         self._system = system_authorities
@@ -405,7 +410,8 @@ class ClientTls:
     def pump(self, server_name: str, alpn: Sequence[str] = ()) -> TlsPump:
         """Raises TlsError when an authority cannot be read."""
         files = tuple((path, _changed(path)) for path in self._ca_files)
-        connection = SSL.Connection(_client_context(self._minimum, files, self._system, tuple(alpn)), None)
+        own = tuple((path, _changed(path)) for path in self._own)
+        connection = SSL.Connection(_client_context(self._minimum, files, self._system, tuple(alpn), own), None)
         connection.set_app_data(_Verified())
         if server_name and not _is_literal(server_name):
             connection.set_tlsext_host_name(server_name.encode("idna"))
@@ -422,13 +428,21 @@ def _changed(path: str) -> int:
 
 @lru_cache(maxsize=32)
 def _client_context(
-    minimum: str, ca_files: tuple[tuple[str, int], ...], system: bool, alpn: tuple[str, ...]
-) -> SSL.Context:
+    minimum: str, ca_files: tuple[tuple[str, int], ...], system: bool, alpn: tuple[str, ...], own: tuple[tuple[str, int], ...]
+) -> SSL.Context:  # fmt: skip
     """One for all connections that trust the same: reading the system's authorities takes longer than a handshake. The files' times
     are part of the key, so that a new file is read. Raises TlsError."""
     context = _context(minimum)
     for path, _ in ca_files:
         _trust(context, path)
+    if own:
+        (chain, _), (key, _) = own
+        try:
+            context.use_certificate_chain_file(chain)
+            context.use_privatekey_file(key)
+            context.check_privatekey()
+        except SSL.Error:
+            raise TlsError(f"{chain} and {key} are no certificate and its key") from None
     if system:
         context.set_default_verify_paths()
     context.set_verify(SSL.VERIFY_PEER, _note_error)

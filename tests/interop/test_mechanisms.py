@@ -1,24 +1,17 @@
-"""Each mechanism by programs that are not ours: gsasl, curl, msmtp, swaks, mutt, Cyrus SASL's imtest; with a real Kerberos realm."""
+"""Each mechanism by programs that are not ours: gsasl, curl, msmtp, swaks, mutt, Cyrus SASL's imtest; with a Kerberos realm."""
 
-import asyncio
-import base64
 import imaplib
 import json
 import os
 import re
-import smtplib
 import ssl
 import subprocess
 import time
 
 import pytest
-from checkers import ALICE, Realm, environment
-from server import Server, free_offset
+from checkers import ALICE, Realm
+from server import Server
 from test_programs import Terminal, deliver, kept, run
-
-from fubako.client.connection import Credentials, Peer
-from fubako.client.imap import connected
-from fubako.clock import Env
 
 ALL = (
     "SCRAM-SHA-512-PLUS", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1", "DIGEST-MD5",
@@ -43,21 +36,11 @@ class House(Server):
         text = text.replace("[tls]\n", '[tls]\nclient_certificates = true\nclient_ca_files = ["people.pem"]\n')
         text = text.replace('service = "imaps"\n', 'service = "imaps"\ncertificate_login = true\n')
         text += (
-            f'\n[kerberos]\nkeytab = "{self.realm.keytab}"\n\n[oauth]\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\nkeys = "jwks.json"\n'
-            'scope = "mail"\n\n[[login.act_as]]\nuser = "alice@here.test"\naccounts = ["*@here.test"]\n'
+            f'\n[kerberos]\nkeytab = "{self.realm.keytab}"\n\n[oauth]\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\n'
+            'keys = "jwks.json"\nscope = "mail"\n\n[[login.act_as]]\nuser = "alice@here.test"\naccounts = ["*@here.test"]\n'
         )
-        people = (
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "3",
-        )
+        elliptic = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        people = ("openssl", "req", "-x509", *elliptic, "-days", "3")
         self.openssl(*people, "-subj", "/CN=people", "-keyout", "people.key", "-out", "people.pem")
         path.write_text(text)
         self.start()
@@ -68,13 +51,13 @@ class House(Server):
         self.openssl(*people, "-subj", "/CN=alice", "-keyout", "own.key", "-out", "own.pem")  # nobody signed it
         assert self.fubako("user", "cert", "add", "alice@here.test", str(self.root / "own.pem")).returncode == 0
         for name, mail in (("signed", "email:bob@here.test"), ("two", "email:bob@here.test,email:alice@here.test")):
-            self.openssl("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x", "-keyout",
-                         f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
+            made = ("-subj", "/CN=x", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+            self.openssl("openssl", "req", *elliptic, *made)
             (self.root / "ext").write_text(f"subjectAltName={mail}\n")
-            self.openssl("openssl", "x509", "-req", "-in", f"{name}.csr", "-CA", "people.pem", "-CAkey", "people.key", "-days", "3",
-                         "-extfile", "ext", "-out", f"{name}.pem")  # fmt: skip
-        self.openssl(*people, "-subj", "/CN=stranger", "-addext", "subjectAltName=email:bob@here.test", "-keyout", "stranger.key", "-out",
-                     "stranger.pem")  # fmt: skip
+            by = ("-CA", "people.pem", "-CAkey", "people.key", "-days", "3", "-extfile", "ext", "-out", f"{name}.pem")
+            self.openssl("openssl", "x509", "-req", "-in", f"{name}.csr", *by)
+        claim = ("-subj", "/CN=stranger", "-addext", "subjectAltName=email:bob@here.test")
+        self.openssl(*people, *claim, "-keyout", "stranger.key", "-out", "stranger.pem")
         return self
 
     def openssl(self, *words: str) -> None:
@@ -297,11 +280,16 @@ def test_whose_a_certificate_is(house, certificate, who):
 def test_swaks_by_every_mechanism_that_it_knows(house, home, needs):
     needs("swaks")
     for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5"):
-        done = run(
-            "swaks", "--server", f"localhost:{house.port('submission')}", "-tls", "--auth", mechanism, "--auth-user", "alice@here.test",
-            "--auth-password", PASSWORD, "--from", "alice@here.test", "--to", "alice@here.test", "--auth-extra", "realm=localhost",
-            home=home,
-        )  # fmt: skip
+        to = (
+            "--server",
+            f"localhost:{house.port('submission')}",
+            "--from",
+            "alice@here.test",
+            "--to",
+            "alice@here.test",
+        )
+        who = ("--auth-user", "alice@here.test", "--auth-password", PASSWORD, "--auth-extra", "realm=localhost")
+        done = run("swaks", *to, "-tls", "--auth", mechanism, *who, home=home)
         assert done.returncode == 0, done.stdout
 
 
@@ -311,7 +299,8 @@ def test_mutt(house, home, needs, ticket, mechanism):
     deliver(house, ("alice@here.test", PASSWORD), f"Subject: mutt by {mechanism}\r\n\r\nhello\r\n".encode())
     rc = home / "muttrc"
     rc.write_text(
-        f'set imap_user="alice@here.test" imap_pass="{PASSWORD}" imap_authenticators="{mechanism}" ssl_ca_certificates_file={house.ca}\n'
+        f'set imap_user="alice@here.test" imap_pass="{PASSWORD}" imap_authenticators="{mechanism}"\n'
+        f"set ssl_ca_certificates_file={house.ca}\n"
         f'set folder="imap://localhost:{house.port("imap")}" spoolfile="imap://localhost:{house.port("imap")}/INBOX"\n'
         "set sleep_time=0 timeout=1 wait_key=no ssl_starttls=yes ssl_verify_host=yes\n"
     )
