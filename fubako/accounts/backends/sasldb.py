@@ -43,6 +43,8 @@ class _Pages:
         version, self.size = self.number(octets, 16, 4), self.number(octets, 20, 4)
         if version not in (8, 9, 10) or self.size < 512 or self.size > 65536 or self.size & (self.size - 1):
             raise NoSaslDb(f"version {version} of the format, or its page size, is not known")
+        if len(octets) % self.size:
+            raise NoSaslDb("it ends in the middle of a page")
         self._octets = octets
 
     def number(self, octets: bytes, place: int, length: int) -> int:
