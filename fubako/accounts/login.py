@@ -397,7 +397,11 @@ class Logins:
         return (0 if known else 1, scene.failures)
 
     def _remembered(self, account: Account, credentials: list[secrets.Credential], password: str) -> bool:
-        return any(self._proved.holds(account.account_id, credential, password) for credential in credentials)
+        """Of a password with a second factor nothing is remembered, also not what held before there was one."""
+        return any(
+            credential.totp is None and self._proved.holds(account.account_id, credential, password)
+            for credential in credentials
+        )
 
     async def other_keys(self, account: Account, credential: secrets.Credential, lookup: Lookup) -> ScramKeys:
         """For SCRAM with another hash than SHA-256."""

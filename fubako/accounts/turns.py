@@ -43,7 +43,7 @@ class Turns:
             return
         if len(self._waiting) >= self._waiting_max:
             worst = max(self._waiting)
-            if (rank, -1) >= worst[:2]:
+            if rank >= worst[0]:
                 raise Full
             self._waiting.remove(worst)
             heapq.heapify(self._waiting)
