@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,23 @@ class SignedTokens(Judge):
             raise Refused("it is no JWT")
         try:
             kid = jws.extract_compact(token.encode()).headers().get("kid")
-            keys = await self._known(kid if isinstance(kid, str) else "")
-            decoded = jwt.decode(token, keys, algorithms=list(self.rules.algorithms))
         except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise Refused(f"its signature does not hold ({type(error).__name__})") from None
+            raise Refused(f"it is no JWT ({type(error).__name__})") from None
+        keys = await self._known(kid if isinstance(kid, str) else "")
+        decoded = self._decoded(token, [keys] if isinstance(kid, str) and kid else keys.keys)
         if "exp" not in decoded.claims:
             raise Refused("it never ends")
         return claimed(decoded.claims, self.rules, self._now())
+
+    def _decoded(self, token: str, keys: Sequence[Any]) -> Any:
+        """By the key that it names, or by the first that fits where it names none. Raises Refused."""
+        reason = "nobody's key"
+        for key in keys:
+            try:
+                return jwt.decode(token, key, algorithms=list(self.rules.algorithms))
+            except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                reason = type(error).__name__
+        raise Refused(f"its signature does not hold ({reason})")
 
     async def _known(self, kid: str) -> Any:
         """Raises HttpsFailure, OSError."""

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from fubako.accounts import keys
+from fubako.accounts.backends import files, sasldb
 from fubako.config import ConfigError, parse
 from fubako.message import authentication, headers, mailboxes, mime, srs, text, words
 from fubako.message.address import Address, AddressError, parse_path
@@ -14,17 +16,19 @@ from fubako.message.headers import header_end
 from fubako.message.masquerade import Masquerade
 from fubako.message.status import Status
 from fubako.policy import dmarc, spf
-from fubako.protocol import milter
+from fubako.protocol import dovecot_auth, milter, saslauthd
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import render, utf7
 from fubako.protocol.imap.client import ImapClient
 from fubako.protocol.imap.server import ImapServer, State
 from fubako.protocol.pop3 import Pop3Client, Pop3Server
-from fubako.protocol.sasl import Binding, SaslFailure, digest_md5, scram
+from fubako.protocol.sasl import Binding, Lookup, SaslFailure, anonymous, digest_md5, external, gssapi, oauth, scram
+from fubako.protocol.sasl.gssapi import GssStep
 from fubako.protocol.smtp import SmtpLimits
 from fubako.protocol.smtp_client import SmtpClient
 from fubako.protocol.smtp_server import SmtpServer
 from fubako.server.imap.sections import find_part
+from fubako.store.interface import StoreError
 
 settings.register_profile("short", max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -299,3 +303,131 @@ def test_results_in_our_name(octets):
     content = b"Authentication-Results:" + octets + b"\r\nSubject: x\r\n\r\nbody\r\n"
     kept = authentication.without_forged(content, header_end(content), "here.test")
     assert kept.endswith(b"body\r\n") and len(kept) <= len(content)
+
+
+# -- what proves somebody
+
+
+@given(
+    st.lists(st.binary(max_size=200), min_size=1, max_size=4),
+    st.sampled_from(["external", "anonymous", "bearer", "xoauth2", "gssapi", "gs2"]),
+)
+def test_mechanisms_without_passwords(responses, name):
+    dialogue = {
+        "external": external.server, "anonymous": anonymous.server, "bearer": lambda: oauth.server(bearer=True),
+        "xoauth2": lambda: oauth.server(bearer=False), "gssapi": gssapi.server,
+        "gs2": lambda: gssapi.gs2_server({"tls-exporter": b"x"}, plus=True),
+    }[name]()  # fmt: skip
+    next(dialogue)
+    with suppress(SaslFailure, StopIteration):
+        for response in responses:
+            step = dialogue.send(response)
+            while isinstance(step, Lookup):
+                answer = {"token": oauth.Token(), "gss": GssStep(response, True, "u@R")}.get(
+                    step.kind, GssStep(response)
+                )
+                step = dialogue.send("" if step.kind in ("external", "anonymous") else answer)
+
+
+@given(st.binary(max_size=400), st.integers(1, 50))
+def test_the_layer_of_digest_md5(octets, size):
+    layer = digest_md5.IntegrityLayer(b"k" * 16, server=True)
+    with suppress(SaslFailure):
+        for start in range(0, len(octets), size):
+            assert layer.unwrap(octets[start : start + size]) == b""
+
+
+@given(
+    st.one_of(
+        st.text(max_size=200),
+        st.sampled_from(["ssh-ed25519 ", "cert-authority ssh-rsa "]).flatmap(
+            lambda a: st.text(max_size=99).map(a.__add__)
+        ),
+    )
+)
+def test_ssh_keys(text):
+    with suppress(StoreError):
+        for key in keys.parse_keys(text):
+            assert "\n" not in key.line and len(key.line.split()) == 2 and key.label.isprintable()
+
+
+@given(st.binary(max_size=300))
+def test_certificates(octets):
+    with pytest.raises(StoreError):
+        keys.parse_certificate(octets)
+
+
+def small_database() -> bytes:
+    """One page of a Berkeley DB hash with one user."""
+    key, value = b"\x01u\x00r\x00userPassword", b"\x01words"
+    meta = bytearray(512)
+    meta[12:16], meta[16:20], meta[20:24] = (
+        (0x061561).to_bytes(4, "little"),
+        (9).to_bytes(4, "little"),
+        (512).to_bytes(4, "little"),
+    )
+    page = bytearray(512)
+    page[20:22], page[25] = (2).to_bytes(2, "little"), 13
+    page[26:28], page[28:30] = (
+        (512 - len(key)).to_bytes(2, "little"),
+        (512 - len(key) - len(value)).to_bytes(2, "little"),
+    )
+    page[512 - len(key) :] = key
+    page[512 - len(key) - len(value) : 512 - len(key)] = value
+    return bytes(meta + page)
+
+
+def test_a_small_sasldb():
+    assert sasldb.passwords(sasldb.parse(small_database())) == {"u@r": b"words"}
+
+
+@given(st.lists(st.tuples(st.integers(12, 1023), st.integers(0, 255)), max_size=12), st.integers(0, 1024))
+def test_sasldb(changes, length):
+    octets = bytearray(small_database())
+    for place, value in changes:
+        octets[place] = value
+    with suppress(sasldb.NoSaslDb):
+        sasldb.parse(bytes(octets[:length]) if length % 7 == 0 else bytes(octets))
+
+
+@given(st.text(max_size=300))
+def test_files_of_users(text):
+    assert all(name and isinstance(fields, list) and fields for name, fields in files.parse(text).items())
+
+
+@given(st.binary(max_size=200))
+def test_questions_of_saslauthd(octets):
+    with suppress(saslauthd.Malformed):
+        asked = saslauthd.parse_question(octets)
+        if asked is not None:
+            assert saslauthd.parse_question(saslauthd.question(*asked)) == asked
+    with suppress(saslauthd.Malformed):
+        saslauthd.parse_answer(octets)
+
+
+AUTH_WORDS = st.sampled_from(
+    [
+        b"VERSION\t1\t1\n",
+        b"CPID\t1\n",
+        b"AUTH\t1\tPLAIN\tservice=smtp\tresp=",
+        b"CONT\t1\t",
+        b"CANCEL\t1\n",
+        b"\t",
+        b"\n",
+        b"\x01t",
+        b"AUTH\t",
+    ]
+)
+
+
+@given(soup(AUTH_WORDS), st.integers(1, 30))
+def test_dovecots_clients(octets, step):
+    assert drain(dovecot_auth.DovecotAuth(), octets, step) == drain(
+        dovecot_auth.DovecotAuth(), octets, len(octets) or 1
+    )
+
+
+@given(st.text(max_size=60))
+def test_fields_of_dovecots_protocol(text):
+    assert dovecot_auth.unescaped(dovecot_auth.escaped(text)) == text
+    assert not set("\t\r\n\x00") & set(dovecot_auth.escaped(text))
