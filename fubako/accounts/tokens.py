@@ -63,7 +63,8 @@ def claimed(claims: Mapping[str, Any], rules: OAuthRules, now: float) -> str:
         raise Refused("it is not valid now")
     if rules.issuer and claims.get("iss") != rules.issuer:
         raise Refused("another one issued it")
-    if rules.audience and rules.audience not in (claims.get("aud"), *_names(claims.get("aud"))):
+    audience = claims.get("aud")
+    if rules.audience and rules.audience not in (audience if isinstance(audience, list) else [audience]):
         raise Refused("it is for another service")
     if rules.scope and rules.scope not in _names(claims.get("scope", claims.get("scp"))):
         raise Refused(f"it has no scope {rules.scope}")

@@ -230,8 +230,8 @@ class _Guest(asyncssh.SSHServer):
         for fingerprint, line, authority in await self.door.keys(username):
             option = f'environment="FUBAKO_KEY={fingerprint}"'
             if authority:
-                if _PATTERNS.intersection(username):
-                    continue
+                if _PATTERNS.intersection(username) or not username.isprintable() or " " in username:
+                    continue  # it would be more than a name in the line
                 option += f',cert-authority,principals="{username}"'
             lines.append(f"{option} {line}")
             kind = line.partition(" ")[0]

@@ -254,7 +254,7 @@ class Session:
     async def login_held(self, identity: Identity) -> None:
         self.identity = identity
         await self.resources.logins.note(identity, network_of(self.stream.peer))
-        if self.protocol != "smtp":
+        if self.protocol != "smtp" and not identity.read_only:
             await self.resources.gate.note_login(
                 self.client, identity.account.address, encrypted=self.stream.tls is not None
             )

@@ -26,7 +26,10 @@ def ask(backend: Backend, *questions: tuple[str, str]) -> list[Verdict]:
         try:
             return await asyncio.wait_for(asyncio.gather(*(backend.check(*one) for one in questions)), 60)
         finally:
-            await backend.close() if backend.name == "postgresql" else None  # its connection belongs to this loop
+            await backend.close() if backend.name in (
+                "postgresql",
+                "ldap",
+            ) else None  # what they hold belongs to this loop
 
     return asyncio.run(run())
 
@@ -100,3 +103,63 @@ def broken(backend: Backend, nowhere) -> Backend:
             return Kerberos(nowhere / "none", "imap", "localhost", "HERE.TEST")
     backend.down = "broken"
     return backend
+
+
+def silent(kind: str, port: int, path, folder) -> Backend:
+    """A backend whose server takes connections and says nothing."""
+    from fubako.accounts.backends.ldap import Ldap, LdapSettings
+    from fubako.accounts.backends.postgres import Postgres
+    from fubako.accounts.backends.programs import CheckPassword, JsonProgram
+    from fubako.accounts.backends.saslauthd import Saslauthd
+
+    match kind:
+        case "ldap":
+            return Ldap(LdapSettings(f"ldap://127.0.0.1:{port}", "dc=x", seconds=1.0))
+        case "ldaps":
+            return Ldap(LdapSettings(f"ldaps://127.0.0.1:{port}", "dc=x", seconds=1.0))
+        case "postgres":
+            return Postgres(f"host=127.0.0.1 port={port}", "SELECT 1 WHERE 'x'=?")
+        case "saslauthd":
+            return Saslauthd(path)
+        case "checkpassword":
+            return CheckPassword(("/bin/sleep", "60"))
+        case _:
+            return JsonProgram(("/bin/sleep", "60"))
+
+
+@pytest.mark.parametrize("kind", ["ldap", "ldaps", "postgres", "saslauthd", "checkpassword", "program"])
+def test_one_that_says_nothing_is_left_and_leaves_nothing_behind(kind, tmp_path):
+    import socket
+    import tempfile
+    import time
+    from pathlib import Path
+
+    from fubako.accounts.backends.chain import Chain, Checker
+    from fubako.telemetry import Telemetry
+
+    path = Path(tempfile.mkdtemp(prefix="si")) / "mux"
+    with socket.socket() as listener, socket.socket(socket.AF_UNIX) as local:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(50)
+        local.bind(str(path))
+        local.listen(50)
+
+        async def run():
+            backend = silent(kind, listener.getsockname()[1], path, tmp_path)
+            at = [0.0]
+            chain = Chain([Checker(backend, seconds=1.0)], lambda: at[0], Telemetry(quiet=True))
+            began = time.monotonic()
+            for _ in range(2):
+                with pytest.raises(
+                    BackendDown, match="no answer in 1 seconds|connect|Can't contact|Timed out|timed out|error"
+                ):
+                    await chain.check("alice@here.test", "words")
+                at[0] += 60
+            seconds = time.monotonic() - began
+            await chain.close()
+            threads = getattr(backend, "_threads", None)
+            if threads is not None:  # its threads end by the library's own time limits
+                await asyncio.wait_for(asyncio.to_thread(threads.shutdown), 15)
+            return seconds
+
+        assert asyncio.run(run()) < 6

@@ -72,6 +72,8 @@ class Chain:
             raise BackendDown(f"no answer in {one.seconds:g} seconds") from None
         except OSError as error:
             raise BackendDown(str(error.strerror or error)) from None
+        except RuntimeError:  # its threads ended with the configuration before
+            raise BackendDown("the configuration has just changed") from None
         finally:
             one.waiting -= 1
 

@@ -1,21 +1,21 @@
 """LDAP by the system's libldap (OpenLDAP's own library) through ctypes: a simple bind as the user, or a comparison of an attribute.
 
-Each question has a connection of its own on a thread; libldap's time limits end it. Protection is never optional: ldaps, StartTLS,
+Each question has a connection of its own, in a helper process. Protection is never optional: ldaps, StartTLS,
 or a Unix socket (RFC 4513 §5.1).
 """
 
-import asyncio
 import ctypes
 import ctypes.util
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import lru_cache
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from fubako.accounts.backends.helper import Helpers, serve
 from fubako.accounts.backends.interface import BackendDown, Verdict
 
-THREADS = 8
 _PROTOCOL_VERSION, _NETWORK_TIMEOUT, _TIMEOUT, _REFERRALS = 0x11, 0x5005, 0x5002, 0x08
 _TLS_CACERTFILE, _TLS_REQUIRE_CERT, _TLS_NEWCTX, _TLS_DEMAND = 0x6002, 0x6006, 0x600F, 2
 _SCOPE_SUBTREE = 2
@@ -173,31 +173,44 @@ class _Connection:
 
 
 class Ldap:
+    """Asks by helpers: libldap's time limits do not hold while TLS shakes hands."""
+
     name = "ldap"
 
     def __init__(self, settings: LdapSettings) -> None:
-        self._settings = settings
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ldap")
+        given = asdict(settings) | {"ca_file": str(settings.ca_file) if settings.ca_file else ""}
+        self._helpers = Helpers("fubako.accounts.backends.ldap", given)
 
     async def check(self, user: str, password: str) -> Verdict:
         if "\x00" in user + password or not password:
             return Verdict.WRONG
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._check, user, password)
-
-    def _check(self, user: str, password: str) -> Verdict:
-        settings = self._settings
-        connection = _Connection(settings)
-        try:
-            if settings.bind_dn and connection.bind(settings.bind_dn, settings.bind_password) != _SUCCESS:
-                raise BackendDown(f"the server does not let {settings.bind_dn} in")
-            dn = settings.user_dn.replace("{user}", dn_value(user)) or connection.find(settings, user)
-            if not dn:
-                return Verdict.UNKNOWN
-            if settings.compare:
-                return connection.compare(dn, settings.compare, password)
-            return Verdict.HELD if connection.bind(dn, password) == _SUCCESS else Verdict.WRONG
-        finally:
-            connection.close()
+        return await self._helpers.check(user, password)
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._helpers.close()
+
+
+def check(settings: LdapSettings, user: str, password: str) -> Verdict:
+    """Raises BackendDown."""
+    connection = _Connection(settings)
+    try:
+        if settings.bind_dn and connection.bind(settings.bind_dn, settings.bind_password) != _SUCCESS:
+            raise BackendDown(f"the server does not let {settings.bind_dn} in")
+        dn = settings.user_dn.replace("{user}", dn_value(user)) or connection.find(settings, user)
+        if not dn:
+            return Verdict.UNKNOWN
+        if settings.compare:
+            return connection.compare(dn, settings.compare, password)
+        return Verdict.HELD if connection.bind(dn, password) == _SUCCESS else Verdict.WRONG
+    finally:
+        connection.close()
+
+
+def main() -> None:
+    given = json.loads(sys.stdin.buffer.readline())
+    given["ca_file"] = Path(given["ca_file"]) if given["ca_file"] else None
+    serve(partial(check, LdapSettings(**given)))
+
+
+if __name__ == "__main__":
+    main()
