@@ -176,3 +176,27 @@ def patiently(port) -> imaplib.IMAP4:
         except ConnectionRefusedError:
             time.sleep(0.05)
     raise AssertionError("nobody listens")
+
+
+@pytest.mark.parametrize("super_server", ["tcpserver", "tcpsvd", "socat"])
+def test_other_super_servers(server, user, needs, super_server):
+    """ucspi-tcp and ipsvd hand the connection over; socat stands between it and our pipe."""
+    needs(super_server)
+    port = free_offset() + 143
+    program = [FUBAKO, "imapd", "--config", config(server)]
+    command = {
+        "tcpserver": ["tcpserver", "-H", "-R", "127.0.0.1", str(port), *program],
+        "tcpsvd": ["tcpsvd", "127.0.0.1", str(port), *program],
+        "socat": ["socat", f"TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork", f"EXEC:{' '.join(program)}"],
+    }[super_server]
+    running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        client = patiently(port)
+        assert "LOGINDISABLED" in client.capabilities and client.state == "NONAUTH"
+        client.starttls(ssl.create_default_context(cafile=server.ca))
+        client.login(*user)
+        assert client.select()[0] == "OK"
+        client.logout()
+    finally:
+        running.terminate()
+        running.wait(10)
