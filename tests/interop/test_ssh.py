@@ -12,7 +12,8 @@ import subprocess
 import time
 
 import pytest
-from server import Server, free_offset
+from checkers import free_port
+from server import Server
 from test_programs import Terminal, deliver, kept, run
 
 
@@ -161,8 +162,8 @@ def patiently(connect):
 def test_forwarding_to_its_own_services(door, letter):
     """Figure 1 of the seeds: ssh -L 8143:imap.example.org:143 imap.example.org; the login goes through SSH."""
     deliver(door.server, door.user, letter)
-    port = free_offset() + 143
-    pop, tls_port = port + 1, port + 2
+    port = free_port()
+    pop, tls_port = free_port(), free_port()
     running = forwarded(
         door, "-N", "-L", f"{port}:localhost:143", "-L", f"{pop}:localhost:{door.server.port('pop3')}",
         "-L", f"{tls_port}:localhost:993", "imap.example.org",
@@ -286,7 +287,7 @@ def test_users_change_their_own_password(door):
 def test_list_1_and_2_preconnect(door, needs):
     needs("mutt", "tmux")
     deliver(door.server, door.user, b"Subject: by preconnect\r\n\r\nhello\r\n")
-    port = free_offset() + 143
+    port = free_port()
     rc, foo = door.home / "muttrc", door.user[0].replace("@", "%40")
     rc.write_text(
         f'set preconnect="ssh -f -q -L {port}:localhost:143 \\\n imap.example.org sleep 20 > /dev/null"\n'
@@ -321,7 +322,7 @@ def test_list_4_and_5_tunnel(door, needs):
 def test_list_8_fetchmail_preconnect(door, needs, letter):
     needs("fetchmail")
     deliver(door.server, door.user, letter)
-    port = free_offset() + 110
+    port = free_port()
     rc = door.home / "fetchmailrc"
     rc.write_text(
         f'poll pop.example.org via localhost port {port} with proto pop3 user "{door.user[0]}" password "{door.user[1]}"'
@@ -381,7 +382,7 @@ def test_passwords_and_forwarding_that_is_known(tmp_path, home, needs):
     try:
         user = server.new_user("pw")
         door = Door(server, user, home)
-        port = free_offset() + 143
+        port = free_port()
         running = forwarded(door, "-N", "-L", f"{port}:localhost:143", "door")
         try:
             client = patiently(lambda: imaplib.IMAP4("127.0.0.1", port))
