@@ -115,14 +115,30 @@ class _Joined:
     """What channels of commands and forwarded connections share: asyncssh's callbacks move bytes of the stream."""
 
     stream: ChannelStream
+    early: list[bytes | None] | None = None  # what came before there was a session that may begin TLS; None at its end
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        if datatype is None:
+        if datatype is not None:
+            return
+        if self.early is not None:
+            self.early.append(data)
+        else:
             self.stream._arrived(data)
 
     def eof_received(self) -> bool:
-        self.stream._ended()
+        if self.early is not None:
+            self.early.append(None)
+        else:
+            self.stream._ended()
         return True
+
+    def _begin(self) -> None:
+        early, self.early = self.early or [], None
+        for data in early:
+            if data is None:
+                self.stream._ended()
+            else:
+                self.stream._arrived(data)
 
     def pause_writing(self) -> None:
         self.stream._writing_paused()
@@ -177,11 +193,13 @@ class _Forwarded(_Joined, asyncssh.SSHTCPSession[bytes]):
 
     def connection_made(self, chan: Any) -> None:
         self.stream = ChannelStream(chan, self._guest.peer, self._guest.facts)
+        self.early = []
 
     def session_started(self) -> None:
         self._guest.spawn(self._run())
 
     async def _run(self) -> None:
+        asyncio.get_running_loop().call_soon(self._begin)
         try:
             await self._serve(self.stream)
         finally:

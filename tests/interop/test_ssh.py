@@ -10,6 +10,7 @@ import socket
 import ssl as tls
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from checkers import free_port
@@ -409,3 +410,25 @@ def test_passwords_and_forwarding_that_is_known(tmp_path, home, needs):
             assert code == wanted, error
     finally:
         assert server.stop() == 0
+
+
+def test_who_speaks_first_through_a_forwarded_connection(door):
+    """A TLS client's first words are on their way before there is a session for them; twenty times, eight at once."""
+    port = free_port()
+    running = forwarded(door, "-N", "-L", f"{port}:localhost:993", "imap.example.org")
+    context = tls.create_default_context(cafile=door.server.ca)
+
+    def once(_):
+        with (
+            socket.create_connection(("127.0.0.1", port), 20) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secure,
+        ):
+            return secure.recv(4)
+
+    try:
+        patiently(lambda: socket.create_connection(("127.0.0.1", port))).close()
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(once, range(160))) == [b"* OK"] * 160
+    finally:
+        running.terminate()
+        running.wait(10)
