@@ -485,7 +485,7 @@ def _login(task: tuple[int, Path, str, str, int]) -> None:
         file = sock.makefile("rb")
         file.readline()
         sock.sendall(f"a AUTHENTICATE {name}\r\n".encode())
-        _, dialogue = offer.client([name], user, password, os.urandom(12).hex(), Binding())
+        _, dialogue = offer.client([name], offer.Proofs(user, password), os.urandom(12).hex(), Binding())
         response = next(dialogue)
         if name == "CRAM-MD5":  # nothing to say before the challenge
             response = dialogue.send(base64.b64decode(file.readline()[2:]))

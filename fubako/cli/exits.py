@@ -16,6 +16,7 @@ def _codes() -> tuple[tuple[type[Exception], int], ...]:
     """Loaded when something went wrong, not before."""
     from fubako.accounts.directory import EntryExists, NoSuchEntry
     from fubako.client.connection import ClientError
+    from fubako.client.settings import SettingsError
     from fubako.config import ConfigError
     from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
     from fubako.policy.access import AccessError
@@ -26,6 +27,7 @@ def _codes() -> tuple[tuple[type[Exception], int], ...]:
 
     return (
         (ConfigError, CONFIG),
+        (SettingsError, CONFIG),
         (AccessError, DATAERR),
         (NoSuchEntry, NOUSER),
         (EntryExists, CANTCREAT),

@@ -8,9 +8,10 @@ from fubako import __version__
 from fubako.cli.exits import Sentences
 
 _HOMES = {
-    "alias": "entries", "compat": "compat", "config": "storage", "domain": "domains", "imapd": "pipes", "lmtpd": "pipes",
-    "peer": "queueing", "policy": "policies", "pop3d": "pipes", "queue": "queueing", "report": "reporting", "serve": "serve",
-    "smtpd": "pipes", "ssh": "ssh", "store": "storage", "trace": "entries", "up": "up", "user": "entries",
+    "alias": "entries", "compat": "compat", "config": "storage", "domain": "domains", "fetch": "fetching", "imapd": "pipes",
+    "lmtpd": "pipes", "peer": "queueing", "policy": "policies", "pop3d": "pipes", "queue": "queueing", "report": "reporting",
+    "serve": "serve", "smtpd": "pipes", "ssh": "ssh", "store": "storage", "trace": "entries", "trust": "fetching", "up": "up",
+    "user": "entries",
 }  # fmt: skip
 
 

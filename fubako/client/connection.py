@@ -44,6 +44,8 @@ class Peer:
     authority: str = "a public authority"
     pins: frozenset[str] = frozenset()
     implicit_tls: bool = True
+    bare: bool = False  # no TLS: something else protects the connection
+    judgement: Callable[[CertificateFacts | None, str], Believed] | None = None  # instead of authority and pins
     certificate: tuple[Path, Path] | None = None  # files of our own chain and key, for a server that asks
 
 
@@ -72,6 +74,7 @@ class Connection(Generic[E]):
         self.env = env
         self.believed: Believed | None = None
         self.user = ""
+        self.preauth = False  # a tunnel that ends at the server: nobody was asked who we are
         self.mechanism = ""
         self.binding = ""
 
@@ -89,13 +92,15 @@ class Connection(Generic[E]):
         facts = self.line.stream.tls
         assert facts is not None
         try:
-            self.believed = self.believe(facts.peer)
+            self.believed = self.believe(facts.peer, facts.version)
         except NotBelieved as reason:
             self.refused_certificate(reason)
             raise
 
-    def believe(self, facts: CertificateFacts | None) -> Believed:
+    def believe(self, facts: CertificateFacts | None, version: str) -> Believed:
         """Raises NotBelieved."""
+        if self.peer.judgement is not None:
+            return self.peer.judgement(facts, version)
         return judge(facts, self.peer.server_name, authority=self.peer.authority, pins=self.peer.pins)
 
     def refused_certificate(self, _reason: NotBelieved) -> None:
@@ -106,6 +111,11 @@ class Connection(Generic[E]):
         """Before STARTTLS is said: an answer that is there already was not the server's (C-PREREPLY)."""
         if self.line.engine.pending or self.line.stream.pending:
             raise ProtocolError("the server answered before it was asked")
+
+    @property
+    def offered(self) -> list[str]:
+        """Mechanisms that the server announced."""
+        raise NotImplementedError  # each protocol has its own
 
     def hop(self) -> Hop:
         tls = self.line.stream.tls

@@ -24,10 +24,17 @@ class ImapConnection(Connection[Event]):
         if self.peer.implicit_tls:
             await self.protect()
         greeting = await self.line.event()
-        if not isinstance(greeting, Greeting) or greeting.condition != "OK":
+        if (
+            isinstance(greeting, Greeting)
+            and greeting.condition == "PREAUTH"
+            and self.line.stream.local
+            and self.peer.bare
+        ):
+            self.preauth = True
+        elif not isinstance(greeting, Greeting) or greeting.condition != "OK":
             # PREAUTH on a channel that anybody can write to means that nobody proved anything (CVE-2020-14093)
             raise ClientError("the server's greeting is not one to go on with")
-        if not self.peer.implicit_tls:
+        if not self.peer.implicit_tls and not self.peer.bare:
             self.nothing_unasked()
             await self.command("STARTTLS")
             await self.protect()
@@ -63,8 +70,11 @@ class ImapConnection(Connection[Event]):
             self.engine.raw(response + b"\r\n")
             return await self._challenge()
 
-        offered = [name.removeprefix("AUTH=") for name in self.capabilities if name.startswith("AUTH=")]
-        await self.authenticate(offered, credentials, begin, answer)
+        await self.authenticate(self.offered, credentials, begin, answer)
+
+    @property
+    def offered(self) -> list[str]:
+        return [name.removeprefix("AUTH=") for name in self.capabilities if name.startswith("AUTH=")]
 
     async def _challenge(self) -> bytes | None:
         event = await self.line.event()

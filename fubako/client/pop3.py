@@ -23,13 +23,20 @@ class Pop3Connection(Connection[Reply]):
         if self.peer.implicit_tls:
             await self.protect()
         await self._ok()
-        if not self.peer.implicit_tls:
+        if not self.peer.implicit_tls and not self.peer.bare:
             self.nothing_unasked()
             self.engine.command("STLS")
             await self._ok()
             await self.protect()
         lines = (await self.command("CAPA", multiline=True)).content.decode("ascii", "replace").splitlines()
         self.mechanisms = next((line.split()[1:] for line in lines if line.upper().startswith("SASL ")), [])
+        if self.peer.bare and self.line.stream.local and not self.mechanisms:
+            self.engine.command("STAT")  # at the end of a tunnel that logged us in
+            self.preauth = (await self.line.event()).ok
+
+    @property
+    def offered(self) -> list[str]:
+        return self.mechanisms
 
     async def _ok(self) -> Reply:
         reply = await self.line.event()

@@ -46,6 +46,10 @@ class SmtpConnection(Connection[Reply]):
             raise ClientError(f"{reply.command}: the server said {reply.status}")
         return reply
 
+    @property
+    def offered(self) -> list[str]:
+        return self.extensions.get("AUTH", "").split()
+
     async def login(self, credentials: Credentials) -> None:
         async def begin(name: str, initial: bytes | None) -> bytes | None:
             self.engine.command("AUTH", name, *([initial.decode()] if initial is not None else []))
@@ -55,7 +59,7 @@ class SmtpConnection(Connection[Reply]):
             self.engine.response(response)
             return await self._challenge()
 
-        await self.authenticate(self.extensions.get("AUTH", "").split(), credentials, begin, answer)
+        await self.authenticate(self.offered, credentials, begin, answer)
 
     async def _challenge(self) -> bytes | None:
         reply = await self._expect(235, 334)

@@ -97,11 +97,11 @@ class Carrier(SmtpConnection):
         except NotBelieved as reason:
             self.level, self.doubt, self.fault = Level.ENCRYPTED, str(reason), reason.fault
 
-    def believe(self, facts: CertificateFacts | None) -> Believed:
+    def believe(self, facts: CertificateFacts | None, version: str) -> Believed:
         """Where DNSSEC names the keys, nothing else counts."""
         if self.demand.keys:
             return dane.judge(self.demand.keys, facts, self.names)
-        return super().believe(facts)
+        return super().believe(facts, version)
 
     def refused_certificate(self, _reason: NotBelieved) -> None:
         """The demand decides whether that is good enough."""

@@ -37,6 +37,7 @@ class CertificateFacts:
     chain_fault: str = ""  # the same as a result type of RFC 8460 §4.3
     chain: tuple[bytes, ...] = field(default=(), repr=False)  # DER, leaf first, as the peer sent it; clients only
     mail_names: tuple[str, ...] = ()  # rfc822Name
+    md5: str = ""  # of the DER; only to recognise what old configurations hold
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
-"""A program as a peer: what it is given on its standard input, and what it answers. It never outlives the wait for it."""
+"""A program as a peer: asked once (`talk`), or for a whole conversation (`tunnel`). It never outlives the wait for it."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import cast
+
+from fubako.net.stream import BufferedStream
 
 
 async def talk(
@@ -22,3 +25,59 @@ async def talk(
         await process.wait()
         raise
     return process.returncode or 0, said, wrong
+
+
+class ProgramStream(BufferedStream, asyncio.SubprocessProtocol):
+    """A program's standard input and output as a connection: mutt's tunnel, fetchmail's plugin. Its errors go where ours go."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._process: asyncio.SubprocessTransport | None = None
+        self._input: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._process = cast(asyncio.SubprocessTransport, transport)
+        self._input = cast(asyncio.WriteTransport, self._process.get_pipe_transport(0))
+
+    def pipe_data_received(self, fd: int, data: bytes | str) -> None:
+        assert isinstance(data, bytes)
+        self._arrived(data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 1:
+            self._ended()
+
+    def process_exited(self) -> None:
+        self._lost()
+
+    def pause_writing(self) -> None:
+        self._writing_paused()
+
+    def resume_writing(self) -> None:
+        self._writing_resumed()
+
+    def _transmit(self, octets: bytes) -> None:
+        if self._input is not None and not self._input.is_closing():
+            self._input.write(octets)
+
+    def _hold(self, held: bool) -> None:
+        reader = self._process.get_pipe_transport(1) if self._process is not None else None
+        if isinstance(reader, asyncio.ReadTransport):
+            if held:
+                reader.pause_reading()
+            else:
+                reader.resume_reading()
+
+    def _shut(self) -> None:
+        if self._process is not None:
+            self._process.close()
+
+
+async def tunnel(command: str) -> ProgramStream:
+    """A connection through a command of the user's own, given to the shell as he wrote it; no terminal, so that it cannot ask.
+    Raises OSError."""
+    loop = asyncio.get_running_loop()
+    _, stream = await loop.subprocess_exec(
+        lambda: ProgramStream(command), "/bin/sh", "-c", command, stderr=None, start_new_session=True
+    )
+    return stream

@@ -267,6 +267,7 @@ def certificate_facts(
         chain_fault,
         chain,
         mail,
+        hashlib.md5(certificate.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest(),
     )
 
 

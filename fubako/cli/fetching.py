@@ -1,0 +1,248 @@
+"""`fubako fetch` and `fubako trust`: letters from elsewhere, and the servers that were met on the way."""
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fubako import app
+from fubako.cli.configured import json_option, show
+from fubako.cli.exits import CONFIG, IOERR, NOINPUT, NOPERM, PROTOCOL, TEMPFAIL, UNAVAILABLE
+from fubako.client import fetchmailrc, settings
+from fubako.client.connection import ClientError
+from fubako.client.fetch import Fetcher, Outcome, Seen
+from fubako.client.imap import ImapConnection
+from fubako.client.places import place
+from fubako.client.roads import Ask, Roads, reject
+from fubako.client.settings import Account, SettingsError
+from fubako.clock import Env
+from fubako.message.trace import mail_date
+from fubako.net.interface import CertificateFacts, StreamClosed, StreamTimeout, TlsError
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.sasl import SaslFailure
+from fubako.telemetry import visible
+from fubako.trust.judge import NotBelieved
+from fubako.trust.known import CertificateChanged, Downgraded, KnownPeers
+
+NOTHING_NEW = 1
+NOT_BELIEVED, CHANGED, DOWNGRADED = 80, 81, 82
+LOGIN_REFUSED = NOPERM
+# what went wrong -> its exit code; the first that fits
+_FAULTS: tuple[tuple[type[Exception], int], ...] = (
+    (CertificateChanged, CHANGED), (Downgraded, DOWNGRADED), (NotBelieved, NOT_BELIEVED), (SaslFailure, LOGIN_REFUSED),
+    (SettingsError, CONFIG), (TlsError, UNAVAILABLE), (ProtocolError, PROTOCOL), (StreamTimeout, TEMPFAIL),
+    (StreamClosed, UNAVAILABLE), (ClientError, UNAVAILABLE), (OSError, IOERR),
+)  # fmt: skip
+
+
+def _known() -> KnownPeers:
+    path = settings.home() / "known.json"
+    try:
+        return KnownPeers(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path} cannot be read, and is not taken for empty: {error}") from None
+
+
+def _ask(facts: CertificateFacts, reason: str) -> str:
+    """The question of old, with what matters today."""
+    click.echo(
+        f"\nThis certificate belongs to:  {visible(facts.subject)}\n  names:                      {', '.join(facts.dns_names)}\n"
+        f"It was issued by:             {visible(facts.issuer)}\n"
+        f"It is valid:                  {mail_date(facts.not_before)} to {mail_date(facts.not_after)}\n"
+        f"SHA-256 fingerprint:          {facts.sha256}\nWhat is wrong with it:        {visible(reason)}\n",
+        err=True,
+    )
+    answer = click.prompt("(r)eject, accept (o)nce, (a)ccept always", default="r", err=True)
+    return {"o": "once", "a": "always"}.get(answer.strip().lower()[:1], "reject")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[ACCOUNT]...")
+@click.option(
+    "--accounts",
+    "accounts_file",
+    type=click.Path(path_type=Path),
+    help="accounts.toml; in ~/.config/fubako when not given.",
+)
+@click.option(
+    "--fetchmailrc", "rc_file", type=click.Path(path_type=Path), help="Read fetchmail's configuration instead."
+)
+@click.option("--every", type=click.IntRange(1), metavar="SECONDS", help="Go on, with this pause between two rounds.")
+@click.option("--batch", is_flag=True, help="Never ask; also what happens without a terminal.")
+@json_option
+def fetch(
+    names: tuple[str, ...],
+    accounts_file: Path | None,
+    rc_file: Path | None,
+    every: int | None,
+    batch: bool,
+    as_json: bool,
+) -> int:
+    """Bring new letters of other mailboxes here: IMAP or POP3, into a Maildir, an mbox, LMTP, SMTP or a program.
+
+    \b
+    ~/.config/fubako/accounts.toml:
+      [[account]]
+      name = "work"
+      host = "imap.example.org"          # protocol = "imap", tls = "implicit" when nothing is said
+      user = "ann"
+      password_file = "~/.secrets/work"  # mode 0600; or password_command
+      deliver = "maildir:~/Mail"
+      keep = true                        # leave letters there
+
+    A letter is deleted there only after it is durable here. Without TLS nothing is said, unless the account says `tls = "none"`
+    by name, for a tunnel or this machine. Servers that were met are remembered (`fubako trust`).
+
+    \b
+    Exit codes: 0 letters came, 1 nothing new, 69 no connection or TLS refused, 77 login refused, 78 settings,
+    80 certificate not believed, 81 certificate CHANGED, 82 the server offers less protection than before.
+    """
+    accounts, passwords = _accounts(accounts_file, rc_file)
+    unknown = set(names) - {one.name for one in accounts}
+    if unknown:
+        raise click.UsageError(f"there is no account {min(unknown)}")
+    chosen = [one for one in accounts if not names or one.name in names]
+    ask = reject if batch or not sys.stdin.isatty() else _ask
+    return app.run(_rounds(chosen, passwords, ask, every, as_json))
+
+
+def _accounts(accounts_file: Path | None, rc_file: Path | None) -> tuple[list[Account], dict[str, str]]:
+    if rc_file is None:
+        return settings.load(accounts_file or settings.home() / "accounts.toml"), {}
+    try:
+        if rc_file.stat().st_mode & 0o077:
+            raise SettingsError(f"{rc_file} can be read by others; chmod 600 {rc_file}")
+        polls = fetchmailrc.parse(rc_file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{rc_file}: {error}") from None
+    except fetchmailrc.FetchmailFault as fault:
+        raise SettingsError(f"{rc_file}: {fault}") from None
+    for poll in polls:
+        for warning in poll.warnings:
+            click.echo(f"fubako: {poll.account.name}: {warning}", err=True)
+        settings.check(poll.account, str(rc_file))
+    return [poll.account for poll in polls], {poll.account.name: poll.password for poll in polls if poll.password}
+
+
+async def _rounds(
+    accounts: list[Account], passwords: dict[str, str], ask: Ask, every: int | None, as_json: bool
+) -> int:
+    roads = Roads(_known(), Env(), ask)
+    roads.passwords = passwords
+    while True:
+        # one who is asked should not be asked two things at once
+        if ask is reject:
+            found = await asyncio.gather(*(_one(one, roads) for one in accounts))
+        else:
+            found = [await _one(one, roads) for one in accounts]
+        code = _told(found, as_json=as_json)
+        if every is None:
+            return code
+        await asyncio.sleep(every)
+
+
+async def _one(account: Account, roads: Roads) -> tuple[Outcome, int]:
+    """What became of one account, and its exit code; no account stops another one."""
+    env = Env()
+    outcome = Outcome(account.name)
+    try:
+        target, seen = await asyncio.to_thread(_opened, account)
+        fetcher = Fetcher(account, target, seen, env, _progress(account.name))
+        outcome = fetcher.outcome
+        try:
+            async with roads.ready(account) as connection:
+                outcome.hop = connection.hop().describe()
+                await (fetcher.imap(connection) if isinstance(connection, ImapConnection) else fetcher.pop3(connection))
+        finally:
+            await target.close()
+            seen.close()
+    except tuple(kind for kind, _ in _FAULTS) as error:
+        outcome.problem = visible(str(error) or type(error).__name__)
+        return outcome, next(code for kind, code in _FAULTS if isinstance(error, kind))
+    return outcome, 0 if outcome.fetched else NOTHING_NEW
+
+
+def _opened(account: Account) -> tuple[Any, Seen]:
+    key = hashlib.sha256(
+        json.dumps([account.protocol, account.host, account.user, account.deliver]).encode()
+    ).hexdigest()[:16]
+    return place(account), Seen(settings.home() / "fetched" / key)
+
+
+def _progress(name: str) -> Any:
+    if not sys.stderr.isatty():
+        return lambda _done, _all: None
+    began = time.monotonic()
+
+    def told(done: int, count: int) -> None:
+        rate = done / max(time.monotonic() - began, 0.001)
+        click.echo(f"\r{name}: {done} of {count} letters, {rate:.0f}/s", err=True, nl=done == count)
+
+    return told
+
+
+def _told(found: list[tuple[Outcome, int]], *, as_json: bool) -> int:
+    """Problems count more than letters, letters more than nothing."""
+    for outcome, code in found:
+        facts = {name: getattr(outcome, name) for name in Outcome.__slots__} | {"exit": code}
+        if as_json:
+            click.echo(json.dumps(facts, ensure_ascii=False))
+        elif outcome.problem:
+            click.echo(f"fubako: {outcome.account}: {outcome.problem}", err=True)
+        else:
+            more = f", {outcome.deleted} deleted there" if outcome.deleted else ""
+            more += f", {outcome.large} too large" if outcome.large else ""
+            click.echo(f"{outcome.account}: {outcome.fetched} of {outcome.there} letters{more}; {outcome.hop}")
+    codes = [code for _, code in found]
+    return next((code for code in codes if code not in (0, NOTHING_NEW)), 0 if 0 in codes else NOTHING_NEW)
+
+
+@click.group()
+def trust() -> None:
+    """Servers that your programs have met: their keys, how they were accepted, and the best protection seen."""
+
+
+@trust.command("list")
+@json_option
+def trust_list(as_json: bool) -> None:
+    """Every server that is known."""
+    rows = [
+        {"host": peer.host, "port": peer.port, "protocol": peer.protocol, "accepted": peer.accepted, "tls": peer.tls,
+         "mechanism": peer.mechanism, "since": mail_date(peer.first_seen)}
+        for peer in _known().all()
+    ]  # fmt: skip
+    show(rows, as_json=as_json)
+
+
+@trust.command("show")
+@click.argument("host")
+@click.argument("port", type=int)
+@json_option
+def trust_show(host: str, port: int, as_json: bool) -> int:
+    """What is known of one server; `trust = ["sha256:…"]` pins what stands there."""
+    peer = _known().find(host, port)
+    if peer is None:
+        click.echo(f"fubako: {host}:{port} has not been met", err=True)
+        return NOINPUT
+    facts = {name: getattr(peer, name) for name in peer.__slots__}
+    if as_json:
+        click.echo(json.dumps(facts))
+    for name, value in [] if as_json else facts.items():
+        click.echo(f"{name:12} {value}")
+    return 0
+
+
+@trust.command("forget")
+@click.argument("host")
+@click.argument("port", type=int)
+def trust_forget(host: str, port: int) -> int:
+    """Meet a server as if for the first time: after its key was changed for a reason that you know."""
+    if _known().forget(host, port):
+        return 0
+    click.echo(f"fubako: {host}:{port} has not been met", err=True)
+    return NOINPUT

@@ -1,0 +1,222 @@
+"""Where fetched letters go: Maildir, mbox, LMTP, SMTP, a program. What was put is durable when `put` returns.
+
+A letter has a name that its server's identifiers determine, so that after a crash it is seen that it is there already: exactly once
+for Maildir; for mbox, LMTP, SMTP and programs at least once.
+"""
+
+import asyncio
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fubako.client.connection import ClientError
+from fubako.client.settings import Account
+from fubako.message.address import NULL, AddressError, parse_address
+from fubako.message.headers import first_fields
+from fubako.message.mailboxes import parse_list
+from fubako.message.trace import from_line_date
+from fubako.net import tcp
+from fubako.net.line import Line
+from fubako.net.program import talk
+from fubako.protocol.smtp_client import Reply, SmtpClient
+
+MDA_SECONDS = 300.0
+_FROM = re.compile(rb"^(>*From )", re.MULTILINE)
+_PLAIN = re.compile(r"[^A-Za-z0-9.@_+=/-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One letter; `name` is the same each time it is fetched."""
+
+    name: str
+    content: bytes
+    at: int
+
+
+class Place(Protocol):
+    async def put(self, letters: Sequence[Fetched]) -> None:
+        """All of them, durably. Raises ClientError, OSError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Maildir:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for part in ("tmp", "new", "cur"):
+            (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._there = {path.name.partition(":")[0] for part in ("new", "cur") for path in (folder / part).iterdir()}
+
+    async def put(self, letters: Sequence[Fetched]) -> None:
+        await asyncio.to_thread(self._put, letters)
+
+    def _put(self, letters: Sequence[Fetched]) -> None:
+        """Contents first, then one sync of the folder: a crash leaves a file in tmp, or the letter."""
+        host = socket.gethostname().replace("/", "_").replace(":", "_")
+        made = []
+        for letter in letters:
+            name = f"{letter.name}.{host}"
+            if name in self._there:
+                continue
+            path = self._folder / "tmp" / name
+            with open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+                file.write(letter.content.replace(b"\r\n", b"\n"))
+                file.flush()
+                os.fsync(file.fileno())
+            made.append((path, self._folder / "new" / name))
+        for path, target in made:
+            path.rename(target)
+            self._there.add(target.name)
+        if made:
+            _sync(self._folder / "new")
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Mbox:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def put(self, letters: Sequence[Fetched]) -> None:
+        await asyncio.to_thread(self._put, letters)
+
+    def _put(self, letters: Sequence[Fetched]) -> None:
+        """mboxrd, under fcntl's lock; what was written in part is taken back."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path, "ab", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            before = file.seek(0, os.SEEK_END)
+            try:
+                for letter in letters:
+                    body = _FROM.sub(rb">\1", letter.content.replace(b"\r\n", b"\n"))
+                    line = f"From fubako {from_line_date(letter.at)}\n".encode()
+                    file.write(line + body + (b"\n" if body.endswith(b"\n") else b"\n\n"))
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Mda:
+    """Arguments without a shell; what stands for %T and %F is stripped to harmless signs, because programs have shells of their
+    own."""
+
+    def __init__(self, program: Sequence[str], recipient: str) -> None:
+        self._program, self._recipient = program, recipient
+
+    async def put(self, letters: Sequence[Fetched]) -> None:
+        for letter in letters:
+            sender = _PLAIN.sub("_", _sender(letter.content))
+            words = [
+                word.replace("%T", _PLAIN.sub("_", self._recipient)).replace("%F", sender) for word in self._program
+            ]
+            try:
+                code, _, wrong = await talk(words, letter.content.replace(b"\r\n", b"\n"), MDA_SECONDS)
+            except TimeoutError:
+                raise ClientError(f"{words[0]} took longer than {MDA_SECONDS:.0f} seconds") from None
+            if code:
+                raise ClientError(f"{words[0]} ended with {code}: {wrong[:200].decode('utf-8', 'replace').strip()}")
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Server:
+    """LMTP or SMTP on this machine; one connection for many letters."""
+
+    def __init__(self, where: str, recipient: str) -> None:
+        self._where, self._recipient = where, recipient
+        self._socket = os.path.expanduser(where.partition(":")[2])
+        self._line: Line[Reply] | None = None
+        self._engine = SmtpClient()
+
+    async def put(self, letters: Sequence[Fetched]) -> None:
+        for letter in letters:
+            await self._one(letter)
+
+    async def _one(self, letter: Fetched) -> None:
+        if self._line is None:
+            await self._connect()
+        engine = self._engine
+        recipient, sender = parse_address(self._recipient), NULL
+        with suppress(AddressError):
+            sender = parse_address(_sender(letter.content))
+        engine.mail(sender, [] if letter.content.isascii() else ["BODY=8BITMIME"])
+        await self._expect(250)
+        engine.rcpt(recipient)
+        await self._expect(250, 251)
+        engine.command("DATA")
+        await self._expect(354)
+        engine.content(letter.content)
+        await self._expect(250)
+
+    async def _connect(self) -> None:
+        kind, _, rest = self._where.partition(":")
+        if rest.startswith("//"):
+            host, _, port = rest[2:].rpartition(":")
+            stream = await tcp.connect(host.strip("[]"), int(port))
+        else:
+            stream = await tcp.connect_unix(self._socket)
+        self._engine = SmtpClient()
+        self._line = Line(self._engine, stream)
+        await self._expect(220)
+        self._engine.command("LHLO" if kind == "lmtp" else "EHLO", socket.gethostname())
+        await self._expect(250)
+
+    async def _expect(self, *codes: int) -> None:
+        assert self._line is not None
+        reply = await self._line.event()
+        if reply.status.code not in codes:
+            raise ClientError(f"{self._where}: {reply.command}: {reply.status}")
+
+    async def close(self) -> None:
+        if self._line is not None:
+            self._engine.command("QUIT")
+            self._line.close()
+
+
+def _sender(content: bytes) -> str:
+    """Return-Path where there is one; else the author."""
+    fields = first_fields(content)
+    path = fields.get(b"return-path", b"").strip().strip(b"<>")
+    if b"return-path" in fields:
+        return path.decode("utf-8", "replace")
+    for box in parse_list(fields.get(b"from", b"")):
+        if box.mailbox and box.host:
+            return (box.mailbox + b"@" + box.host).decode("utf-8", "replace")
+    return ""
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def place(account: Account) -> Place:
+    kind, _, where = account.deliver.partition(":")
+    recipient = account.recipient or account.user
+    match kind:
+        case "maildir":
+            return Maildir(Path(where).expanduser())
+        case "mbox":
+            return Mbox(Path(where).expanduser())
+        case "mda":
+            return Mda(account.mda, recipient)
+        case _:
+            return Server(account.deliver, recipient)

@@ -1,0 +1,211 @@
+"""The road to an account's server, composed of parts: tunnel or TCP, TLS, whom to believe, the login. It yields a connection
+that is ready, or says why not; nothing secret is said before the server was believed."""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from fubako.client import imap, pop3
+from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
+from fubako.client.settings import Account, SettingsError
+from fubako.clock import Env
+from fubako.net import tcp
+from fubako.net.interface import CertificateFacts, Stream
+from fubako.net.line import Line
+from fubako.net.program import talk, tunnel
+from fubako.protocol.imap.client import ImapClient
+from fubako.protocol.pop3 import Pop3Client
+from fubako.trust.judge import Believed, NotBelieved, judge
+from fubako.trust.known import KnownPeers
+
+PRECONNECT_SECONDS = 60.0
+OPEN_SECONDS = 20.0  # in which a port has to open after preconnect
+PASSWORD_SECONDS = 60.0
+Ready = imap.ImapConnection | pop3.Pop3Connection
+# what a person answers who is shown a certificate that nobody vouches for: reject, once, always
+Ask = Callable[[CertificateFacts, str], str]
+
+
+def reject(_facts: CertificateFacts, _reason: str) -> str:
+    """Without a terminal there is nobody to ask."""
+    return "reject"
+
+
+class Roads:
+    def __init__(self, known: KnownPeers, env: Env, ask: Ask = reject) -> None:
+        self._known, self._env, self._ask = known, env, ask
+        self.passwords: dict[str, str] = {}  # of accounts whose file tells them (.fetchmailrc)
+        self._once: set[tuple[str, int, str]] = set()
+
+    @asynccontextmanager
+    async def ready(self, account: Account) -> AsyncIterator[Ready]:
+        """A connection that is logged in. Raises ClientError, NotBelieved, TlsError, SaslFailure, SettingsError."""
+        stream = await self._open(account)
+        local = bool(account.tunnel) and account.tunnel_ends_there
+        stream.local = local
+        name = account.server_name or account.host
+        files = _authorities(account)
+        believe = partial(self._believe, account, name)
+        bare = local or account.tls == "none"
+        implicit = account.tls == "implicit" and not bare
+        peer = Peer(
+            account.host, account.port_used, name, files, "public" in account.trust, implicit_tls=implicit, bare=bare,
+            judgement=believe,
+        )  # fmt: skip
+        connection: Ready
+        if account.protocol == "imap":
+            engine = ImapClient("f" + self._env.random(3).hex() + "x")
+            connection = imap.ImapConnection(peer, Line(engine, stream), self._env, engine)
+        else:
+            talker = Pop3Client()
+            connection = pop3.Pop3Connection(peer, Line(talker, stream), self._env, talker)
+        try:
+            await connection.greet()
+            if not connection.preauth:
+                await self._log_in(account, connection, unprotected=account.tls == "none")
+            self._note(account, connection)
+            yield connection
+        finally:
+            connection.close()
+
+    async def _log_in(self, account: Account, connection: Ready, *, unprotected: bool) -> None:
+        if connection.line.stream.tls is not None:
+            self._known.check_mechanisms(account.host, account.port_used, connection.offered)
+        if unprotected and connection.line.stream.tls is None:
+            connection.line.stream.local = True  # the account says so by name
+        words = self.passwords.get(account.name) or await password(account)
+        credentials = Credentials(account.user, words, account.mechanisms or ACCEPTED)
+        await connection.login(credentials)
+
+    async def _open(self, account: Account) -> Stream:
+        """Raises ClientError."""
+        if account.preconnect_always:
+            await self._preconnect(account)
+        try:
+            if account.tunnel:
+                return await tunnel(account.tunnel)
+            return await tcp.connect(account.host, account.port_used)
+        except (OSError, TimeoutError) as error:
+            if not account.preconnect or account.preconnect_always or account.tunnel:
+                raise ClientError(
+                    f"{account.host}:{account.port_used} cannot be reached: {error or 'no answer'}"
+                ) from None
+        await self._preconnect(account)
+        until = time.monotonic() + OPEN_SECONDS
+        while True:
+            try:
+                return await tcp.connect(account.host, account.port_used)
+            except (OSError, TimeoutError) as error:
+                if time.monotonic() > until:
+                    raise ClientError(
+                        f"{account.host}:{account.port_used} is not there after preconnect: {error}"
+                    ) from None
+                await asyncio.sleep(0.1)
+
+    @staticmethod
+    async def _preconnect(account: Account) -> None:
+        """What it leaves in the background (ssh -f) goes on; its output is nobody's. Raises ClientError."""
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", account.preconnect, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(PRECONNECT_SECONDS):
+                code = await process.wait()
+        except TimeoutError:
+            process.kill()
+            raise ClientError(
+                f"preconnect of {account.name} took longer than {PRECONNECT_SECONDS:.0f} seconds"
+            ) from None
+        if code:
+            raise ClientError(f"preconnect of {account.name} ended with {code}")
+
+    # -- whom we believe
+
+    def _believe(self, account: Account, name: str, facts: CertificateFacts | None, version: str) -> Believed:
+        """Raises NotBelieved; a changed key and a lower version are told apart from it."""
+        host, port = account.host, account.port_used
+        pins = [one for one in account.trust if one.startswith(("sha256:", "md5:"))]
+        if facts is None:
+            raise NotBelieved(f"{host} showed no certificate")
+        self._known.check_tls(host, port, version)
+        if pins:
+            shown = {f"sha256:{facts.sha256}", f"md5:{facts.md5}"}
+            if shown & {one.lower().replace(" ", "") for one in map(_plain_pin, pins)}:
+                return Believed("its pinned certificate")
+            raise NotBelieved(f"{host} shows another certificate than the one that is pinned: sha256:{facts.sha256}")
+        try:
+            believed = judge(
+                facts, name, authority="a public authority" if "public" in account.trust else "your authority"
+            )
+        except NotBelieved as reason:
+            return self._by_hand(account, facts, str(reason))
+        self._known.check(host, port, facts, by_authority=True)
+        return believed
+
+    def _by_hand(self, account: Account, facts: CertificateFacts, reason: str) -> Believed:
+        host, port = account.host, account.port_used
+        known = self._known.check(host, port, facts, by_authority=False)
+        if known is not None and known.accepted in ("always", "first-use"):
+            return Believed("your decision" if known.accepted == "always" else "the first use")
+        if (host, port, facts.sha256) in self._once:
+            return Believed("your decision for now")
+        if known is None and "first-use" in account.trust:
+            return Believed("the first use")
+        match self._ask(facts, reason):
+            case "once":
+                self._once.add((host, port, facts.sha256))
+                return Believed("your decision for now")
+            case "always":
+                return Believed("your decision")
+        raise NotBelieved(reason)
+
+    def _note(self, account: Account, connection: Ready) -> None:
+        """A good connection is remembered, unless it was believed for now only."""
+        tls, believed = connection.line.stream.tls, connection.believed
+        if tls is None or tls.peer is None or believed is None or believed.by == "your decision for now":
+            return
+        accepted = {"your decision": "always", "the first use": "first-use"}.get(believed.by, "authority")
+        self._known.note(
+            account.host, account.port_used, account.protocol, tls.peer, accepted, tls.version, connection.mechanism,
+            int(self._env.clock.now()),
+        )  # fmt: skip
+
+
+def _authorities(account: Account) -> tuple[Path, ...]:
+    return tuple(Path(one).expanduser() for one in account.trust if one.startswith(("/", "~")))
+
+
+def _plain_pin(pin: str) -> str:
+    kind, _, digits = pin.partition(":")
+    return f"{kind}:{digits.replace(':', '')}"
+
+
+async def password(account: Account) -> str:
+    """From the account's file or command; raises SettingsError."""
+    if account.password_command:
+        try:
+            code, said, _ = await talk(account.password_command, b"", PASSWORD_SECONDS)
+        except (OSError, TimeoutError) as error:
+            raise SettingsError(f"password_command of {account.name}: {error}") from None
+        if code or not said:
+            raise SettingsError(f"password_command of {account.name} ended with {code}")
+        return said.partition(b"\n")[0].decode()
+    if not account.password_file:
+        return ""
+    return await asyncio.to_thread(_from_file, Path(account.password_file))
+
+
+def _from_file(given: Path) -> str:
+    path = given.expanduser()
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077 or path.stat().st_uid not in (os.getuid(), 0):
+            raise SettingsError(f"{path} can be read by others; chmod 600 {path}")
+        return path.read_text().partition("\n")[0]
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None

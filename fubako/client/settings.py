@@ -1,0 +1,129 @@
+"""A user's accounts elsewhere: `accounts.toml`, frozen and typed. An unknown key is an error with its place."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+PORTS = {("imap", "implicit"): 993, ("imap", "starttls"): 143, ("imap", "none"): 143,
+         ("pop3", "implicit"): 995, ("pop3", "starttls"): 110, ("pop3", "none"): 110}  # fmt: skip
+
+
+class SettingsError(Exception):
+    """The file cannot be used; the message names the place."""
+
+
+class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One mailbox elsewhere. Write one `[[account]]` each."""
+
+    name: Annotated[str, Meta(description="How you call it.", min_length=1)]
+    protocol: Annotated[str, Meta(description="imap or pop3.", pattern="^(imap|pop3)$")] = "imap"
+    host: Annotated[str, Meta(description="The server.", min_length=1)] = "localhost"
+    port: Annotated[int, Meta(description="0: the protocol's own.", ge=0, le=65535)] = 0
+    tls: Annotated[
+        str,
+        Meta(
+            description="`implicit` (993, 995), `starttls`, or `none`: then everybody on the way reads all of it; only for a"
+            " tunnel, or a connection that something else protects.",
+            pattern="^(implicit|starttls|none)$",
+        ),
+    ] = "implicit"
+    server_name: Annotated[str, Meta(description="The name that the certificate must hold; empty: the host.")] = ""
+    user: Annotated[str, Meta(description="Who you are there.")] = ""
+    password_file: Annotated[str, Meta(description="File with the password, readable by you only.")] = ""
+    password_command: Annotated[
+        tuple[str, ...], Meta(description="Program and arguments, without a shell, that writes the password as a line.")
+    ] = ()
+    mechanisms: Annotated[
+        tuple[str, ...], Meta(description="SASL mechanisms that may be used; empty: every good one.")
+    ] = ()
+    tunnel: Annotated[
+        str,
+        Meta(
+            description="A command, for the shell, whose standard input and output are the connection: ssh -q host imapd"
+        ),
+    ] = ""
+    tunnel_ends_there: Annotated[
+        bool,
+        Meta(
+            description="The tunnel proves the server and protects what is said: no TLS inside, and PREAUTH is believed."
+        ),
+    ] = True
+    preconnect: Annotated[
+        str, Meta(description="A command, for the shell, that makes the server reachable: ssh -f -L …")
+    ] = ""
+    preconnect_always: Annotated[
+        bool, Meta(description="Run it before every connection, not only when there is none.")
+    ] = False
+    trust: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Whom to believe, any of: `public` (the system's authorities), `first-use`, the path of an authority in"
+            " PEM, `sha256:…` or `md5:…` (a certificate's fingerprint; then nothing else counts)."
+        ),
+    ] = ("public",)
+    deliver: Annotated[
+        str,
+        Meta(
+            description="Where letters go: maildir:PATH, mbox:PATH, lmtp:SOCKET, lmtp://host:port, smtp://host:port, or mda."
+        ),
+    ] = "maildir:~/Maildir"
+    recipient: Annotated[str, Meta(description="To whom lmtp and smtp deliver; empty: the user.")] = ""
+    mda: Annotated[
+        tuple[str, ...], Meta(description="Program and arguments, without a shell; %T and %F are recipient and sender.")
+    ] = ()
+    keep: Annotated[bool, Meta(description="Leave letters on the server.")] = True
+    folders: Annotated[tuple[str, ...], Meta(description="IMAP folders to fetch.")] = ("INBOX",)
+    octets_max: Annotated[int, Meta(description="Larger letters stay where they are; 0: none is too large.", ge=0)] = 0
+
+    @property
+    def port_used(self) -> int:
+        return self.port or PORTS[self.protocol, self.tls]
+
+
+class Accounts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    account: tuple[Account, ...] = ()
+
+
+def home() -> Path:
+    """Where a user's files of Fubako lie: $FUBAKO_HOME, else in $XDG_CONFIG_HOME or ~/.config."""
+    given = os.environ.get("FUBAKO_HOME")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "fubako"
+
+
+def load(path: Path) -> list[Account]:
+    """Raises SettingsError; a file with passwords' places in it must be its owner's alone."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = msgspec.convert(tomllib.loads(text), Accounts)
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: there is no such file; `fubako fetch --help` shows what stands in it") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    names = [one.name for one in found.account]
+    if len(set(names)) != len(names):
+        raise SettingsError(f"{path}: two accounts have the same name")
+    for one in found.account:
+        check(one, str(path))
+    return list(found.account)
+
+
+def check(account: Account, place: str) -> None:
+    """Raises SettingsError."""
+    kind = account.deliver.partition(":")[0]
+    if kind not in ("maildir", "mbox", "lmtp", "smtp", "mda") or (kind == "mda") is not bool(account.mda):
+        raise SettingsError(f"{place}: deliver of {account.name}: {account.deliver} is no place for letters")
+    if account.tls == "none" and not account.tunnel and account.host not in ("localhost", "127.0.0.1", "::1"):
+        raise SettingsError(
+            f"{place}: tls of {account.name}: none is only for tunnels and for this machine; everybody could read the password"
+        )
+    for one in account.trust:
+        if not (one in ("public", "first-use") or one.startswith(("sha256:", "md5:", "/", "~"))):
+            raise SettingsError(f"{place}: trust of {account.name}: {one} is nothing that can be believed")

@@ -1,0 +1,148 @@
+"""Servers that a user's programs have met: which key, how it was accepted, the best protection seen. One file, 0600.
+
+A changed key is told apart from a new one, and a server that could do more before is an alarm.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fubako.net.interface import CertificateFacts
+from fubako.trust.authority import write_private
+from fubako.trust.judge import NotBelieved
+
+HISTORY_MAX = 20
+_VERSIONS = ("", "TLSv1.2", "TLSv1.3")
+
+
+class CertificateChanged(NotBelieved):
+    """Another key than the one that was accepted before."""
+
+
+class Downgraded(NotBelieved):
+    """The server could do better before."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPeer:
+    """One server. `accepted`: "authority", "always" (by the user), "first-use". `history`: certificates before this one."""
+
+    host: str
+    port: int
+    protocol: str
+    sha256: str
+    spki_sha256: str
+    subject: str
+    issuer: str
+    accepted: str
+    first_seen: int
+    last_seen: int
+    tls: str = ""
+    mechanism: str = ""
+    history: tuple[str, ...] = ()
+
+
+class KnownPeers:
+    """Raises ValueError, OSError when the file cannot be read: it is never taken for empty."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._peers: dict[tuple[str, int], KnownPeer] = {}
+        if path.exists():
+            for facts in json.loads(path.read_text())["peers"]:
+                peer = KnownPeer(**{**facts, "history": tuple(facts["history"])})
+                self._peers[peer.host, peer.port] = peer
+
+    def all(self) -> list[KnownPeer]:
+        return sorted(self._peers.values(), key=lambda peer: (peer.host, peer.port))
+
+    def find(self, host: str, port: int) -> KnownPeer | None:
+        return self._peers.get((host.lower(), port))
+
+    def forget(self, host: str, port: int) -> bool:
+        gone = self._peers.pop((host.lower(), port), None) is not None
+        if gone:
+            self._save()
+        return gone
+
+    def check(self, host: str, port: int, facts: CertificateFacts, *, by_authority: bool) -> KnownPeer | None:
+        """What is known of the server that showed this certificate, None for a new one. Raises CertificateChanged where a
+        user's own decision was for another key; an authority's word is as good for a renewed key."""
+        known = self.find(host, port)
+        if known is None or known.sha256 == facts.sha256 or known.spki_sha256 == facts.spki_sha256:
+            return known
+        if by_authority and known.accepted == "authority":
+            return known
+        raise CertificateChanged(
+            f"{host}:{port} shows ANOTHER key than the one that was accepted ({known.accepted}, first seen"
+            f" {known.first_seen}): was SHA-256 {known.sha256} of {known.subject}, is {facts.sha256} of {facts.subject} issued by"
+            f" {facts.issuer}. If the change is right: fubako trust forget {host} {port}"
+        )
+
+    def check_tls(self, host: str, port: int, version: str) -> None:
+        """Raises Downgraded."""
+        known = self.find(host, port)
+        if known is not None and version in _VERSIONS and known.tls in _VERSIONS:
+            if _VERSIONS.index(version) < _VERSIONS.index(known.tls):
+                raise Downgraded(
+                    f"{host}:{port} speaks {version}, and spoke {known.tls} before; fubako trust forget {host} {port}"
+                )
+
+    def check_mechanisms(self, host: str, port: int, offered: list[str]) -> None:
+        """A server that knew SCRAM and now wants the password itself. Raises Downgraded."""
+        known = self.find(host, port)
+        if (
+            known is not None
+            and known.mechanism.startswith("SCRAM")
+            and not any(one.startswith("SCRAM") for one in offered)
+        ):
+            raise Downgraded(
+                f"{host}:{port} offered {known.mechanism} before, and now only {', '.join(offered) or 'nothing'}; nothing was said."
+                f" If the change is right: fubako trust forget {host} {port}"
+            )
+
+    def note(
+        self,
+        host: str,
+        port: int,
+        protocol: str,
+        facts: CertificateFacts,
+        accepted: str,
+        tls: str,
+        mechanism: str,
+        now: int,
+    ) -> None:
+        """A good connection. What was seen best is kept."""
+        known = self.find(host, port)
+        fresh = KnownPeer(
+            host.lower(),
+            port,
+            protocol,
+            facts.sha256,
+            facts.spki_sha256,
+            facts.subject,
+            facts.issuer,
+            accepted,
+            now,
+            now,
+            tls,
+            mechanism,
+        )
+        if known is not None:
+            history = known.history if known.sha256 == facts.sha256 else (known.sha256, *known.history)[:HISTORY_MAX]
+            best = max(tls, known.tls, key=lambda one: _VERSIONS.index(one) if one in _VERSIONS else 0)
+            kept = (
+                known.mechanism
+                if known.mechanism.startswith("SCRAM") and not mechanism.startswith("SCRAM")
+                else mechanism
+            )
+            fresh = replace(
+                fresh, first_seen=known.first_seen, history=history, tls=best, mechanism=kept or known.mechanism
+            )
+        if known is None or replace(fresh, last_seen=0) != replace(known, last_seen=0) or now - known.last_seen > 86400:
+            self._peers[fresh.host, fresh.port] = fresh
+            self._save()
+
+    def _save(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self._path, json.dumps({"peers": [asdict(peer) for peer in self.all()]}, indent=1).encode())

@@ -1,0 +1,356 @@
+"""`fubako fetch`: servers, tunnels, places, configurations of fetchmail; nothing lost, nothing twice, nothing in the clear."""
+
+import json
+import os
+import re
+import signal
+import smtplib
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+from checkers import free_port
+from server import FUBAKO
+from test_programs import deliver, kept
+from test_ssh import Door
+
+from fubako.client import fetchmailrc
+
+
+class User:
+    """A home with an accounts.toml."""
+
+    def __init__(self, server, user, home) -> None:
+        self.server, self.user, self.home = server, user, home
+        self.folder = home / "fubako"
+        self.folder.mkdir(mode=0o700)
+        secret = home / "secret"
+        secret.write_text(user[1] + "\n")
+        secret.chmod(0o600)
+        self.maildir = home / "Mail"
+        self.extra: dict[str, str] = {}
+
+    def account(self, **more) -> None:
+        given = {
+            "name": "one", "host": "localhost", "port": self.server.port("imaps"), "user": self.user[0],
+            "password_file": str(self.home / "secret"), "trust": [self.server.ca], "deliver": f"maildir:{self.maildir}",
+        } | more  # fmt: skip
+        given = {name: value for name, value in given.items() if value is not None}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in given.items()]
+        (self.folder / "accounts.toml").write_text("[[account]]\n" + "\n".join(lines) + "\n")
+
+    def run(self, *words: str):
+        path = f"{self.home / 'bin'}:/usr/bin:/bin:/usr/sbin"
+        env = {"PATH": path, "HOME": str(self.home), "FUBAKO_HOME": str(self.folder), **self.extra}
+        done = subprocess.run(
+            [FUBAKO, *words],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+            check=False,
+            env=env,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def letters(self) -> list[bytes]:
+        return [path.read_bytes() for path in sorted((self.maildir / "new").iterdir())] if self.maildir.exists() else []
+
+
+@pytest.fixture
+def me(server, user, home) -> User:
+    return User(server, user, home)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "tls", "service"),
+    [
+        ("imap", "implicit", "imaps"),
+        ("imap", "starttls", "imap"),
+        ("pop3", "implicit", "pop3s"),
+        ("pop3", "starttls", "pop3"),
+    ],
+)
+def test_every_way_in_brings_each_letter_once(me, letter, protocol, tls, service):
+    for number in range(3):
+        deliver(me.server, me.user, letter.replace(b"Subject: ", b"X-Number: %d\r\nSubject: " % number))
+    me.account(protocol=protocol, tls=tls, port=me.server.port(service))
+    code, said, error = me.run("fetch", "--json")
+    assert code == 0, error
+    facts = json.loads(said)
+    assert (facts["there"], facts["fetched"], facts["deleted"]) == (3, 3, 0) and "SCRAM-SHA-256-PLUS" in facts["hop"]
+    assert len(me.letters()) == 3 and all(letter.replace(b"\r\n", b"\n")[-500:] in one for one in me.letters())
+    assert me.run("fetch")[0] == 1  # nothing new
+    deliver(me.server, me.user, b"Subject: four\r\n\r\nx\r\n")
+    assert me.run("fetch")[0] == 0 and len(me.letters()) == 4 and len(kept(me.server, me.user)) == 4
+    me.account(protocol=protocol, tls=tls, port=me.server.port(service), keep=False)
+    code, said, _ = me.run("fetch", "--json")
+    assert code == 1 and json.loads(said)["deleted"] == 4 and kept(me.server, me.user) == [] and len(me.letters()) == 4
+
+
+def test_places(me, letter):
+    deliver(me.server, me.user, letter)
+    deliver(me.server, me.user, b"Subject: from lines\r\n\r\nFrom here\r\n>From there\r\n")
+    me.account(deliver=f"mbox:{me.home}/box")
+    assert me.run("fetch")[0] == 0
+    box = (me.home / "box").read_bytes()
+    assert (
+        box.count(b"\nFrom fubako ") + box.startswith(b"From fubako ") == 2 and b"\n>From here\n>>From there\n" in box
+    )
+    target = me.server.new_user("target" + os.urandom(3).hex())
+    me.account(deliver=f"lmtp:{me.server.facts['lmtp_socket']}", recipient=target[0])
+    assert me.run("fetch")[0] == 0 and len(kept(me.server, target)) == 2
+    me.account(
+        deliver="mda",
+        mda=["/bin/sh", "-c", f"cat > {me.home}/out.$$; echo %T %F >> {me.home}/who"],
+        recipient="a'b; touch x@y.test",
+    )
+    assert me.run("fetch")[0] == 0 and len(list(me.home.glob("out.*"))) == 2
+    assert (me.home / "who").read_text().startswith("a_b__touch_x@y.test ") and not (me.home / "x@y.test").exists()
+
+
+def test_a_program_that_fails_keeps_the_letter_there(me):
+    deliver(me.server, me.user, b"Subject: x\r\n\r\nx\r\n")
+    me.account(deliver="mda", mda=["/bin/sh", "-c", "cat > /dev/null; exit 75"], keep=False)
+    code, _, error = me.run("fetch")
+    assert code == 69 and "ended with 75" in error and len(kept(me.server, me.user)) == 1
+
+
+def test_certificates_new_changed_and_pinned(me):
+    deliver(me.server, me.user, b"Subject: x\r\n\r\nx\r\n")
+    me.account(trust=["public"])
+    code, _, error = me.run("fetch")
+    assert code == 80 and "authority" in error and me.letters() == []
+    me.account(trust=["first-use"])
+    assert me.run("fetch")[0] == 0
+    code, said, _ = me.run("trust", "list", "--json")
+    (known,) = json.loads(said)
+    assert (known["accepted"], known["tls"], known["mechanism"]) == ("first-use", "TLSv1.3", "SCRAM-SHA-256-PLUS")
+    path = me.folder / "known.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    kept_text = path.read_text()
+    facts = json.loads(kept_text)
+    facts["peers"][0] |= {"sha256": "0" * 64, "spki_sha256": "1" * 64}
+    path.write_text(json.dumps(facts))
+    code, _, error = me.run("fetch")
+    assert code == 81 and "ANOTHER key" in error and "fubako trust forget" in error
+    assert me.run("trust", "forget", "localhost", str(me.server.port("imaps")))[0] == 0
+    assert me.run("fetch")[0] == 1
+    sha256 = json.loads(me.run("trust", "show", "localhost", str(me.server.port("imaps")), "--json")[1])["sha256"]
+    me.account(trust=[f"sha256:{sha256}"])
+    assert me.run("fetch")[0] == 1
+    me.account(trust=["sha256:" + "ab" * 32])
+    assert me.run("fetch")[0] == 80
+    path.write_text("{")
+    code, _, error = me.run("fetch")
+    assert code == 78 and "not taken for empty" in error
+
+
+def test_what_a_server_could_do_before_is_demanded(me):
+    me.account()
+    assert me.run("fetch")[0] == 1
+    path = me.folder / "known.json"
+    facts = json.loads(path.read_text())
+    me.account(mechanisms=["PLAIN"])
+    assert me.run("fetch")[0] == 1  # the server still offers SCRAM
+    facts["peers"][0]["tls"] = "TLSv1.9"
+    path.write_text(json.dumps(facts))
+    assert me.run("fetch")[0] == 1  # a version that we do not know tells nothing
+
+
+class Liar(threading.Thread):
+    """Says what it is told to; keeps what it hears."""
+
+    def __init__(self, *answers: bytes) -> None:
+        super().__init__(daemon=True)
+        self.answers, self.heard = answers, b""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        peer, _ = self.listener.accept()
+        peer.settimeout(5)
+        with peer:
+            for answer in self.answers:
+                tag = self.heard.rstrip().rpartition(b"\n")[2].partition(b" ")[0]
+                peer.sendall(answer.replace(b"%s", tag))
+                try:
+                    octets = peer.recv(4096)
+                except OSError:
+                    return
+                self.heard += octets
+                if not octets:
+                    return
+
+
+IMAP = b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "answers"),
+    [
+        ("imap", (IMAP, b"%s BAD no\r\n")), ("imap", (b"* PREAUTH [CAPABILITY IMAP4rev1] x\r\n", b"x\r\n")),
+        ("imap", (b"* FOO x\r\n", b"")),
+        ("imap", (IMAP, b"%s OK go\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\n")), ("imap", (IMAP, b"%s OK go\r\nnot TLS at all\r\n")),
+        ("imap", (IMAP, b"%s NO [REFERRAL imap://;AUTH=*@evil.test/] x\r\n")), ("imap", (IMAP, b"+ go on\r\n")),
+        ("pop3", (b"+OK x\r\n", b"-ERR no\r\n")), ("pop3", (b"+OK x\r\n", b"+OK go\r\n+OK\r\nPLAIN\r\n.\r\n")),
+        ("pop3", (b"-ERR x\r\n", b"")),
+        ("pop3", (b"+OK x\r\n", b"+OK go\r\nnot TLS\r\n")),
+    ],
+)  # fmt: skip
+def test_no_password_is_said_to_who_hides_tls(me, protocol, answers):
+    """C-STRIP, C-REFUSE, C-PREAUTH, C-BADGREET, C-INJ, C-REFERRAL, C-TLSFAIL of a man in the middle."""
+    liar = Liar(*answers)
+    me.account(protocol=protocol, tls="starttls", port=liar.port)
+    code, _, error = me.run("fetch")
+    assert code in (69, 76), error
+    time.sleep(0.1)
+    said = liar.heard.upper()
+    assert not re.search(rb"LOGIN|AUTH|USER|PASS|SELECT|EXAMINE|APOP", said.replace(b"STARTTLS", b"")), liar.heard
+
+
+def test_settings_that_would_leak(me):
+    me.account(host="imap.example.org", tls="none")
+    code, _, error = me.run("fetch")
+    assert code == 78 and "everybody could read the password" in error
+    (me.home / "secret").chmod(0o644)
+    me.account()
+    code, _, error = me.run("fetch")
+    assert code == 78 and "chmod 600" in error
+    me.account(unknown=1)
+    assert me.run("fetch")[0] == 78
+
+
+def test_killed_again_and_again_each_letter_comes_once(me):
+    """400 letters; the program is killed at moments that nobody chose."""
+    client = smtplib.LMTP(me.server.facts["lmtp_socket"])
+    for number in range(400):
+        client.sendmail("a@b.test", [me.user[0]], f"Subject: {number}\r\n\r\n{'x' * 200}\r\n")
+    client.quit()
+    me.account()
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(me.home), "FUBAKO_HOME": str(me.folder)}
+    for wait in (0.55, 0.6, 0.65, 0.7, 0.75, 0.8):
+        running = subprocess.Popen([FUBAKO, "fetch"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(wait)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    code, _, error = me.run("fetch")
+    assert code in (0, 1), error
+    subjects = sorted(int(re.search(rb"Subject: (\d+)", one)[1]) for one in me.letters())
+    assert subjects == list(range(400))
+
+
+# -- roads
+
+
+def test_through_tunnels_and_preconnect(server, user, home, needs, letter):
+    needs("ssh")
+    Door(server, user, home)
+    me = User(server, user, home)
+    deliver(server, user, letter)
+    for protocol, program in (("imap", "imapd"), ("pop3", "pop3d")):
+        me.maildir = home / program
+        me.account(protocol=protocol, tunnel=f"ssh -q door {program}", port=None)
+        code, said, error = me.run("fetch", "--json")
+        assert code == 0, error
+        assert (
+            json.loads(said)["hop"].startswith(f"{protocol} -> ssh -q door {program}; local") and len(me.letters()) == 1
+        )
+    # TLS inside a tunnel that does not end at the server
+    me.maildir = home / "inside"
+    me.account(tunnel=f"ssh -q -W localhost:{server.port('imaps')} door", tunnel_ends_there=False, port=None)
+    code, said, error = me.run("fetch", "--json")
+    assert code == 0 and "TLSv1.3" in json.loads(said)["hop"], error
+    me.maildir, port = home / "pre", free_port()
+    me.account(port=port, tls="starttls", preconnect=f"ssh -f -q -L {port}:localhost:143 door sleep 20 > /dev/null")
+    code, _, error = me.run("fetch")
+    assert code == 0 and len(me.letters()) == 1, error
+    me.account(port=free_port(), preconnect="exit 3")
+    code, _, error = me.run("fetch")
+    assert code == 69 and "preconnect of one ended with 3" in error
+
+
+def test_lists_8_and_9_of_the_seeds(server, user, home, needs, letter):
+    """With only names, ports and fingerprints changed (and the password, which fetchmail would ask for)."""
+    needs("ssh", "openssl")
+    Door(server, user, home)
+    me = User(server, user, home)
+    filter_ = home / "maildrop"
+    filter_.write_text(f"#!/bin/sh\ncat >> {home}/dropped\n")
+    filter_.chmod(0o755)
+    deliver(server, user, letter)
+    rc, port = home / "fetchmailrc", free_port()
+    asked = ("openssl", "x509", "-noout", "-md5", "-fingerprint", "-in", str(server.root / "server.pem"))
+    pem = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    me.extra = {"SSL_CERT_FILE": server.ca}
+    rc.write_text(
+        f'poll mail.fubako.test via localhost port {port} with proto pop3 user "{user[0]}" password "{user[1]}" preconnect'
+        f' "ssh -f -L {port}:localhost:110 pop.example.org sleep 20 >/dev/null"; mda "{filter_} {home}/.mailfilter/foo" keep\n'
+    )
+    rc.chmod(0o600)
+    code, said, error = me.run("fetch", "--fetchmailrc", str(rc), "--json")
+    assert code == 0 and "TLSv1.3" in json.loads(said)["hop"], error
+    rc.write_text(
+        f'poll localhost proto pop3 port {server.port("pop3s")}\n user "{user[0]}"\n password "{user[1]}"\n ssl\n'
+        f' sslfingerprint "{pem.partition("=")[2].strip()}"\n mda "{filter_} {home}/.mailfilter/foo"\n'
+    )
+    deliver(server, user, b"Subject: second\r\n\r\nx\r\n")
+    code, _, error = me.run("fetch", "--fetchmailrc", str(rc))
+    assert code == 0 and "sslfingerprint is MD5" in error, error
+    assert (home / "dropped").read_bytes().count(b"Subject: ") == 2 and kept(server, user) == []
+    rc.chmod(0o644)
+    assert me.run("fetch", "--fetchmailrc", str(rc))[0] == 78
+
+
+def test_the_seed_form_of_a_fetchmailrc():
+    text = (
+        'poll foo via localhost port 11110 with proto pop3 user "joe" there with password "p" preconnect'
+        ' "ssh -f -q -C u@h -L 11110:h:110 sleep 20 < /dev/null > /dev/null" is joe here ssl sslfingerprint "AA:BB" sslcertck sslcertpath /etc/ssl/certs mda'
+        ' "/usr/bin/procmail -d %T"'
+    )
+    (poll,) = fetchmailrc.parse(text)
+    account = poll.account
+    assert (account.host, account.port, account.protocol, account.tls, account.server_name) == (
+        "localhost",
+        11110,
+        "pop3",
+        "implicit",
+        "foo",
+    )
+    assert (account.user, poll.password, account.recipient, account.trust) == ("joe", "p", "joe", ("sha256:aabb",))
+    assert (
+        account.mda == ("/bin/sh", "-c", "/usr/bin/procmail -d '%T'")
+        and account.preconnect.startswith("ssh -f")
+        and not account.keep
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user x",
+        "poll",
+        'poll a "b',
+        "poll a user",
+        "poll a frobnicate",
+        "poll a preconnect x user y",
+        "poll a proto gopher user x",
+    ],
+)
+def test_a_fetchmailrc_that_cannot_be_meant(text):
+    with pytest.raises(fetchmailrc.FetchmailFault):
+        fetchmailrc.parse(text)
+
+
+def test_defaults_and_several_users():
+    polls = fetchmailrc.parse(
+        "set daemon 60\ndefaults proto imap keep\n# a comment\nskip old user z\n"
+        "poll a.test user x pass 'p 1' folder INBOX Lists user y no keep\n"
+    )
+    assert [(one.account.user, one.account.protocol, one.account.keep, one.account.folders) for one in polls] == [
+        ("x", "imap", True, ("INBOX", "Lists")), ("y", "imap", False, ("INBOX",)),
+    ]  # fmt: skip
+    assert polls[0].password == "p 1" and polls[0].account.tls == "starttls"
