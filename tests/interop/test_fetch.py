@@ -308,8 +308,8 @@ def test_lists_8_and_9_of_the_seeds(server, user, home, needs, letter):
 def test_the_seed_form_of_a_fetchmailrc():
     text = (
         'poll foo via localhost port 11110 with proto pop3 user "joe" there with password "p" preconnect'
-        ' "ssh -f -q -C u@h -L 11110:h:110 sleep 20 < /dev/null > /dev/null" is joe here ssl sslfingerprint "AA:BB" sslcertck sslcertpath /etc/ssl/certs mda'
-        ' "/usr/bin/procmail -d %T"'
+        ' "ssh -f -q -C u@h -L 11110:h:110 sleep 20 < /dev/null > /dev/null" is joe here ssl sslfingerprint "AA:BB"'
+        ' sslcertck sslcertpath /etc/ssl/certs mda "/usr/bin/procmail -d %T"'
     )
     (poll,) = fetchmailrc.parse(text)
     account = poll.account
