@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fubako.app.application import Application, preload
-    from fubako.app.built import LateResolver, dresser, load_access, load_tls, routes
+    from fubako.app.built import LateHttps, LateResolver, dresser, load_access, load_tls, routes
     from fubako.app.door import public_host_keys
     from fubako.app.listeners import Bound, bind
     from fubako.app.process import end_with_parent, run, tune
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Application": "application",
     "Bound": "listeners",
+    "LateHttps": "built",
     "LateResolver": "built",
     "Store": "storage",
     "StoreInUse": "storage",
@@ -63,6 +64,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Application",
     "Bound",
+    "LateHttps",
     "LateResolver",
     "Store",
     "StoreInUse",

@@ -7,8 +7,8 @@ import click
 
 from fubako.telemetry import visible
 
-USAGE, DATAERR, NOINPUT, NOUSER, UNAVAILABLE, SOFTWARE, OSERR, CANTCREAT, IOERR, TEMPFAIL, PROTOCOL, NOPERM, CONFIG = (
-    64, 65, 66, 67, 69, 70, 71, 73, 74, 75, 76, 77, 78
+USAGE, DATAERR, NOINPUT, NOUSER, NOHOST, UNAVAILABLE, SOFTWARE, OSERR, CANTCREAT, IOERR, TEMPFAIL, PROTOCOL, NOPERM, CONFIG = (
+    64, 65, 66, 67, 68, 69, 70, 71, 73, 74, 75, 76, 77, 78
 )  # fmt: skip
 
 
@@ -18,7 +18,7 @@ def _codes() -> tuple[tuple[type[Exception], int], ...]:
     from fubako.client.connection import ClientError
     from fubako.client.settings import SettingsError
     from fubako.config import ConfigError
-    from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
+    from fubako.net.interface import DnsFailure, StreamClosed, StreamTimeout, TlsError
     from fubako.policy.access import AccessError
     from fubako.protocol.engine import ProtocolError
     from fubako.protocol.sasl import SaslFailure
@@ -27,6 +27,7 @@ def _codes() -> tuple[tuple[type[Exception], int], ...]:
 
     return (
         (ConfigError, CONFIG),
+        (DnsFailure, TEMPFAIL),
         (SettingsError, CONFIG),
         (AccessError, DATAERR),
         (NoSuchEntry, NOUSER),

@@ -35,10 +35,20 @@ class ImapConnection(Connection[Event]):
             # PREAUTH on a channel that anybody can write to means that nobody proved anything (CVE-2020-14093)
             raise ClientError("the server's greeting is not one to go on with")
         if not self.peer.implicit_tls and not self.peer.bare:
-            self.nothing_unasked()
-            await self.command("STARTTLS")
-            await self.protect()
+            await self._starttls()
         await self._ask_capabilities()
+
+    async def secure(self) -> None:
+        """As far as TLS, for somebody else to go on. Raises ClientError, NotBelieved."""
+        greeting = await self.line.event()
+        if not isinstance(greeting, Greeting) or greeting.condition != "OK":
+            raise ClientError("the server's greeting is not one to go on with")
+        await self._starttls()
+
+    async def _starttls(self) -> None:
+        self.nothing_unasked()
+        await self.command("STARTTLS")
+        await self.protect()
 
     async def _ask_capabilities(self) -> None:
         done = await self.command("CAPABILITY")

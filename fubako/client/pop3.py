@@ -24,10 +24,7 @@ class Pop3Connection(Connection[Reply]):
             await self.protect()
         await self._ok()
         if not self.peer.implicit_tls and not self.peer.bare:
-            self.nothing_unasked()
-            self.engine.command("STLS")
-            await self._ok()
-            await self.protect()
+            await self._stls()
         lines = (await self.command("CAPA", multiline=True)).content.decode("ascii", "replace").splitlines()
         self.mechanisms = next((line.split()[1:] for line in lines if line.upper().startswith("SASL ")), [])
         if self.peer.bare and self.line.stream.local and not self.mechanisms:
@@ -37,6 +34,17 @@ class Pop3Connection(Connection[Reply]):
     @property
     def offered(self) -> list[str]:
         return self.mechanisms
+
+    async def secure(self) -> None:
+        """As far as TLS, for somebody else to go on. Raises ClientError, NotBelieved."""
+        await self._ok()
+        await self._stls()
+
+    async def _stls(self) -> None:
+        self.nothing_unasked()
+        self.engine.command("STLS")
+        await self._ok()
+        await self.protect()
 
     async def _ok(self) -> Reply:
         reply = await self.line.event()

@@ -28,13 +28,22 @@ class SmtpConnection(Connection[Reply]):
         await self._expect(220)
         await self._ehlo(hello)
         if not self.peer.implicit_tls:
-            if "STARTTLS" not in self.extensions:
-                raise ClientError("the server does not offer STARTTLS; nothing was sent")
-            self.nothing_unasked()
-            self.engine.command("STARTTLS")
-            await self._expect(220)
-            await self.protect()
+            await self._starttls()
             await self._ehlo(hello)
+
+    async def secure(self, hello: str) -> None:
+        """As far as TLS, for somebody else to go on. Raises ClientError, NotBelieved."""
+        await self._expect(220)
+        await self._ehlo(hello)
+        await self._starttls()
+
+    async def _starttls(self) -> None:
+        if "STARTTLS" not in self.extensions:
+            raise ClientError("the server does not offer STARTTLS; nothing was sent")
+        self.nothing_unasked()
+        self.engine.command("STARTTLS")
+        await self._expect(220)
+        await self.protect()
 
     async def _ehlo(self, hello: str) -> None:
         self.engine.command("EHLO", hello)
