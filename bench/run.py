@@ -386,6 +386,60 @@ class Bench:
             b.append(60 * self.drive(dovecot.ports["pop3s"], script, 17, 1, tls=True))
         self.report("pop3 retr", "letters/s", a, b, "dovecot")
 
+    def pull(self) -> None:
+        """10,000 letters of 5 KiB from Dovecot over TLS into a Maildir; mbsync, and fetchmail with an MDA that appends, beside us."""
+        dovecot = self.dovecot()
+        folder = dovecot.root / "mail" / "user1" / "Maildir"
+        for part in ("cur", "new", "tmp"):
+            (folder / part).mkdir(parents=True)
+        body = "\n".join("x" * 70 for _ in range(71))
+        for number in range(MAILBOX):
+            (folder / "new" / f"{1_700_000_000 + number}.M{number}.bench").write_text(f"Subject: {number}\n\n{body}\n")
+        for path in (dovecot.root / "mail" / "user1", *(dovecot.root / "mail" / "user1").rglob("*")):
+            os.chown(path, 1000, 1000)
+        home = self.root / "pull"
+        home.mkdir()
+        secret, port = home / "secret", dovecot.ports["imaps"]
+        secret.write_text(dovecot.password + "\n")
+        secret.chmod(0o600)
+        (home / "accounts.toml").write_text(
+            f'[[account]]\nname = "a"\nhost = "localhost"\nport = {port}\nuser = "user1@fubako.test"\n'
+            f'password_file = "{secret}"\ntrust = ["{self.ca}"]\ndeliver = "maildir:{home}/ours"\n'
+        )
+        (home / "mbsyncrc").write_text(
+            f'IMAPAccount a\nHost localhost\nPort {port}\nUser user1@fubako.test\nPass "{dovecot.password}"\nTLSType IMAPS\n'
+            f"CertificateFile {self.ca}\nAuthMechs PLAIN\n\nIMAPStore far\nAccount a\n\nMaildirStore near\nInbox {home}/theirs\n"
+            "SubFolders Verbatim\n\nChannel all\nFar :far:\nNear :near:\nSync Pull\nCreate Near\nSyncState *\n"
+        )
+        (home / "fetchmailrc").write_text(
+            f'poll localhost proto imap port {port} user "user1@fubako.test" password "{dovecot.password}" ssl sslcertfile "{self.ca}"'
+            f' keep fetchall mda "/bin/cat >> {home}/box"\n'
+        )
+        (home / "fetchmailrc").chmod(0o600)
+        environment = {**os.environ, "FUBAKO_HOME": str(home), "FETCHMAILHOME": str(home), "HOME": str(home)}
+        fubako = str(Path(sys.executable).parent / "fubako")
+
+        def once(*words: str) -> tuple[float, int]:
+            for name in ("ours", "theirs", "fetched"):
+                shutil.rmtree(home / name, ignore_errors=True)
+            began = time.perf_counter()
+            process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            assert process.returncode == 0, (words, process.returncode)
+            return MAILBOX / (time.perf_counter() - began), used.ru_maxrss // 1024
+
+        try:
+            rounds = max(1, self.rounds // 2)
+            mine = [once(fubako, "fetch") for _ in range(rounds)]
+            mbsync = [once("mbsync", "-c", str(home / "mbsyncrc"), "-a") for _ in range(rounds)]
+            fetchmail = [once("fetchmail", "-f", str(home / "fetchmailrc"))]
+            self.report("pull", "letters/s", [a for a, _ in mine], [b for b, _ in mbsync], "mbsync")
+            self.report("pull", "letters/s", [mine[0][0]], [fetchmail[0][0]], "fetchmail")
+            print(f"  largest: fubako {mine[0][1]} MiB, mbsync {mbsync[0][1]} MiB, fetchmail {fetchmail[0][1]} MiB")
+        finally:
+            dovecot.stop()
+
     def memory(self) -> None:
         """PSS of the process tree: what 1,000 idle IMAP connections over TLS, logged in and selected, add; and the whole."""
         ours, dovecot = self.ours(), self.dovecot()
@@ -505,7 +559,7 @@ def _login(task: tuple[int, Path, str, str, int]) -> None:
 
 
 def main() -> int:
-    names = ["accept", "relay", "mailboxes", "auth", "login", "mechanisms", "fetch", "memory"]
+    names = ["accept", "relay", "mailboxes", "auth", "login", "mechanisms", "fetch", "pull", "memory"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names) + "; all when none is named")
     parser.add_argument("--rounds", type=int, default=7)

@@ -18,6 +18,7 @@ from fubako.client.connection import ClientError
 from fubako.client.fetch import Fetcher, Outcome, Seen
 from fubako.client.imap import ImapConnection
 from fubako.client.places import place
+from fubako.client.pop3 import Pop3Connection
 from fubako.client.roads import Ask, Roads, reject
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
@@ -33,14 +34,14 @@ NOTHING_NEW = 1
 NOT_BELIEVED, CHANGED, DOWNGRADED = 80, 81, 82
 LOGIN_REFUSED = NOPERM
 # what went wrong -> its exit code; the first that fits
-_FAULTS: tuple[tuple[type[Exception], int], ...] = (
+FAULTS: tuple[tuple[type[Exception], int], ...] = (
     (CertificateChanged, CHANGED), (Downgraded, DOWNGRADED), (NotBelieved, NOT_BELIEVED), (SaslFailure, LOGIN_REFUSED),
     (SettingsError, CONFIG), (TlsError, UNAVAILABLE), (ProtocolError, PROTOCOL), (StreamTimeout, TEMPFAIL),
     (StreamClosed, UNAVAILABLE), (ClientError, UNAVAILABLE), (OSError, IOERR),
 )  # fmt: skip
 
 
-def _known() -> KnownPeers:
+def known_peers() -> KnownPeers:
     path = settings.home() / "known.json"
     try:
         return KnownPeers(path)
@@ -103,6 +104,7 @@ def fetch(
     80 certificate not believed, 81 certificate CHANGED, 82 the server offers less protection than before.
     """
     accounts, passwords = _accounts(accounts_file, rc_file)
+    accounts = [one for one in accounts if one.protocol != "smtp"]
     unknown = set(names) - {one.name for one in accounts}
     if unknown:
         raise click.UsageError(f"there is no account {min(unknown)}")
@@ -132,7 +134,7 @@ def _accounts(accounts_file: Path | None, rc_file: Path | None) -> tuple[list[Ac
 async def _rounds(
     accounts: list[Account], passwords: dict[str, str], ask: Ask, every: int | None, as_json: bool
 ) -> int:
-    roads = Roads(_known(), Env(), ask)
+    roads = Roads(known_peers(), Env(), ask)
     roads.passwords = passwords
     while True:
         # one who is asked should not be asked two things at once
@@ -157,13 +159,16 @@ async def _one(account: Account, roads: Roads) -> tuple[Outcome, int]:
         try:
             async with roads.ready(account) as connection:
                 outcome.hop = connection.hop().describe()
-                await (fetcher.imap(connection) if isinstance(connection, ImapConnection) else fetcher.pop3(connection))
+                if isinstance(connection, ImapConnection):
+                    await fetcher.imap(connection)
+                elif isinstance(connection, Pop3Connection):
+                    await fetcher.pop3(connection)
         finally:
             await target.close()
             seen.close()
-    except tuple(kind for kind, _ in _FAULTS) as error:
+    except tuple(kind for kind, _ in FAULTS) as error:
         outcome.problem = visible(str(error) or type(error).__name__)
-        return outcome, next(code for kind, code in _FAULTS if isinstance(error, kind))
+        return outcome, next(code for kind, code in FAULTS if isinstance(error, kind))
     return outcome, 0 if outcome.fetched else NOTHING_NEW
 
 
@@ -214,7 +219,7 @@ def trust_list(as_json: bool) -> None:
     rows = [
         {"host": peer.host, "port": peer.port, "protocol": peer.protocol, "accepted": peer.accepted, "tls": peer.tls,
          "mechanism": peer.mechanism, "since": mail_date(peer.first_seen)}
-        for peer in _known().all()
+        for peer in known_peers().all()
     ]  # fmt: skip
     show(rows, as_json=as_json)
 
@@ -225,7 +230,7 @@ def trust_list(as_json: bool) -> None:
 @json_option
 def trust_show(host: str, port: int, as_json: bool) -> int:
     """What is known of one server; `trust = ["sha256:…"]` pins what stands there."""
-    peer = _known().find(host, port)
+    peer = known_peers().find(host, port)
     if peer is None:
         click.echo(f"fubako: {host}:{port} has not been met", err=True)
         return NOINPUT
@@ -242,7 +247,7 @@ def trust_show(host: str, port: int, as_json: bool) -> int:
 @click.argument("port", type=int)
 def trust_forget(host: str, port: int) -> int:
     """Meet a server as if for the first time: after its key was changed for a reason that you know."""
-    if _known().forget(host, port):
+    if known_peers().forget(host, port):
         return 0
     click.echo(f"fubako: {host}:{port} has not been met", err=True)
     return NOINPUT

@@ -11,7 +11,8 @@ _HOMES = {
     "alias": "entries", "compat": "compat", "config": "storage", "domain": "domains", "fetch": "fetching", "imapd": "pipes",
     "lmtpd": "pipes", "peer": "queueing", "policy": "policies", "mx": "roads", "pop3d": "pipes", "queue": "queueing",
     "report": "reporting",
-    "serve": "serve", "smtpd": "pipes", "ssh": "ssh", "store": "storage", "trace": "entries", "trust": "fetching", "up": "up",
+    "send": "sending", "serve": "serve", "smtpd": "pipes", "ssh": "ssh", "store": "storage",
+    "trace": "entries", "trust": "fetching", "up": "up",
     "user": "entries", "wrap": "roads",
 }  # fmt: skip
 

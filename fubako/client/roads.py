@@ -3,6 +3,7 @@ that is ready, or says why not; nothing secret is said before the server was bel
 
 import asyncio
 import os
+import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from fubako.client import imap, pop3
+from fubako.client import imap, pop3, smtp
 from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
@@ -20,13 +21,14 @@ from fubako.net.line import Line
 from fubako.net.program import talk, tunnel
 from fubako.protocol.imap.client import ImapClient
 from fubako.protocol.pop3 import Pop3Client
+from fubako.protocol.smtp_client import SmtpClient
 from fubako.trust.judge import Believed, NotBelieved, judge
 from fubako.trust.known import KnownPeers
 
 PRECONNECT_SECONDS = 60.0
 OPEN_SECONDS = 20.0  # in which a port has to open after preconnect
 PASSWORD_SECONDS = 60.0
-Ready = imap.ImapConnection | pop3.Pop3Connection
+Ready = imap.ImapConnection | pop3.Pop3Connection | smtp.SmtpConnection
 # what a person answers who is shown a certificate that nobody vouches for: reject, once, always
 Ask = Callable[[CertificateFacts, str], str]
 
@@ -61,11 +63,17 @@ class Roads:
         if account.protocol == "imap":
             engine = ImapClient("f" + self._env.random(3).hex() + "x")
             connection = imap.ImapConnection(peer, Line(engine, stream), self._env, engine)
-        else:
+        elif account.protocol == "pop3":
             talker = Pop3Client()
             connection = pop3.Pop3Connection(peer, Line(talker, stream), self._env, talker)
+        else:
+            sender = SmtpClient()
+            connection = smtp.SmtpConnection(peer, Line(sender, stream), self._env, sender)
         try:
-            await connection.greet()
+            if isinstance(connection, smtp.SmtpConnection):
+                await connection.greet(socket.getfqdn())
+            else:
+                await connection.greet()
             if not connection.preauth:
                 await self._log_in(account, connection, unprotected=account.tls == "none")
             self._note(account, connection)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 PORTS = {("imap", "implicit"): 993, ("imap", "starttls"): 143, ("imap", "none"): 143,
+         ("smtp", "implicit"): 465, ("smtp", "starttls"): 587, ("smtp", "none"): 587,
          ("pop3", "implicit"): 995, ("pop3", "starttls"): 110, ("pop3", "none"): 110}  # fmt: skip
 
 
@@ -20,7 +21,7 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One mailbox elsewhere. Write one `[[account]]` each."""
 
     name: Annotated[str, Meta(description="How you call it.", min_length=1)]
-    protocol: Annotated[str, Meta(description="imap or pop3.", pattern="^(imap|pop3)$")] = "imap"
+    protocol: Annotated[str, Meta(description="imap, pop3, or smtp to send.", pattern="^(imap|pop3|smtp)$")] = "imap"
     host: Annotated[str, Meta(description="The server.", min_length=1)] = "localhost"
     port: Annotated[int, Meta(description="0: the protocol's own.", ge=0, le=65535)] = 0
     tls: Annotated[

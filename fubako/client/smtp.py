@@ -27,9 +27,10 @@ class SmtpConnection(Connection[Reply]):
             await self.protect()
         await self._expect(220)
         await self._ehlo(hello)
-        if not self.peer.implicit_tls:
+        if not self.peer.implicit_tls and not self.peer.bare:
             await self._starttls()
             await self._ehlo(hello)
+        self.preauth = self.peer.bare and self.line.stream.local and "AUTH" not in self.extensions
 
     async def secure(self, hello: str) -> None:
         """As far as TLS, for somebody else to go on. Raises ClientError, NotBelieved."""
@@ -48,6 +49,10 @@ class SmtpConnection(Connection[Reply]):
     async def _ehlo(self, hello: str) -> None:
         self.engine.command("EHLO", hello)
         self.extensions = extensions(await self._expect(250))
+
+    async def heard(self) -> Status:
+        """What the server said to the next command."""
+        return (await self.line.event()).status
 
     async def _expect(self, *codes: int) -> Reply:
         reply = await self.line.event()

@@ -1,0 +1,136 @@
+"""The outbox: letters that were taken and are not yet with a server. A file with its envelope and a file with its content each;
+what is there is durable, and survives whatever happens to the program."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fubako.client.connection import ClientError
+from fubako.client.smtp import SmtpConnection
+from fubako.message.address import NULL, Address, parse_address
+from fubako.message.status import Status
+from fubako.trust.authority import write_private
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One letter. `refused`: recipients that will not get it, and why; `problem`: what happened at the last attempt."""
+
+    number: str
+    account: str
+    sender: str
+    recipients: tuple[str, ...]
+    created: int
+    sealed: bool = False
+    attempts: int = 0
+    problem: str = ""
+    held: bool = False  # the server refused it for good: it is not tried again until somebody says so
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+class Outbox:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One program empties it at a time; another one waits."""
+        with open(self._folder / ".lock", "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def put(self, letter: Waiting, content: bytes) -> None:
+        """Durable on return; the content first, so that there is never an envelope without one."""
+        write_private(self._folder / f"{letter.number}.eml", content)
+        self.change(letter)
+
+    def change(self, letter: Waiting) -> None:
+        write_private(self._folder / f"{letter.number}.json", json.dumps(asdict(letter)).encode())
+
+    def all(self) -> list[Waiting]:
+        """Oldest first."""
+        found = []
+        for path in self._folder.glob("*.json"):
+            facts = json.loads(path.read_text())
+            refused = tuple((name, why) for name, why in facts["refused"])
+            found.append(Waiting(**{**facts, "recipients": tuple(facts["recipients"]), "refused": refused}))
+        return sorted(found, key=lambda one: (one.created, one.number))
+
+    def content(self, letter: Waiting) -> bytes:
+        return (self._folder / f"{letter.number}.eml").read_bytes()
+
+    def drop(self, letter: Waiting) -> None:
+        """The envelope first: a content alone is nobody's, and is removed the next time."""
+        (self._folder / f"{letter.number}.json").unlink(missing_ok=True)
+        (self._folder / f"{letter.number}.eml").unlink(missing_ok=True)
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+async def hand_over(connection: SmtpConnection, letter: Waiting, content: bytes) -> Waiting | None:
+    """One letter to a server: None when every recipient was settled, else what is left for later. Raises ClientError for a
+    letter that the server will never take."""
+    parameters = [f"SIZE={len(content)}"] if "SIZE" in connection.extensions else []
+    addresses = [parse_address(one) for one in letter.recipients]
+    sender = parse_address(letter.sender) if letter.sender else NULL
+    if letter.sealed:
+        if "REQUIRETLS" not in connection.extensions:
+            raise ClientError(
+                "the server does not promise to keep the letter sealed (REQUIRETLS, RFC 8689); nothing was sent"
+            )
+        parameters.append("REQUIRETLS")
+    if not content.isascii():
+        if "8BITMIME" not in connection.extensions:
+            raise ClientError("the server takes only letters in ASCII, and this one is not")
+        parameters.append("BODY=8BITMIME")
+    if not _ascii((sender, *addresses)):
+        if "SMTPUTF8" not in connection.extensions:
+            raise ClientError("the server takes no addresses beyond ASCII")
+        parameters.append("SMTPUTF8")
+    connection.engine.mail(sender, parameters)
+    status = await connection.heard()
+    if not status.ok:
+        return _later(letter, letter.recipients, letter.refused, status)
+    taken, refused, later = [], list(letter.refused), []
+    for text, address in zip(letter.recipients, addresses, strict=True):
+        connection.engine.rcpt(address)
+        status = await connection.heard()
+        if status.ok:
+            taken.append(text)
+        elif status.code < 500:
+            later.append((text, status))
+        else:
+            refused.append((text, str(status)))
+    if taken:
+        connection.engine.command("DATA")
+        status = await connection.heard()
+        if status.code == 354:
+            connection.engine.content(content)
+            status = await connection.heard()
+        if not status.ok:
+            return _later(letter, [*taken, *(text for text, _ in later)], refused, status)
+    else:
+        connection.engine.command("RSET")
+        await connection.heard()
+    if later:
+        return _later(letter, [text for text, _ in later], refused, later[0][1])
+    return replace(letter, recipients=(), refused=tuple(refused)) if refused else None
+
+
+def _ascii(addresses: Iterable[Address]) -> bool:
+    return all(one.ascii for one in addresses)
+
+
+def _later(letter: Waiting, recipients: Sequence[str], refused: Sequence[tuple[str, str]], status: Status) -> Waiting:
+    """Raises ClientError for what is final."""
+    if status.code >= 500:
+        raise ClientError(f"the server refused the letter: {status}")
+    return replace(letter, recipients=tuple(recipients), refused=tuple(refused), problem=str(status))
