@@ -62,9 +62,10 @@ def test_what_cannot_go_waits(me):
     code, _, error = me.send(me.user[0])
     assert code == 0 and "1 in the outbox" in error
     assert me.send(me.user[0], "--now")[0] == 75
-    assert sorted(one["attempts"] for one in me.waiting()) == [1, 2] and (
-        me.folder / "outbox"
-    ).stat().st_mode & 0o777 == 0o700
+    assert (
+        sorted(one["attempts"] for one in me.waiting()) == [1, 2]
+        and (me.folder / "outbox").stat().st_mode & 0o777 == 0o700
+    )
     me.account()
     assert me.send("--flush")[0] == 0 and me.waiting() == [] and len(kept(me.server, me.user)) == 2
 
