@@ -387,7 +387,7 @@ class Bench:
         self.report("pop3 retr", "letters/s", a, b, "dovecot")
 
     def pull(self) -> None:
-        """10,000 letters of 5 KiB from Dovecot over TLS into a Maildir; mbsync, and fetchmail with an MDA that appends, beside us."""
+        """10,000 letters of 5 KiB from Dovecot over TLS into a Maildir; mbsync, and fetchmail with an MDA that appends."""
         dovecot = self.dovecot()
         folder = dovecot.root / "mail" / "user1" / "Maildir"
         for part in ("cur", "new", "tmp"):
@@ -407,13 +407,13 @@ class Bench:
             f'password_file = "{secret}"\ntrust = ["{self.ca}"]\ndeliver = "maildir:{home}/ours"\n'
         )
         (home / "mbsyncrc").write_text(
-            f'IMAPAccount a\nHost localhost\nPort {port}\nUser user1@fubako.test\nPass "{dovecot.password}"\nTLSType IMAPS\n'
-            f"CertificateFile {self.ca}\nAuthMechs PLAIN\n\nIMAPStore far\nAccount a\n\nMaildirStore near\nInbox {home}/theirs\n"
+            f'IMAPAccount a\nHost localhost\nPort {port}\nUser user1@fubako.test\nPass "{dovecot.password}"\nSSLType IMAPS\n'
+            f"CertificateFile {self.ca}\n\nIMAPStore far\nAccount a\n\nMaildirStore near\nInbox {home}/theirs\n"
             "SubFolders Verbatim\n\nChannel all\nFar :far:\nNear :near:\nSync Pull\nCreate Near\nSyncState *\n"
         )
         (home / "fetchmailrc").write_text(
-            f'poll localhost proto imap port {port} user "user1@fubako.test" password "{dovecot.password}" ssl sslcertfile "{self.ca}"'
-            f' keep fetchall mda "/bin/cat >> {home}/box"\n'
+            f'poll localhost proto imap port {port} user "user1@fubako.test" password "{dovecot.password}" ssl'
+            f' sslcertfile "{self.ca}" keep fetchall mda "/bin/cat >> {home}/box"\n'
         )
         (home / "fetchmailrc").chmod(0o600)
         environment = {**os.environ, "FUBAKO_HOME": str(home), "FETCHMAILHOME": str(home), "HOME": str(home)}
@@ -436,7 +436,7 @@ class Bench:
             fetchmail = [once("fetchmail", "-f", str(home / "fetchmailrc"))]
             self.report("pull", "letters/s", [a for a, _ in mine], [b for b, _ in mbsync], "mbsync")
             self.report("pull", "letters/s", [mine[0][0]], [fetchmail[0][0]], "fetchmail")
-            print(f"  largest: fubako {mine[0][1]} MiB, mbsync {mbsync[0][1]} MiB, fetchmail {fetchmail[0][1]} MiB")
+            print(f"  the most that fubako held: {max(held for _, held in mine)} MiB")
         finally:
             dovecot.stop()
 
