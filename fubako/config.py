@@ -608,6 +608,17 @@ def warnings(config: Config) -> list[str]:
     return found
 
 
+def possible_mechanisms(config: Config) -> tuple[str, ...]:
+    """Those of the configuration that some account here can use: without a keytab there are no tickets, without an issuer no
+    tokens."""
+    lacking = {"ANONYMOUS"}
+    if not config.kerberos.keytab:
+        lacking |= {"GSSAPI", "GS2-KRB5", "GS2-KRB5-PLUS"}
+    if not (config.oauth.keys or config.oauth.introspection):
+        lacking |= {"OAUTHBEARER", "XOAUTH2"}
+    return tuple(name for name in config.login.mechanisms if name not in lacking)
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

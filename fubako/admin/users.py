@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fubako.accounts import directory, enrol, secrets
+from fubako.accounts import directory, enrol, keys, secrets
 from fubako.accounts.backends import sasldb
 from fubako.clock import Env
 from fubako.message.trace import mail_date
 from fubako.store import mailboxes
 from fubako.store.interface import Database, StoreError, Transaction
+
+_OUTSIDE = ("GSSAPI", "GS2-KRB5", "GS2-KRB5-PLUS", "OAUTHBEARER", "XOAUTH2")  # proved elsewhere, for every account
 
 
 def _now(env: Env) -> int:
@@ -131,7 +133,14 @@ async def list_sasl(database: Database, domain: str, offered: Sequence[str]) -> 
             name, _, realm = account.address.rpartition("@")
             credentials = secrets.of_account(tx, account.account_id)
             readable = any(one.secret is not None for one in credentials)
-            known = [one for one in offered if credentials and (readable or one not in ("CRAM-MD5", "DIGEST-MD5"))]
+            certificates = keys.certificates_of(tx, account.account_id)
+            known = [
+                one
+                for one in offered
+                if (one == "EXTERNAL" and certificates)
+                or one in _OUTSIDE
+                or (one != "EXTERNAL" and credentials and (readable or one not in ("CRAM-MD5", "DIGEST-MD5")))
+            ]
             rows.append({"user": name, "realm": realm, "mechanisms": known, "apop": readable})
         return rows
 

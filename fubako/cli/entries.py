@@ -12,7 +12,7 @@ from fubako.admin import journey, users
 from fubako.cli.configured import config_option, json_option, load_found, show, with_store
 from fubako.cli.exits import DATAERR, NOINPUT
 from fubako.clock import Env
-from fubako.config import MECHANISMS
+from fubako.config import MECHANISMS, possible_mechanisms
 
 ENV = Env()
 USES = (*secrets.PROTOCOLS, *MECHANISMS, "APOP")
@@ -305,7 +305,7 @@ def totp_remove(address: str, config_file: Path | None) -> None:
 def user_list(domain_name: str, sasl: bool, config_file: Path | None, as_json: bool) -> None:
     """Every user, with number and size of messages."""
     if sasl:
-        offered = load_found(config_file)[0].login.mechanisms
+        offered = possible_mechanisms(load_found(config_file)[0])
         show(
             with_store(config_file, lambda store: users.list_sasl(store.database, domain_name, offered)),
             as_json=as_json,

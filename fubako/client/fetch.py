@@ -99,15 +99,13 @@ class Fetcher:
 
     async def pop3(self, connection: Pop3Connection) -> None:
         """Raises ClientError and what the connection and the place raise."""
-        uids = await self._listing(connection, "UIDL")
+        uids = _told_apart(await self._listing(connection, "UIDL"))
         sizes = {
             number: int(size) for number, size in (await self._listing(connection, "LIST")).items() if size.isdigit()
         }
         self.outcome.there = len(uids)
         wanted = []
         for number, uid in uids.items():
-            if not _UID.fullmatch(uid):
-                raise ClientError("the server gives identifiers that are none")
             if uid not in self.seen:
                 if self.account.octets_max and sizes.get(number, 0) > self.account.octets_max:
                     self.outcome.large += 1
@@ -204,6 +202,18 @@ class Fetcher:
             else:
                 await connection.command("EXPUNGE")
             self.outcome.deleted += len(uids[start : start + 500])
+
+
+def _told_apart(uids: dict[int, str]) -> dict[int, str]:
+    """Two letters with one identifier are still two letters. Raises ClientError for what is none."""
+    seen: dict[str, int] = {}
+    found = {}
+    for number, uid in uids.items():
+        if not _UID.fullmatch(uid):
+            raise ClientError("the server gives identifiers that are none")
+        seen[uid] = seen.get(uid, 0) + 1
+        found[number] = uid if seen[uid] == 1 else f"{uid} {seen[uid]}"
+    return found
 
 
 def _groups(items: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:

@@ -3,7 +3,11 @@
 A changed key is told apart from a new one, and a server that could do more before is an alarm.
 """
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -47,11 +51,27 @@ class KnownPeers:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._peers: dict[tuple[str, int], KnownPeer] = {}
-        if path.exists():
-            for facts in json.loads(path.read_text())["peers"]:
-                peer = KnownPeer(**{**facts, "history": tuple(facts["history"])})
-                self._peers[peer.host, peer.port] = peer
+        self._peers = self._read()
+
+    def _read(self) -> dict[tuple[str, int], KnownPeer]:
+        if not self._path.exists():
+            return {}
+        found = {}
+        for facts in json.loads(self._path.read_text())["peers"]:
+            peer = KnownPeer(**{**facts, "history": tuple(facts["history"])})
+            found[peer.host, peer.port] = peer
+        return found
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """What other programs wrote meanwhile stays; then our change is written over it."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = self._path.with_name(self._path.name + ".lock")
+        with open(lock, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._peers = self._read()
+            yield
+            write_private(self._path, json.dumps({"peers": [asdict(peer) for peer in self.all()]}, indent=1).encode())
 
     def all(self) -> list[KnownPeer]:
         return sorted(self._peers.values(), key=lambda peer: (peer.host, peer.port))
@@ -60,10 +80,11 @@ class KnownPeers:
         return self._peers.get((host.lower(), port))
 
     def forget(self, host: str, port: int) -> bool:
-        gone = self._peers.pop((host.lower(), port), None) is not None
-        if gone:
-            self._save()
-        return gone
+        if self.find(host, port) is None:
+            return False
+        with self._changing():
+            self._peers.pop((host.lower(), port), None)
+        return True
 
     def check(self, host: str, port: int, facts: CertificateFacts, *, by_authority: bool) -> KnownPeer | None:
         """What is known of the server that showed this certificate, None for a new one. Raises CertificateChanged where a
@@ -140,9 +161,5 @@ class KnownPeers:
                 fresh, first_seen=known.first_seen, history=history, tls=best, mechanism=kept or known.mechanism
             )
         if known is None or replace(fresh, last_seen=0) != replace(known, last_seen=0) or now - known.last_seen > 86400:
-            self._peers[fresh.host, fresh.port] = fresh
-            self._save()
-
-    def _save(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(self._path, json.dumps({"peers": [asdict(peer) for peer in self.all()]}, indent=1).encode())
+            with self._changing():
+                self._peers[fresh.host, fresh.port] = fresh
