@@ -1,0 +1,274 @@
+"""Looking at a mail server as a man in the middle would: every port, STARTTLS, certificate, mechanisms with and without TLS,
+and whether commands can be slipped in behind STARTTLS. Nothing secret is ever said, and nothing is changed there."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fubako.net import tcp
+from fubako.net.interface import CertificateFacts, Stream, StreamClosed, StreamTimeout, TlsError
+from fubako.net.tls import ClientTls
+from fubako.trust.judge import NotBelieved, judge
+
+CONNECT_SECONDS = 8.0
+ANSWER_SECONDS = 8.0
+LINE_OCTETS_MAX = 16 * 1024
+LINES_MAX = 200
+SERVICES: dict[str, tuple[int, str, bool]] = {
+    # name: (port, protocol, TLS from the first byte)
+    "smtp": (25, "smtp", False), "submissions": (465, "smtp", True), "submission": (587, "smtp", False),
+    "pop3": (110, "pop3", False), "pop3s": (995, "pop3", True), "imap": (143, "imap", False), "imaps": (993, "imap", True),
+}  # fmt: skip
+_SAY_TLS = {"smtp": b"STARTTLS", "pop3": b"STLS", "imap": b"x2 STARTTLS"}
+_NOOP = {"smtp": b"NOOP", "pop3": b"CAPA", "imap": b"x3 NOOP"}
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one port showed. `clear` and `sealed`: mechanisms announced without and under TLS. `slipped`: a command that was
+    sent before TLS was carried out inside it."""
+
+    service: str
+    port: int
+    open: bool = False
+    problem: str = ""
+    greeting: str = ""
+    starttls: bool = False
+    tls: str = ""
+    cipher: str = ""
+    certificate: CertificateFacts | None = None
+    not_believed: str = ""
+    clear: list[str] = field(default_factory=list)
+    sealed: list[str] = field(default_factory=list)
+    slipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`grade`: grave, weak or good."""
+
+    grade: str
+    service: str
+    text: str
+    advice: str = ""
+
+
+class _Odd(Exception):
+    """The server does not speak as it should."""
+
+
+class _Talk:
+    """Lines, with a limit for each wait."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        stream.idle_seconds = ANSWER_SECONDS
+        self._buffer = b""
+
+    async def line(self) -> str:
+        while b"\n" not in self._buffer:
+            octets = await self.stream.read()
+            if not octets:
+                raise _Odd("it ended the connection")
+            self._buffer += octets
+            if len(self._buffer) > LINE_OCTETS_MAX:
+                raise _Odd("its line is too long")
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.rstrip(b"\r").decode("utf-8", "replace")
+
+    def say(self, octets: bytes) -> None:
+        self.stream.write(octets + b"\r\n")
+
+    async def smtp(self) -> list[str]:
+        lines: list[str] = []
+        while len(lines) < LINES_MAX:
+            lines.append(await self.line())
+            if lines[-1][3:4] != "-":
+                return lines
+        raise _Odd("its reply does not end")
+
+    async def listing(self) -> list[str]:
+        first = await self.line()
+        lines = [first]
+        while first.startswith("+OK") and len(lines) < LINES_MAX:
+            lines.append(await self.line())
+            if lines[-1] == ".":
+                break
+        return lines
+
+    async def tagged(self, tag: str) -> list[str]:
+        lines: list[str] = []
+        while len(lines) < LINES_MAX:
+            lines.append(await self.line())
+            if lines[-1].startswith(tag + " "):
+                return lines
+        raise _Odd("its reply does not end")
+
+
+async def look(
+    host: str, service: str, port: int, server_name: str, ca_files: Sequence[Path] = (), *, system: bool = True
+) -> Seen:
+    """One port. What goes wrong is part of the answer."""
+    _, protocol, implicit = SERVICES[service]
+    seen = Seen(service, port)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            stream = await tcp.connect(host, port)
+    except (OSError, TimeoutError) as error:
+        seen.problem = str(error) or "no answer"
+        return seen
+    seen.open = True
+    tls = ClientTls(ca_files=ca_files, system_authorities=system)
+    try:
+        await _one(seen, _Talk(stream), tls, protocol, server_name, implicit=implicit)
+    except (_Odd, TlsError, StreamClosed, StreamTimeout, OSError) as error:
+        seen.problem = str(error) or type(error).__name__
+    finally:
+        stream.close()
+    if seen.starttls and seen.tls:
+        seen.slipped = await _slips(host, port, protocol, tls, server_name)
+    return seen
+
+
+async def _one(seen: Seen, talk: _Talk, tls: ClientTls, protocol: str, server_name: str, *, implicit: bool) -> None:
+    stream = talk.stream
+    if implicit:
+        await stream.start_tls(tls.pump(server_name))
+        _judged(seen, stream, server_name)
+    seen.greeting = (await talk.smtp())[-1] if protocol == "smtp" else await talk.line()
+    offered, seen.starttls = await _offers(talk, protocol)
+    if implicit:
+        seen.sealed, seen.starttls = offered, False
+        return
+    seen.clear = offered
+    if not seen.starttls:
+        return
+    await _begin(talk, protocol)
+    await stream.start_tls(tls.pump(server_name))
+    _judged(seen, stream, server_name)
+    seen.sealed = (await _offers(talk, protocol))[0]
+
+
+def _judged(seen: Seen, stream: Stream, server_name: str) -> None:
+    facts = stream.tls
+    assert facts is not None
+    seen.tls, seen.cipher, seen.certificate = facts.version, facts.cipher, facts.peer
+    try:
+        judge(facts.peer, server_name)
+    except NotBelieved as reason:
+        seen.not_believed = str(reason)
+
+
+async def _offers(talk: _Talk, protocol: str) -> tuple[list[str], bool]:
+    """(mechanisms, and LOGIN or USER where a password can be said so; whether STARTTLS is offered)."""
+    match protocol:
+        case "smtp":
+            talk.say(b"EHLO probe.invalid")
+            words = [line[4:].strip().upper() for line in await talk.smtp()]
+            return next((line.split()[1:] for line in words if line.startswith("AUTH ")), []), "STARTTLS" in words
+        case "pop3":
+            talk.say(b"CAPA")
+            words = [line.strip().upper() for line in await talk.listing()]
+            found = next((line.split()[1:] for line in words if line.startswith("SASL ")), [])
+            return found + (["USER"] if "USER" in words else []), "STLS" in words
+        case _:
+            talk.say(b"x1 CAPABILITY")
+            lines = await talk.tagged("x1")
+            words = next((line.upper().split()[2:] for line in lines if line.upper().startswith("* CAPABILITY")), [])
+            login = [] if "LOGINDISABLED" in words else ["LOGIN command"]
+            return [word[5:] for word in words if word.startswith("AUTH=")] + login, "STARTTLS" in words
+
+
+async def _begin(talk: _Talk, protocol: str, behind: bytes = b"") -> None:
+    """Raises _Odd where the server does not go on."""
+    talk.stream.write(_SAY_TLS[protocol] + b"\r\n" + behind)
+    reply = (
+        (await talk.smtp())[-1]
+        if protocol == "smtp"
+        else (await talk.tagged("x2"))[-1]
+        if protocol == "imap"
+        else await talk.line()
+    )
+    good = {"smtp": "220", "pop3": "+OK", "imap": "x2 OK"}[protocol]
+    if not reply.startswith(good):
+        raise _Odd(f"it offers STARTTLS and does not begin it: {reply[:80]}")
+
+
+async def _slips(host: str, port: int, protocol: str, tls: ClientTls, server_name: str) -> bool:
+    """Whether a command behind STARTTLS, in one segment with it, is answered inside TLS (CVE-2011-0411)."""
+    try:
+        async with asyncio.timeout(3 * ANSWER_SECONDS):
+            stream = await tcp.connect(host, port)
+            talk = _Talk(stream)
+            try:
+                await (talk.smtp() if protocol == "smtp" else talk.line())
+                await _offers(talk, protocol)
+                await _begin(talk, protocol, _NOOP[protocol] + b"\r\n")
+                await stream.start_tls(tls.pump(server_name))
+                stream.idle_seconds = 2.0
+                return bool(await talk.line())
+            finally:
+                stream.close()
+    except (_Odd, TlsError, StreamClosed, StreamTimeout, OSError):
+        return False  # it closed, said nothing, or refused: as it should be
+
+
+def findings(host: str, seen: Sequence[Seen]) -> list[Finding]:
+    """What a man in the middle could take, worst first, and what to change."""
+    found: list[Finding] = []
+    there = {one.service for one in seen if one.open}
+    for one in seen:
+        if one.open:
+            found += _of(one)
+    for protocol, good in (("imap", "imaps"), ("pop3", "pop3s"), ("submission", "submissions")):
+        if protocol in there and good not in there:
+            found.append(
+                Finding(
+                    "weak",
+                    protocol,
+                    f"{host} has no {good}",
+                    f"offer {good}: STARTTLS can be hidden, TLS from the first byte cannot",
+                )
+            )
+    if not there:
+        found.append(Finding("weak", "", f"no mail port of {host} answers"))
+    order = {"grave": 0, "weak": 1, "good": 2}
+    return sorted(found, key=lambda one: order[one.grade])
+
+
+def _of(one: Seen) -> list[Finding]:
+    found: list[Finding] = []
+    login = one.service != "smtp"  # on 25 servers talk to servers
+    if one.problem:
+        found.append(Finding("weak", one.service, f"it could not be looked at: {one.problem}"))
+    if one.clear:
+        what = ", ".join(one.clear)
+        found.append(
+            Finding(
+                "grave",
+                one.service,
+                f"passwords are taken without TLS ({what}): a listener has them",
+                "refuse every login before TLS",
+            )
+        )
+    if one.slipped:
+        text = "a command sent before TLS is carried out inside it: whoever is between can speak as the client (CVE-2011-0411)"
+        found.append(Finding("grave", one.service, text, "update the server"))
+    if not one.tls and not one.problem:
+        text = (
+            "there is no TLS: everything can be read and changed"
+            if login
+            else "there is no TLS: letters of other servers can be read"
+        )
+        found.append(Finding("grave" if login else "weak", one.service, text, "offer STARTTLS, with a certificate"))
+    if one.tls and one.not_believed:
+        text = f"the certificate proves nothing: {one.not_believed}"
+        advice = "a certificate of a public authority for this name"
+        found.append(Finding("grave" if login else "weak", one.service, text, advice))
+    if one.tls and login and one.sealed and not any(name.startswith("SCRAM") for name in one.sealed):
+        text = "the password itself is said to whoever shows a certificate that is believed"
+        found.append(Finding("weak", one.service, text, "offer SCRAM, with -PLUS"))
+    if one.tls and not found:
+        found.append(Finding("good", one.service, f"{one.tls}; {', '.join(one.sealed) or 'no logins'}"))
+    return found
