@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import ctypes
 import os
 import subprocess
 import tempfile
@@ -286,3 +287,42 @@ async def against_gsasl(mechanism: str, words: str) -> bool:
             server.kill()
         await server.wait()
     return not refused
+
+
+_AUTHID, _PASSWORD, _EXPORTER = 1, 3, 25  # gsasl.h
+
+
+def step(library, session, given: bytes) -> tuple[int, bytes]:
+    """gsasl_step: 0 it is done, 1 it needs more, everything else a failure."""
+    out, length = ctypes.c_void_p(), ctypes.c_size_t()
+    code = library.gsasl_step(session, given, len(given), ctypes.byref(out), ctypes.byref(length))
+    said = ctypes.string_at(out, length.value) if out.value else b""
+    return code, said
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS"])
+@pytest.mark.parametrize(
+    ("words", "bound", "good"), [(WORDS, b"e" * 32, True), ("other words", b"e" * 32, False), (WORDS, b"m" * 32, False)]
+)
+def test_libgsasl_as_a_server_that_binds_the_channel(mechanism, words, bound, good):
+    """Another one's server of SCRAM with tls-exporter (RFC 9266); in the last case somebody stands in the channel."""
+    try:
+        library = ctypes.CDLL("libgsasl.so.18")
+    except OSError:
+        without("not installed: libgsasl18")
+    context, session = ctypes.c_void_p(), ctypes.c_void_p()
+    library.gsasl_property_set.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
+    library.gsasl_step.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p)
+    assert library.gsasl_init(ctypes.byref(context)) == 0
+    assert library.gsasl_server_start(context, mechanism.encode(), ctypes.byref(session)) == 0
+    library.gsasl_property_set(session, _EXPORTER, base64.b64encode(b"e" * 32))
+    library.gsasl_property_set(session, _PASSWORD, WORDS.encode())
+    _, dialogue = client(
+        [mechanism], Proofs("alice", words), "nonce", Binding({"tls-exporter": bound}), allowed=(mechanism,)
+    )
+    code, challenge = step(library, session, next(dialogue))
+    assert code == 1
+    code, final = step(library, session, dialogue.send(challenge))
+    assert (code in (0, 1)) is good
+    if good:
+        assert dialogue.send(final) == b""  # and it proved that it knows the password too
