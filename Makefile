@@ -49,7 +49,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python bench/run.py $(BENCH)
 
 lock:
-	uv pip compile -q pyproject.toml --group pyproject.toml:build --extra uvloop --extra ssh --universal --python-version 3.11 \
+	uv pip compile -q pyproject.toml --group pyproject.toml:build --extra uvloop --extra ssh --extra tui --universal --python-version 3.11 \
 	  --generate-hashes --no-header -o requirements.lock
 	uv pip compile -q pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev --all-extras --universal \
 	  --python-version 3.11 --generate-hashes --no-header -c requirements.lock -o requirements-dev.lock

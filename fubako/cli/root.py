@@ -10,8 +10,8 @@ from fubako.cli.exits import Sentences
 _HOMES = {
     "alias": "entries", "compat": "compat", "config": "storage", "domain": "domains", "fetch": "fetching", "imapd": "pipes",
     "lmtpd": "pipes", "mx": "roads", "peer": "queueing", "policy": "policies", "pop3d": "pipes", "probe": "roads",
-    "queue": "queueing", "report": "reporting", "send": "sending", "serve": "serve", "smtpd": "pipes", "ssh": "ssh",
-    "store": "storage", "trace": "entries", "trust": "fetching", "up": "up", "user": "entries", "wrap": "roads",
+    "read": "reading", "queue": "queueing", "report": "reporting", "send": "sending", "serve": "serve", "smtpd": "pipes",
+    "ssh": "ssh", "store": "storage", "trace": "entries", "trust": "fetching", "up": "up", "user": "entries", "wrap": "roads",
 }  # fmt: skip
 
 

@@ -13,8 +13,7 @@ from fubako.cli.configured import json_option
 from fubako.cli.exits import DATAERR, TEMPFAIL, USAGE
 from fubako.cli.fetching import FAULTS, known_peers
 from fubako.client import settings
-from fubako.client.connection import ClientError
-from fubako.client.outbox import Outbox, Waiting, hand_over
+from fubako.client.outbox import Outbox, Waiting, settle
 from fubako.client.roads import Roads
 from fubako.client.settings import Account, SettingsError
 from fubako.client.smtp import SmtpConnection
@@ -164,23 +163,19 @@ async def _one(outbox: Outbox, roads: Roads, account: Account, letters: list[Wai
 
 
 async def _letter(outbox: Outbox, connection: SmtpConnection, letter: Waiting) -> int:
-    try:
-        left = await hand_over(connection, letter, outbox.content(letter))
-    except ClientError as error:
+    done = await settle(outbox, connection, letter)
+    if done.held:
         click.echo(
-            f"fubako: {letter.number}: {visible(str(error))}; it stays in the outbox, and is tried again by --flush",
+            f"fubako: {letter.number}: {visible(done.held)}; it stays in the outbox, and is tried again by --flush",
             err=True,
         )
-        outbox.change(replace(letter, attempts=letter.attempts + 1, problem=str(error), held=True))
         return DATAERR
-    if left is not None and left.recipients:
-        outbox.change(replace(left, attempts=letter.attempts + 1))
-        click.echo(f"fubako: {letter.number}: {visible(left.problem)}; it stays in the outbox", err=True)
+    if done.later:
+        click.echo(f"fubako: {letter.number}: {visible(done.later)}; it stays in the outbox", err=True)
         return 0
-    for recipient, why in left.refused if left is not None else ():
+    for recipient, why in done.refused:
         click.echo(f"fubako: {letter.number}: {visible(recipient)}: {visible(why)}", err=True)
-    outbox.drop(letter)
-    return DATAERR if left is not None else 0
+    return DATAERR if done.refused else 0
 
 
 def _list(outbox: Outbox, *, as_json: bool) -> int:

@@ -75,6 +75,29 @@ class Outbox:
             os.close(fd)
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a letter: nothing set when everybody has it. `held`: why it will never be taken; `later`: why it waits."""
+
+    held: str = ""
+    later: str = ""
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+async def settle(outbox: Outbox, connection: SmtpConnection, letter: Waiting) -> Settled:
+    """One letter to a server, and the outbox says what became of it."""
+    try:
+        left = await hand_over(connection, letter, outbox.content(letter))
+    except ClientError as error:
+        outbox.change(replace(letter, attempts=letter.attempts + 1, problem=str(error), held=True))
+        return Settled(held=str(error))
+    if left is not None and left.recipients:
+        outbox.change(replace(left, attempts=letter.attempts + 1))
+        return Settled(later=left.problem)
+    outbox.drop(letter)
+    return Settled(refused=left.refused if left is not None else ())
+
+
 async def hand_over(connection: SmtpConnection, letter: Waiting, content: bytes) -> Waiting | None:
     """One letter to a server: None when every recipient was settled, else what is left for later. Raises ClientError for a
     letter that the server will never take."""

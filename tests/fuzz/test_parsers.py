@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from fubako.accounts import keys
 from fubako.accounts.backends import files, sasldb
+from fubako.client import muttrc, patterns
 from fubako.config import ConfigError, parse
-from fubako.message import authentication, headers, mailboxes, mime, srs, text, words
+from fubako.message import answer, authentication, display, headers, mailboxes, mime, srs, text, words
 from fubako.message.address import Address, AddressError, parse_path
 from fubako.message.headers import header_end
 from fubako.message.masquerade import Masquerade
@@ -431,3 +432,56 @@ def test_dovecots_clients(octets, step):
 def test_fields_of_dovecots_protocol(text):
     assert dovecot_auth.unescaped(dovecot_auth.escaped(text)) == text
     assert not set("\t\r\n\x00") & set(dovecot_auth.escaped(text))
+
+
+# -- what the reader reads
+
+
+@given(soup(MIME_WORDS))
+def test_a_letter_on_the_screen(octets):
+    """Whatever it is, it is shown, and nothing in it speaks to the terminal; a reply to it is a text."""
+    shown = display.view(octets, every_field=True)
+    said = [shown.text, *(word for pair in shown.headers for word in pair)]
+    for one in shown.attachments:
+        one.content(octets)
+        said += [one.name, one.kind]
+        assert "/" not in one.name
+    assert all(c in "\n\t" or c.isprintable() for word in said for c in word)
+    display.legs(octets)
+    with suppress(answer.DraftFault):
+        answer.letter(answer.reply(octets, "me@here.test", everybody=True))
+    answer.forward(octets, "me@here.test")
+
+
+@given(
+    st.text(max_size=200)
+    | st.lists(st.sampled_from([*"<>/&;!-a \"'", "<a href=", "<script>", "</", "<![", "&#x"])).map("".join)
+)
+def test_html_becomes_text(text):
+    assert isinstance(display.from_html(text), str)
+
+
+@given(
+    st.lists(st.sampled_from(["~A", "~N", "!", "(", ")", "|", " ", "~f", "~b", "a", "'", '"', "\\", "~"])).map("".join)
+    | st.text()
+)
+@example("(" * 500)
+def test_patterns_of_the_reader(text):
+    with suppress(patterns.PatternFault):
+        patterns.parse(text)
+
+
+@given(st.text(alphabet="{}[]:/@%imaps9x\x00é", max_size=40))
+def test_mutts_names_of_mailboxes(text):
+    with suppress(muttrc.MuttFault):
+        muttrc.place(text)
+    with suppress(muttrc.MuttFault):
+        muttrc.place("imap://" + text)
+
+
+@given(st.text(alphabet="set nofolder=imap;'\"\\#\n`", max_size=80))
+def test_a_muttrc(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("rc") / "rc"
+    path.write_text(text)
+    with suppress(muttrc.MuttFault):
+        muttrc.read(path)

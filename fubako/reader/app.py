@@ -1,0 +1,829 @@
+"""`Reader`: the list, and what its keys do. What is changed stays here until `$` or leaving says it to the server, as in mutt."""
+
+import asyncio
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import Binding
+from textual.widgets import Input, Static
+
+from fubako.client.connection import ClientError
+from fubako.client.mailbox import Entry, Folder, OpenMailbox
+from fubako.client.outbox import Outbox, Waiting, settle
+from fubako.client.patterns import Pattern, PatternFault, parse
+from fubako.client.roads import Roads
+from fubako.client.settings import Account, SettingsError
+from fubako.client.smtp import SmtpConnection
+from fubako.clock import Env
+from fubako.message import answer
+from fubako.message import compose as drafting
+from fubako.message.address import Address, AddressError, parse_address
+from fubako.message.display import Attachment, View, clean, legs, line, view
+from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
+from fubako.protocol.engine import ProtocolError
+from fubako.protocol.imap import utf7
+from fubako.protocol.sasl import SaslFailure
+from fubako.reader.letters import (
+    ANSWERED,
+    DELETED,
+    SEALS,
+    SEEN,
+    LetterList,
+    size_words,
+    sorted_by_date,
+    threaded,
+)  # fmt: skip
+from fubako.reader.road import Asked, FolderRenewed, Road
+from fubako.reader.screens import Certificate, Choice, Compose, Outgoing, Page, Prompt, Question, Reading
+from fubako.trust.judge import NotBelieved
+from fubako.trust.known import CertificateChanged, Downgraded
+
+LOOK_SECONDS = 30.0
+SHOW_SECONDS = 1.0  # how often a large folder that is being read is put in order
+ATTACHMENT_OCTETS_MAX = 50 * 1024 * 1024
+_FAULTS = (ClientError, ProtocolError, SaslFailure, SettingsError, StreamClosed, StreamTimeout, TlsError, OSError)
+
+_KEYS = (
+    ("j,down", "move(1)"), ("k,up", "move(-1)"), ("space,pagedown,ctrl+f", "page(1)"), ("minus,pageup,ctrl+b", "page(-1)"),
+    ("equals_sign,home", "edge(0)"), ("asterisk,end", "edge(1)"), ("tab", "unread"), ("enter", "work('read')"),
+    ("d", "mark('\\\\Deleted', 1, 1)"), ("u", "mark('\\\\Deleted', 0, 1)"), ("N", "turn('\\\\Seen')"),
+    ("F", "turn('\\\\Flagged')"), ("D", "ask('delete_pattern')"), ("U", "ask('undelete_pattern')"), ("t", "tag"),
+    ("T", "ask('tag_pattern')"), ("semicolon", "tagged"), ("l", "ask('limit')"), ("slash", "ask('search')"), ("n", "again"),
+    ("o", "order"), ("c", "ask('change')"), ("y", "work('folders')"), ("r", "work('reply')"), ("g", "work('group')"),
+    ("f", "work('forward')"), ("m", "ask('new')"), ("v", "work('attachments')"), ("J", "work('journey')"),
+    ("s", "ask('move_to')"), ("C", "ask('copy_to')"), ("dollar_sign", "work('sync')"), ("q", "work('leave')"),
+    ("x", "work('exit')"), ("question_mark", "work('help')"), ("ctrl+r", "work('reload')"),
+)  # fmt: skip
+
+_QUESTIONS = {
+    "limit": "Limit to: ", "search": "Search: ", "change": "Open folder: ", "tag_pattern": "Tag: ", "delete_pattern": "Delete: ",
+    "undelete_pattern": "Undelete: ", "move_to": "Move to folder: ", "copy_to": "Copy to folder: ", "new": "To: ",
+}  # fmt: skip
+
+HELP = """\
+Moving      j k, arrows: next, previous   Space -: page   = *: first, last   Tab: next unread
+Reading     Enter: the letter   v: what is attached   J: the way it took and how it was protected
+Marking     d u: delete, undelete   D U: by pattern   N: read or not   F: flag   t T: tag, by pattern
+            ;  then a key: for all that are tagged
+Finding     /: search   n: again   l: show only what matches (~A or nothing: all)   o: threads or by date
+Answering   r: reply   g: reply to everybody   f: forward   m: a new letter
+Folders     c: change to one by name   y: the list   s: move into one   C: copy into one
+The end     $: tell the server what was changed   q: that, then leave   x: leave without it
+            Ctrl-R: read the folder again
+
+Patterns    ~f from   ~t to   ~s subject   ~L from or to   ~b in the body   ~B anywhere   ~i Message-ID   ~q seal
+            ~N unread   ~R read   ~F flagged   ~D deleted   ~Q answered   ~T tagged   ~A all
+            a word alone: from or subject;   | or   ! not   ( )
+
+Seals       ● sealed: encrypted on every leg, and each peer proved who it is
+            ◐ covered: encrypted, but a peer proved nothing    ○ open: somebody could read it    · not known
+            A server of ours says this of each letter; other servers do not know.
+The last line but one is the road: how the connection to the server is protected now.
+"""
+
+
+class Reader(App[int]):
+    ENABLE_COMMAND_PALETTE = False
+    TITLE = "Fubako"
+    CSS = """
+    #title { background: $primary; } #road { background: $panel; }
+    #title, #road, #message { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
+    # before anything else has a key: who types ahead reaches the prompt that a key before opened
+    BINDINGS: ClassVar = [Binding(key, action, priority=True) for key, action in _KEYS]
+
+    def __init__(
+        self, account: Account, roads: Roads, asked: Asked, *, senders: Iterable[Account] = (), folder: str = "", home: Path,
+        editor: str = "vi", sender: str = "", read_only: bool = False, sent: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.account = account
+        self.road = Road(account, roads, self._road_changed)
+        self._roads, self._asked = roads, asked
+        self._senders = list(senders)
+        self._wire = utf7.encode(folder or account.folders[0])
+        self._home, self._editor, self._read_only, self._sent = home, editor, read_only, sent
+        self._sender = sender or account.user
+        self.entries: list[Entry] = []
+        self._limit: Pattern | None = None
+        self._limit_words = self._search_words = ""
+        self._threads = False
+        self._for_tagged = False
+        self._generation = 0
+        self._folders: list[Folder] = []
+        self._env = Env()
+        self._left = False
+        self._words = ""
+
+    # -- the screen
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="title")
+        yield LetterList()
+        yield Static(id="road")
+        yield Static(id="message")
+
+    @property
+    def letters(self) -> LetterList:
+        return self.screen_stack[0].query_one(LetterList)
+
+    def on_mount(self) -> None:
+        self.letters.focus()
+        self._road_changed(self.road.state)
+        self._titled()
+        self.do(self.job_reload)
+        self.set_interval(LOOK_SECONDS, self._look_now)
+
+    def _fill(self, name: str, words: str) -> None:
+        if self.is_running and self.screen_stack:
+            with suppress(Exception):  # the screen is being taken down
+                self.screen_stack[0].query_one(f"#{name}", Static).update(
+                    Text(words, no_wrap=True, overflow="ellipsis")
+                )
+
+    def _road_changed(self, state: str) -> None:
+        self._fill("road", f"road: {line(state)}")
+
+    def say(self, words: str) -> None:
+        """One line for the user, where it is seen."""
+        self._words = line(words)
+        self._fill("message", self._words)
+        if len(self.screen_stack) > 1:
+            self.notify(self._words, markup=False)
+
+    def _titled(self) -> None:
+        count = Counter[str]()
+        for one in self.entries:
+            count["unread"] += not one.has(SEEN)
+            count["deleted"] += one.has(DELETED)
+            count["tagged"] += one.tagged
+        parts = [f"{len(self.entries)} letters", *(f"{number} {name}" for name, number in count.items() if number)]
+        limit = f"   limit: {self._limit_words}" if self._limit else ""
+        name = utf7.decode(self._wire)
+        self._fill("title", f"{line(self.account.name)} {line(name)}: {', '.join(parts)}{limit}   ?:help q:leave")
+
+    def _show(self, keep: int | None = None) -> None:
+        entry = self.letters.entry
+        keep = keep if keep is not None else entry.uid if entry is not None else None
+        chosen = [one for one in self.entries if self._limit is None or self._limit.matches(one)]
+        self.letters.show(threaded(chosen) if self._threads else sorted_by_date(chosen), keep)
+        self._titled()
+
+    # -- work that waits for the server or the user
+
+    def do(self, work: Callable[[], Awaitable[None]]) -> None:
+        self.run_worker(self._guarded(work), group="work")
+
+    def action_work(self, name: str) -> None:
+        self.do(getattr(self, f"job_{name}"))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The keys of the list mean something while nothing lies over it."""
+        if action in (
+            "work",
+            "ask",
+            "move",
+            "page",
+            "edge",
+            "unread",
+            "mark",
+            "turn",
+            "tag",
+            "tagged",
+            "again",
+            "order",
+        ):
+            return len(self.screen_stack) == 1
+        return super().check_action(action, parameters)
+
+    async def action_ask(self, name: str) -> None:
+        """Work that begins with a question. The prompt is there before the next key: who types ahead, types into it."""
+        given: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        prompt = Prompt(_QUESTIONS[name], "Archive" if name == "move_to" else "")
+        await self.push_screen(prompt, given.set_result)
+        prompt.set_focus(prompt.query_one(Input))
+
+        async def work() -> None:
+            words = await given
+            if words is not None:
+                await getattr(self, f"job_{name}")(words)
+
+        self.do(work)
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            self._asked.forget()
+            try:
+                await work()
+                return
+            except (CertificateChanged, Downgraded) as reason:
+                text = Text(clean(str(reason)) + "\n\nNothing was said to this server.\n", "bold red")
+                await self.push_screen_wait(Page("THE SERVER IS NOT WHAT IT WAS", text, "q: back"))
+                self.say(str(reason))
+                return
+            except NotBelieved as reason:
+                if self._asked.question is None:
+                    self.say(str(reason))
+                    return
+                facts, why = self._asked.question
+                key = await self.push_screen_wait(Certificate(facts, why))
+                if key not in ("o", "a"):
+                    self.say("rejected; nothing was said to the server")
+                    return
+                self._asked.answers[facts.sha256] = {"o": "once", "a": "always"}[key]
+            except _FAULTS as error:
+                self.say(str(error) or type(error).__name__)
+                return
+
+    async def _prompt(self, question: str, value: str = "") -> str | None:
+        return await self.push_screen_wait(Prompt(question, value))
+
+    # -- folders and the list
+
+    async def job_reload(self) -> None:
+        self._generation += 1
+        mine = self._generation
+        self.say("")
+        box = await self.road.folder(self._wire, read_only=self._read_only)
+        self.entries, self._limit, self.letters.cursor = [], None, 0
+        self._show()
+        shown = 0.0
+        async for chunk in box.entries():
+            if mine != self._generation:
+                return
+            first = not self.entries
+            self.entries += chunk
+            if first or len(self.entries) >= box.exists or time.monotonic() > shown + SHOW_SECONDS:
+                self._show()
+                shown = time.monotonic()
+            if first:
+                self._to_first()
+            if len(self.entries) < box.exists:
+                self.say(f"{len(self.entries)} of {box.exists} letters")
+        self._show()
+        self.say("" if self.entries else "there is no letter here")
+        await self._known_folders()
+
+    def _to_first(self) -> None:
+        """The first unread letter, else the newest."""
+        unread = next(
+            (at for at, (one, _) in enumerate(self.letters.rows) if not one.has(SEEN)), len(self.letters.rows) - 1
+        )
+        self.letters.move(unread)
+
+    async def _known_folders(self) -> list[Folder]:
+        if not self._folders:
+            self._folders = await self.road.use(lambda box: box.folders())
+        return self._folders
+
+    def _look_now(self) -> None:
+        if self.road.state.startswith("no connection") or not self._left:
+            self.do(self._look)
+
+    async def _look(self) -> None:
+        """What is new there: letters that came or went, flags that others changed."""
+        try:
+            if not await self.road.use(lambda box: box.look()):
+                return
+            newest = max((one.uid for one in self.entries), default=0)
+            there = await self.road.use(lambda box: box.flags())
+            fresh = await self.road.use(lambda box: box.after(newest))
+        except FolderRenewed:
+            await self.job_reload()
+            return
+        self.entries = [one for one in self.entries if one.uid in there]
+        for one in self.entries:
+            one.flags = there[one.uid]
+        known = {one.uid for one in self.entries}
+        self.entries += [one for one in fresh if one.uid not in known]
+        self._show()
+        if fresh:
+            self.bell()
+            self.say(f"{len(fresh)} new: {fresh[0].sender}: {fresh[0].subject}")
+
+    async def job_folders(self) -> None:
+        folders = [one for one in await self._known_folders() if one.selectable]
+        at = next((number for number, one in enumerate(folders) if one.wire == self._wire), 0)
+        rows = [
+            line(one.name) + (f"   ({one.role})" if one.role and one.role != one.name.lower() else "")
+            for one in folders
+        ]
+        chosen = await self.push_screen_wait(Choice("Folders   Enter: open   q: back", rows, at))
+        if chosen is not None:
+            await self._go(folders[chosen].wire)
+
+    async def job_change(self, name: str) -> None:
+        if name:
+            await self._go(utf7.encode(name))
+
+    async def _go(self, wire: str) -> None:
+        await self.job_sync()
+        before, self._wire = self._wire, wire
+        try:
+            await self.job_reload()
+        except ClientError:
+            self._wire = before
+            with suppress(ClientError):
+                await self.job_reload()
+            raise
+
+    # -- moving
+
+    def action_move(self, way: int) -> None:
+        self.letters.move(self.letters.cursor + way)
+
+    def action_page(self, way: int) -> None:
+        self.letters.move(self.letters.cursor + way * max(1, self.letters.size.height - 1))
+
+    def action_edge(self, end: int) -> None:
+        self.letters.move(len(self.letters.rows) - 1 if end else 0)
+
+    def action_unread(self) -> None:
+        rows = self.letters.rows
+        order = [*range(self.letters.cursor + 1, len(rows)), *range(self.letters.cursor + 1)]
+        at = next((number for number in order if not rows[number][0].has(SEEN)), None)
+        if at is None:
+            self.say("there is no unread letter")
+        else:
+            self.letters.move(at)
+
+    # -- marks
+
+    def _chosen(self) -> list[Entry]:
+        """The letter under the cursor, or all that are tagged."""
+        tagged, self._for_tagged = self._for_tagged, False
+        if tagged:
+            return [one for one, _ in self.letters.rows if one.tagged]
+        return [self.letters.entry] if self.letters.entry is not None else []
+
+    def action_tagged(self) -> None:
+        self._for_tagged = True
+        self.say("for all that are tagged: ")
+
+    def _mark(self, entries: Iterable[Entry], flag: str, on: bool) -> None:
+        if self._read_only:
+            self.say("the folder is open for reading only")
+            return
+        for one in entries:
+            one.changes[flag.lower()] = on
+        self.letters.refresh()
+        self._titled()
+
+    def action_mark(self, flag: str, on: int, onward: int) -> None:
+        chosen = self._chosen()
+        self._mark(chosen, flag, bool(on))
+        if onward and len(chosen) == 1:
+            self.letters.move(self.letters.cursor + 1)
+
+    def action_turn(self, flag: str) -> None:
+        for one in self._chosen():
+            self._mark([one], flag, not one.has(flag))
+
+    def action_tag(self) -> None:
+        chosen = self._chosen()
+        for one in chosen:
+            one.tagged = not one.tagged
+        self.letters.move(self.letters.cursor + 1)
+        self.letters.refresh()
+        self._titled()
+
+    async def job_limit(self, words: str) -> None:
+        if words.strip() in ("", "~A", "all"):
+            self._limit, self._limit_words = None, ""
+            self._show()
+            return
+        found = await self._parsed(words)
+        if found is not None:
+            self._limit, self._limit_words = found, words
+            self._show()
+            if not self.letters.rows:
+                self.say("nothing matches")
+
+    async def _parsed(self, words: str) -> Pattern | None:
+        try:
+            pattern = parse(words)
+        except PatternFault as fault:
+            self.say(str(fault))
+            return None
+        for key, wanted in pattern.questions:
+            pattern.answers[key, wanted] = await self.road.use(partial(OpenMailbox.search, key=key, words=wanted))
+        return pattern
+
+    async def job_search(self, words: str) -> None:
+        if words:
+            self._search_words = words
+            await self._find()
+
+    def action_again(self) -> None:
+        if self._search_words:
+            self.do(self._find)
+
+    async def _find(self) -> None:
+        pattern = await self._parsed(self._search_words)
+        if pattern is None:
+            return
+        rows = self.letters.rows
+        order = [*range(self.letters.cursor + 1, len(rows)), *range(self.letters.cursor + 1)]
+        at = next((number for number in order if pattern.matches(rows[number][0])), None)
+        if at is None:
+            self.say("not found")
+        else:
+            self.letters.move(at)
+
+    async def _by_pattern(self, words: str) -> list[Entry]:
+        pattern = await self._parsed(words)
+        return [one for one, _ in self.letters.rows if pattern.matches(one)] if pattern is not None else []
+
+    async def job_tag_pattern(self, words: str) -> None:
+        chosen = await self._by_pattern(words)
+        for one in chosen:
+            one.tagged = True
+        self.letters.refresh()
+        self._titled()
+
+    async def job_delete_pattern(self, words: str) -> None:
+        self._mark(await self._by_pattern(words), DELETED, True)
+
+    async def job_undelete_pattern(self, words: str) -> None:
+        self._mark(await self._by_pattern(words), DELETED, False)
+
+    def action_order(self) -> None:
+        self._threads = not self._threads
+        self.say("threads" if self._threads else "by date")
+        self._show()
+
+    # -- what is told to the server
+
+    async def job_sync(self) -> None:
+        """Flags first, then what is deleted goes."""
+        groups: dict[tuple[str, bool], list[int]] = {}
+        for one in self.entries:
+            for flag, on in one.changes.items():
+                if (flag in {name.lower() for name in one.flags}) != on:
+                    groups.setdefault((flag, on), []).append(one.uid)
+        deleted = [one.uid for one in self.entries if one.has(DELETED)]
+
+        async def told(box: OpenMailbox) -> None:
+            for (flag, on), uids in groups.items():
+                await box.store(uids, flag, on)
+            if deleted:
+                await box.expunge(deleted)
+
+        if not groups and not deleted:
+            return
+        await self.road.use(told)
+        gone = set(deleted)
+        for one in self.entries:
+            for flag, on in one.changes.items():
+                one.flags = {name for name in one.flags if name.lower() != flag} | ({flag} if on else set())
+            one.changes.clear()
+        self.entries = [one for one in self.entries if one.uid not in gone]
+        self._show()
+        changed = len({uid for uids in groups.values() for uid in uids} - gone)
+        self.say(f"{len(gone)} deleted, {changed} changed")
+
+    async def job_leave(self) -> None:
+        count = sum(one.has(DELETED) for one in self.entries)
+        if count and await self.push_screen_wait(Question(f"Delete {count} for good? (y/[n]) ", "ny")) == "n":
+            for one in self.entries:
+                one.changes.pop(DELETED.lower(), None)
+                if one.has(DELETED):
+                    one.changes[DELETED.lower()] = False
+        try:
+            await self.job_sync()
+        except (*_FAULTS, NotBelieved) as error:
+            words = f"The server was not told of the changes ({line(str(error))}). Leave all the same? (y/[n]) "
+            if await self.push_screen_wait(Question(words, "ny")) == "n":
+                return
+        await self.job_exit()
+
+    async def job_exit(self) -> None:
+        self._left = True
+        await self.road.close()
+        self.exit(0)
+
+    async def _into(self, name: str, *, moved: bool) -> None:
+        chosen = self._chosen()
+        if not chosen or not name:
+            return
+        uids, wire = [one.uid for one in chosen], utf7.encode(name)
+        await self.road.use(lambda box: box.copy(uids, wire), again=False)
+        if moved:
+            self._mark(chosen, DELETED, True)
+        self.say(f"{len(uids)} {'moved' if moved else 'copied'} to {name}")
+
+    async def job_move_to(self, name: str) -> None:
+        await self._into(name, moved=True)
+
+    async def job_copy_to(self, name: str) -> None:
+        await self._into(name, moved=False)
+
+    # -- reading
+
+    async def _content(self, entry: Entry) -> bytes:
+        return await self.road.use(lambda box: box.letter(entry.uid))
+
+    async def job_read(self) -> None:
+        page: Reading | None = None
+        every = False
+        try:
+            while (entry := self.letters.entry) is not None:
+                content = await self._content(entry)
+                if not entry.has(SEEN) and not self._read_only:
+                    self._mark([entry], SEEN, True)
+                shown = view(content, every_field=every)
+                title = f"{self.letters.cursor + 1}/{len(self.letters.rows)}: {line(entry.subject) or '(no subject)'}"
+                whole = (title, _page(entry, shown), f"road: {line(self.road.state)}")
+                if page is None:
+                    page = Reading(*whole, "qijkdJvrgfhu")
+                    await self.push_screen(page)
+                else:
+                    page.show(*whole)
+                key = "J"
+                while key in "Jvrgfu":
+                    key = await page.keys.get()
+                    await self._read_key(key, entry, content, shown)
+                if key == "h":
+                    every = not every
+                elif key in "qi" or not self.letters.move(self.letters.cursor + (-1 if key == "k" else 1)):
+                    return
+        finally:
+            if page is not None and self.is_running and page.is_current:
+                page.dismiss("q")
+
+    async def _read_key(self, key: str, entry: Entry, content: bytes, shown: View) -> None:
+        """What is done with the letter that is being read."""
+        match key:
+            case "d" | "u":
+                self._mark([entry], DELETED, key == "d")
+            case "J":
+                await self._journey(entry, content)
+            case "v":
+                await self._attachments(content, shown)
+            case "r" | "g":
+                await self._write(answer.reply(content, self._sender, everybody=key == "g"), entry)
+            case "f":
+                await self._write(answer.forward(content, self._sender), None)
+
+    async def job_journey(self) -> None:
+        if (entry := self.letters.entry) is not None:
+            await self._journey(entry, await self._content(entry))
+
+    async def _journey(self, entry: Entry, content: bytes) -> None:
+        sign, colour = SEALS[entry.seal]
+        text = Text()
+        said = (
+            f"{entry.seal.value}, says your server, which knows each leg up to itself"
+            if entry.seal
+            else "not known: this server does not say"
+        )
+        text.append(f"{sign} ", colour)
+        text.append(f"seal: {said}\n\n", "bold")
+        text.append(
+            "How it was carried, as each server on the way wrote it. Whoever wrote one can have made up all before it.\n\n"
+        )
+        for number, leg in enumerate(legs(content), 1):
+            text.append(f"{number}. ", "bold")
+            text.append(
+                f"{'encrypted' if leg.protected else 'NOT ENCRYPTED, or not said'}",
+                "green" if leg.protected else "bold red",
+            )
+            text.append(f"  to {clean(leg.by)}\n   {leg.text}\n\n")
+        text.append("And from there to here, now:\n", "bold")
+        text.append(f"   {line(self.road.state)}\n")
+        for name, value in view(content, every_field=True).headers:
+            if name.lower() == "authentication-results":
+                text.append(f"\n{name}: {value}\n")
+                break
+        await self.push_screen_wait(Page(f"The way of: {line(entry.subject)}", text, "q: back"))
+
+    async def job_attachments(self) -> None:
+        if (entry := self.letters.entry) is not None:
+            content = await self._content(entry)
+            await self._attachments(content, view(content))
+
+    async def _attachments(self, content: bytes, shown: View) -> None:
+        if not shown.attachments:
+            self.say("nothing is attached")
+            return
+        rows = [
+            f"{one.number}  {one.kind:<28} {size_words(one.octets):>6}  {one.name or 'without a name'}"
+            for one in shown.attachments
+        ]
+        chosen = await self.push_screen_wait(Choice("Attached   Enter: save   q: back", rows))
+        if chosen is not None:
+            await self._save(shown.attachments[chosen], content)
+
+    async def _save(self, one: Attachment, letter: bytes) -> None:
+        given = await self._prompt("Save as: ", one.name or f"part-{one.number}")
+        if not given:
+            return
+        self.say(await asyncio.to_thread(_saved, given, one.content(letter)))
+
+    async def job_help(self) -> None:
+        await self.push_screen_wait(Page("Keys", Text(HELP), "q: back"))
+
+    # -- writing
+
+    async def job_new(self, to: str) -> None:
+        subject = await self._prompt("Subject: ")
+        if subject is not None:
+            await self._write(answer.blank(self._sender, to, subject), None)
+
+    async def job_reply(self) -> None:
+        if (entry := self.letters.entry) is not None:
+            await self._write(answer.reply(await self._content(entry), self._sender), entry)
+
+    async def job_group(self) -> None:
+        if (entry := self.letters.entry) is not None:
+            await self._write(answer.reply(await self._content(entry), self._sender, everybody=True), entry)
+
+    async def job_forward(self) -> None:
+        if (entry := self.letters.entry) is not None:
+            await self._write(answer.forward(await self._content(entry), self._sender), None)
+
+    def _edit(self, text: str) -> str | None:
+        """The user's editor on a file that only the user reads; None when the editor failed."""
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w+", suffix=".eml", dir=self._home, encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            try:
+                with self.suspend():
+                    code = subprocess.run([*shlex.split(self._editor), file.name], check=False).returncode  # noqa: S603 (the user's own)
+            except (OSError, ValueError) as error:
+                self.say(f"the editor {self._editor}: {error}")
+                return None
+            if code:
+                self.say(f"the editor ended with {code}")
+                return None
+            return Path(file.name).read_text(
+                encoding="utf-8", errors="replace"
+            )  # an editor may have made the file anew
+
+    async def _write(self, text: str, answered: Entry | None) -> None:
+        edited = self._edit(text)
+        if edited is None:
+            return
+        outgoing = Outgoing(edited, [], answers=answered.uid if answered else None)
+        while True:
+            by = self._senders[0] if self._senders else None
+            how = (
+                f"{by.name}: {by.host}, TLS {by.tls}" if by else "no account of protocol smtp: it can only be postponed"
+            )
+            match await self.push_screen_wait(Compose(outgoing, how)):
+                case "y":
+                    if by is not None and await self._send(outgoing, by, answered):
+                        return
+                case "e":
+                    edited = self._edit(outgoing.text)
+                    outgoing.text = edited if edited is not None else outgoing.text
+                case "a":
+                    await self._add_file(outgoing)
+                case "S":
+                    outgoing.sealed = not outgoing.sealed
+                case "p":
+                    if await self._postpone(outgoing):
+                        return
+                case _:
+                    if await self.push_screen_wait(Question("Throw this letter away? (y/[n]) ", "ny")) == "y":
+                        self.say("thrown away")
+                        return
+
+    async def _add_file(self, outgoing: Outgoing) -> None:
+        given = await self._prompt("Attach file: ")
+        if not given:
+            return
+        found = await asyncio.to_thread(_file, given)
+        if isinstance(found, str):
+            self.say(found)
+        else:
+            outgoing.attachments.append(found)
+
+    def _made(self, outgoing: Outgoing) -> tuple[Waiting, bytes] | None:
+        """As it leaves; None, and a sentence, where it cannot."""
+        try:
+            letter = drafting.draft(answer.letter(outgoing.text, outgoing.attachments))
+            sender = self._address(letter)
+        except (answer.DraftFault, AddressError) as fault:
+            self.say(str(fault))
+            return None
+        to = drafting.recipients(letter, sender.domain)
+        now, number = self._env.clock.now(), self._env.trace_id()
+        done = drafting.complete(letter, drafting.Given(sender, "", sender.domain, now, number))
+        by = self._senders[0].name if self._senders else ""
+        return Waiting(number, by, str(sender), tuple(map(str, to)), int(now), outgoing.sealed), done.content
+
+    def _address(self, letter: drafting.Draft) -> Address:
+        """The envelope's sender: who stands in From. Raises AddressError."""
+        named = drafting.recipients(drafting.Draft([(b"to", b"To:" + value) for value in letter.values(b"from")]), "")
+        sender = named[0] if named else parse_address(self._sender.rpartition("<")[2].rstrip("> "))
+        if not sender.domain:
+            raise AddressError("From holds no address with a domain")
+        return sender
+
+    async def _send(self, outgoing: Outgoing, by: Account, answered: Entry | None) -> bool:
+        """Into the outbox, then to the server; the copy in Sent is a matter of its own. Whether it is off the user's hands."""
+        made = self._made(outgoing)
+        if made is None:
+            return False
+        waiting, content = made
+        if not waiting.recipients:
+            self.say("there is no recipient")
+            return False
+        outbox = Outbox(self._home / "outbox")
+        outbox.put(waiting, content)
+        try:
+            with outbox.alone():
+                async with self._roads.ready(by) as connection:
+                    assert isinstance(connection, SmtpConnection)
+                    done = await settle(outbox, connection, waiting)
+                    hop = connection.hop().seal.value
+                    with suppress(*_FAULTS):
+                        await connection.quit()
+        except (*_FAULTS, NotBelieved) as error:
+            outbox.change(replace(waiting, attempts=1, problem=line(str(error))))
+            self.say(f"not sent: {error}; it waits in the outbox (fubako send --flush)")
+            return True
+        if done.held:
+            outbox.drop(waiting)
+            self.say(f"not sent: {done.held}")
+            return False
+        refused = "".join(f"; {who} was refused: {why}" for who, why in done.refused)
+        self.say(f"waits in the outbox: {done.later}" if done.later else f"sent, {hop} up to {by.host}{refused}")
+        if answered is not None:
+            self._mark([answered], ANSWERED, True)
+        await self._keep_copy(content)
+        return True
+
+    async def _keep_copy(self, content: bytes) -> None:
+        folders = await self._known_folders()
+        wire = (
+            next((one.wire for one in folders if one.role == "sent"), "") if not self._sent else utf7.encode(self._sent)
+        )
+        if not wire:
+            return
+        try:
+            await self.road.use(lambda box: box.append(wire, content, SEEN), again=False)
+        except (*_FAULTS, NotBelieved) as error:
+            self.say(f"{self._words}; but no copy could be kept: {error}")
+
+    async def _postpone(self, outgoing: Outgoing) -> bool:
+        made = self._made(outgoing)
+        folders = await self._known_folders()
+        wire = next((one.wire for one in folders if one.role == "drafts"), "")
+        if made is None or not wire:
+            self.say("there is no folder for drafts" if made else self._words)
+            return False
+        await self.road.use(lambda box: box.append(wire, made[1], "\\Draft \\Seen"), again=False)
+        self.say("postponed")
+        return True
+
+
+def _saved(given: str, content: bytes) -> str:
+    """What became of it, in words. What is there already stays."""
+    path = Path(given).expanduser()
+    try:
+        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
+    except FileExistsError:
+        return f"{path} is there already, and stays as it is"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return f"saved as {path}"
+
+
+def _file(given: str) -> tuple[str, bytes] | str:
+    path = Path(given).expanduser()
+    try:
+        if path.stat().st_size > ATTACHMENT_OCTETS_MAX:
+            return f"{path} is larger than {ATTACHMENT_OCTETS_MAX} octets"
+        return path.name, path.read_bytes()
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+
+
+def _page(entry: Entry, shown: View) -> Text:
+    text = Text()
+    for name, value in shown.headers:
+        text.append(f"{name}: ", "bold")
+        text.append(value + "\n")
+    sign, colour = SEALS[entry.seal]
+    text.append("Seal: ", "bold")
+    text.append(f"{sign} {entry.seal.value if entry.seal else 'not known'}\n\n", colour)
+    for row in shown.text.split("\n"):
+        style = "cyan" if row.startswith(">") else "bright_black" if row.startswith("[-- ") else ""
+        text.append(row + "\n", style)
+    return text
