@@ -1,4 +1,5 @@
-"""What stands on the screen, cell by cell. To write the pictures anew: FUBAKO_SNAPSHOTS=write pytest tests/reader, then read them."""
+"""What stands on the screen, cell by cell. To write the pictures anew: FUBAKO_SNAPSHOTS=write pytest tests/reader; then
+look at them."""
 
 import asyncio
 import os
@@ -20,9 +21,10 @@ PICTURES = Path(__file__).parent / "snapshots"
 LETTER = (
     b"Received: from out.x.test by mx.here.test with ESMTPS id 2; Thu, 2 Jan 2020 00:00:01 +0000\r\n"
     b"Received: from laptop by out.x.test with ESMTP id 1; Thu, 2 Jan 2020 00:00:00 +0000\r\n"
-    b"Date: Thu, 2 Jan 2020 00:00:00 +0000\r\nFrom: Ann <ann@x.test>\r\nTo: me@here.test\r\nSubject: The plan\r\nMessage-ID: <1@x>\r\n"
-    b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n> quoted\r\nGr\xc3\xbc\xc3\x9fe \xe6\x89\x8b"
-    b"\xe7\xb4\x99\r\n--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=plan.pdf\r\n\r\n%PDF\r\n--b--\r\n"
+    b"Date: Thu, 2 Jan 2020 00:00:00 +0000\r\nFrom: Ann <ann@x.test>\r\nTo: me@here.test\r\n"
+    b"Subject: The plan\r\nMessage-ID: <1@x>\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n> quoted\r\nGr\xc3\xbc\xc3\x9fe \xe6\x89\x8b\xe7\xb4\x99\r\n"
+    b"--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=plan.pdf\r\n\r\n%PDF\r\n--b--\r\n"
 )
 
 
