@@ -1,4 +1,4 @@
-"""`fubako fetch` and `fubako trust`: letters from elsewhere, and the servers that were met on the way."""
+"""`fubako fetch`: letters from elsewhere."""
 
 import asyncio
 import hashlib
@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from fubako import app
-from fubako.cli.configured import json_option, show
-from fubako.cli.exits import CONFIG, IOERR, NOINPUT, NOPERM, PROTOCOL, TEMPFAIL, UNAVAILABLE
+from fubako.cli.configured import json_option
+from fubako.cli.exits import CONFIG, IOERR, NOPERM, PROTOCOL, TEMPFAIL, UNAVAILABLE
+from fubako.cli.trusting import ask as ask_at_terminal
+from fubako.cli.trusting import known_peers
 from fubako.client import fetchmailrc, settings
 from fubako.client.connection import ClientError
 from fubako.client.fetch import Fetcher, Outcome, Seen
@@ -22,13 +24,12 @@ from fubako.client.pop3 import Pop3Connection
 from fubako.client.roads import Ask, Roads, reject
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
-from fubako.message.trace import mail_date
-from fubako.net.interface import CertificateFacts, StreamClosed, StreamTimeout, TlsError
+from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.telemetry import visible
 from fubako.trust.judge import NotBelieved
-from fubako.trust.known import CertificateChanged, Downgraded, KnownPeers
+from fubako.trust.known import CertificateChanged, Downgraded
 
 NOTHING_NEW = 1
 NOT_BELIEVED, CHANGED, DOWNGRADED = 80, 81, 82
@@ -39,27 +40,6 @@ FAULTS: tuple[tuple[type[Exception], int], ...] = (
     (SettingsError, CONFIG), (TlsError, UNAVAILABLE), (ProtocolError, PROTOCOL), (StreamTimeout, TEMPFAIL),
     (StreamClosed, UNAVAILABLE), (ClientError, UNAVAILABLE), (OSError, IOERR),
 )  # fmt: skip
-
-
-def known_peers() -> KnownPeers:
-    path = settings.home() / "known.json"
-    try:
-        return KnownPeers(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"{path} cannot be read, and is not taken for empty: {error}") from None
-
-
-def _ask(facts: CertificateFacts, reason: str) -> str:
-    """The question of old, with what matters today."""
-    click.echo(
-        f"\nThis certificate belongs to:  {visible(facts.subject)}\n  names:                      {', '.join(facts.dns_names)}\n"
-        f"It was issued by:             {visible(facts.issuer)}\n"
-        f"It is valid:                  {mail_date(facts.not_before)} to {mail_date(facts.not_after)}\n"
-        f"SHA-256 fingerprint:          {facts.sha256}\nWhat is wrong with it:        {visible(reason)}\n",
-        err=True,
-    )
-    answer = click.prompt("(r)eject, accept (o)nce, (a)ccept always", default="r", err=True)
-    return {"o": "once", "a": "always"}.get(answer.strip().lower()[:1], "reject")
 
 
 @click.command()
@@ -109,7 +89,7 @@ def fetch(
     if unknown:
         raise click.UsageError(f"there is no account {min(unknown)}")
     chosen = [one for one in accounts if not names or one.name in names]
-    ask = reject if batch or not sys.stdin.isatty() else _ask
+    ask = reject if batch or not sys.stdin.isatty() else ask_at_terminal
     return app.run(_rounds(chosen, passwords, ask, every, as_json))
 
 
@@ -205,49 +185,3 @@ def _told(found: list[tuple[Outcome, int]], *, as_json: bool) -> int:
             click.echo(f"{outcome.account}: {outcome.fetched} of {outcome.there} letters{more}; {outcome.hop}")
     codes = [code for _, code in found]
     return next((code for code in codes if code not in (0, NOTHING_NEW)), 0 if 0 in codes else NOTHING_NEW)
-
-
-@click.group()
-def trust() -> None:
-    """Servers that your programs have met: their keys, how they were accepted, and the best protection seen."""
-
-
-@trust.command("list")
-@json_option
-def trust_list(as_json: bool) -> None:
-    """Every server that is known."""
-    rows = [
-        {"host": peer.host, "port": peer.port, "protocol": peer.protocol, "accepted": peer.accepted, "tls": peer.tls,
-         "mechanism": peer.mechanism, "since": mail_date(peer.first_seen)}
-        for peer in known_peers().all()
-    ]  # fmt: skip
-    show(rows, as_json=as_json)
-
-
-@trust.command("show")
-@click.argument("host")
-@click.argument("port", type=int)
-@json_option
-def trust_show(host: str, port: int, as_json: bool) -> int:
-    """What is known of one server; `trust = ["sha256:…"]` pins what stands there."""
-    peer = known_peers().find(host, port)
-    if peer is None:
-        click.echo(f"fubako: {host}:{port} has not been met", err=True)
-        return NOINPUT
-    facts = {name: getattr(peer, name) for name in peer.__slots__}
-    if as_json:
-        click.echo(json.dumps(facts))
-    for name, value in [] if as_json else facts.items():
-        click.echo(f"{name:12} {value}")
-    return 0
-
-
-@trust.command("forget")
-@click.argument("host")
-@click.argument("port", type=int)
-def trust_forget(host: str, port: int) -> int:
-    """Meet a server as if for the first time: after its key was changed for a reason that you know."""
-    if known_peers().forget(host, port):
-        return 0
-    click.echo(f"fubako: {host}:{port} has not been met", err=True)
-    return NOINPUT

@@ -2,16 +2,19 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import click
 
 from fubako.cli.exits import USAGE
-from fubako.cli.fetching import known_peers
+from fubako.cli.trusting import known_peers
 from fubako.client import muttrc, settings
 from fubako.client.roads import Roads
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
+from fubako.trust import foreign
+from fubako.trust.rules import Rule, RuleFault
 
 
 @click.command()
@@ -48,6 +51,8 @@ def read(where: str, accounts_file: Path | None, mutt_file: Path | None, folder:
     roads = Roads(known_peers(), Env(), asked)
     accounts, made = _settings(where, accounts_file, mutt_file)
     account = _chosen(where, accounts, made, roads)
+    if made is not None and made.values.get("certificate_file"):
+        roads.extra = _certificates(Path(made.values["certificate_file"]).expanduser())
     if account.user and not (account.password_file or account.password_command or roads.passwords or account.tunnel):
         if account.tls != "none":
             roads.passwords[account.name] = click.prompt(
@@ -79,6 +84,19 @@ def _settings(
     except muttrc.MuttFault as fault:
         raise SettingsError(str(fault)) from None
     return accounts, made
+
+
+def _certificates(path: Path) -> list[Rule]:
+    """What mutt was told to believe. Raises SettingsError."""
+    try:
+        rules, warnings = foreign.mutt(path.read_text(errors="replace"), str(path), int(time.time()))
+    except FileNotFoundError:
+        return []
+    except (OSError, RuleFault) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    for warning in warnings:
+        click.echo(f"fubako: {path}: {warning}", err=True)
+    return rules
 
 
 def _chosen(where: str, accounts: list[Account], made: muttrc.Muttrc | None, roads: Roads) -> Account:

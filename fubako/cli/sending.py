@@ -11,7 +11,8 @@ import click
 from fubako import app
 from fubako.cli.configured import json_option
 from fubako.cli.exits import DATAERR, TEMPFAIL, USAGE
-from fubako.cli.fetching import FAULTS, known_peers
+from fubako.cli.fetching import FAULTS
+from fubako.cli.trusting import known_peers
 from fubako.client import settings
 from fubako.client.outbox import Outbox, Waiting, settle
 from fubako.client.roads import Roads

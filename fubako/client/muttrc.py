@@ -155,22 +155,21 @@ def _host(text: str, whole: str) -> tuple[str, int]:
 
 def account(made: Muttrc, where: Place, name: str = "mutt") -> tuple[Account, str]:
     """The account of a place by the file's settings, and the password that the file tells. TLS is demanded, whatever the file's
-    version of mutt thought of it; only a tunnel does without."""
+    version of mutt thought of it; only a tunnel does without, and not when imaps:// or /ssl is written."""
     values = made.values
     prefix = "pop" if where.protocol == "pop3" else where.protocol
     user = where.user or values.get(f"{prefix}_user", "") or values.get("imap_login", "")
     password = where.password or values.get(f"{prefix}_pass", "")
     tunnel = values.get("tunnel", "")
     trust = ["public"] if made.on("ssl_usesystemcerts", True) else []
-    files = [
-        Path(values[key]).expanduser() for key in ("certificate_file", "ssl_ca_certificates_file") if values.get(key)
-    ]
-    trust += [str(path) for path in files if path.exists()]
+    authorities = values.get("ssl_ca_certificates_file", "")
+    if authorities:
+        trust.append(str(Path(authorities).expanduser()))
     preconnect = values.get("preconnect") or values.get("imap_preconnect", "")
     mechanisms = values.get(f"{prefix}_authenticators", "").replace(":", " ").upper().split()
     made_account = Account(
         name=name, protocol=where.protocol, host=where.host, port=where.port, tls="implicit" if where.secure else "starttls",
-        user=user, tunnel=tunnel, tunnel_ends_there=made.on("tunnel_is_secure", True), preconnect=preconnect,
+        user=user, tunnel=tunnel, tunnel_ends_there=made.on("tunnel_is_secure", True) and not where.secure, preconnect=preconnect,
         trust=tuple(trust), mechanisms=tuple(mechanisms), folders=(where.box or "INBOX",),
     )  # fmt: skip
     return made_account, password

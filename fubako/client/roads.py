@@ -16,24 +16,31 @@ from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
 from fubako.net import tcp
-from fubako.net.interface import CertificateFacts, Stream
+from fubako.net.interface import CertificateFacts, DnsFailure, NoSuchName, Stream, TlsaRecord
 from fubako.net.line import Line
 from fubako.net.program import talk, tunnel
 from fubako.protocol.imap.client import ImapClient
 from fubako.protocol.pop3 import Pop3Client
 from fubako.protocol.smtp_client import SmtpClient
+from fubako.trust import dane, rules
 from fubako.trust.judge import Believed, NotBelieved, judge
 from fubako.trust.known import KnownPeers
+from fubako.trust.rules import Rule
 
 PRECONNECT_SECONDS = 60.0
 OPEN_SECONDS = 20.0  # in which a port has to open after preconnect
 PASSWORD_SECONDS = 60.0
+_ACCEPTED = (
+    ("your decision", "always"), ("the first use", "first-use"), ("its pinned", "pin"), ("a certificate that", "pin"),
+    ("the signer", "signer"), ("DANE", "dane"),
+)  # fmt: skip
 Ready = imap.ImapConnection | pop3.Pop3Connection | smtp.SmtpConnection
-# what a person answers who is shown a certificate that nobody vouches for: reject, once, always
-Ask = Callable[[CertificateFacts, str], str]
+# what a person answers who is shown a certificate that nobody vouches for, and why, and who signed it (empty: nobody who could be
+# accepted): reject, once, always, signer
+Ask = Callable[[CertificateFacts, str, str], str]
 
 
-def reject(_facts: CertificateFacts, _reason: str) -> str:
+def reject(_facts: CertificateFacts, _reason: str, _signer: str) -> str:
     """Without a terminal there is nobody to ask."""
     return "reject"
 
@@ -42,22 +49,41 @@ class Roads:
     def __init__(self, known: KnownPeers, env: Env, ask: Ask = reject) -> None:
         self._known, self._env, self._ask = known, env, ask
         self.passwords: dict[str, str] = {}  # of accounts whose file tells them (.fetchmailrc)
+        self.extra: list[Rule] = []  # of this run: what another program's file says
         self._once: set[tuple[str, int, str]] = set()
+        self._records: dict[
+            tuple[str, int], tuple[TlsaRecord, ...]
+        ] = {}  # what DNSSEC says of servers, where DANE is asked for
 
     @asynccontextmanager
     async def ready(self, account: Account) -> AsyncIterator[Ready]:
         """A connection that is logged in. Raises ClientError, NotBelieved, TlsError, SaslFailure, SettingsError."""
+        async with self.believed(account) as connection:
+            if not connection.preauth:
+                await self._log_in(account, connection, unprotected=account.tls == "none")
+            self._note(account, connection)
+            yield connection
+
+    async def meet(self, account: Account) -> str:
+        """Only see the server, and remember it; returns by what it is believed. Raises as `ready`."""
+        async with self.believed(account) as connection:
+            self._note(account, connection)
+            return connection.believed.by if connection.believed else "nobody: there is no TLS"
+
+    @asynccontextmanager
+    async def believed(self, account: Account) -> AsyncIterator[Ready]:
+        """A connection whose server is believed, where nobody has logged in yet. Raises as `ready`."""
+        if "dane" in account.trust:
+            await self._look_up(account)
         stream = await self._open(account)
         local = bool(account.tunnel) and account.tunnel_ends_there
         stream.local = local
         name = account.server_name or account.host
-        files = _authorities(account)
         believe = partial(self._believe, account, name)
         bare = local or account.tls == "none"
-        implicit = account.tls == "implicit" and not bare
         peer = Peer(
-            account.host, account.port_used, name, files, "public" in account.trust, implicit_tls=implicit, bare=bare,
-            judgement=believe,
+            account.host, account.port_used, name, _authorities(account), "public" in account.trust,
+            implicit_tls=account.tls == "implicit" and not bare, bare=bare, judgement=believe,
         )  # fmt: skip
         connection: Ready
         if account.protocol == "imap":
@@ -74,9 +100,6 @@ class Roads:
                 await connection.greet(socket.getfqdn())
             else:
                 await connection.greet()
-            if not connection.preauth:
-                await self._log_in(account, connection, unprotected=account.tls == "none")
-            self._note(account, connection)
             yield connection
         finally:
             connection.close()
@@ -138,25 +161,83 @@ class Roads:
     def _believe(self, account: Account, name: str, facts: CertificateFacts | None, version: str) -> Believed:
         """Raises NotBelieved; a changed key and a lower version are told apart from it."""
         host, port = account.host, account.port_used
-        pins = [one for one in account.trust if one.startswith(("sha256:", "md5:"))]
         if facts is None:
             raise NotBelieved(f"{host} showed no certificate")
         self._known.check_tls(host, port, version)
+        pins = self._known.rules("pin", host, port)
+        pins += [
+            Rule("pin", host, port, _plain_pin(one))
+            for one in account.trust
+            if one.startswith(("sha256:", "md5:", "spki:"))
+        ]
         if pins:
-            shown = {f"sha256:{facts.sha256}", f"md5:{facts.md5}"}
-            if shown & {one.lower().replace(" ", "") for one in map(_plain_pin, pins)}:
-                return Believed("its pinned certificate")
-            raise NotBelieved(f"{host} shows another certificate than the one that is pinned: sha256:{facts.sha256}")
+            return self._by_pin(pins, host, port, facts)
         try:
             believed = judge(
                 facts, name, authority="a public authority" if "public" in account.trust else "your authority"
             )
         except NotBelieved as reason:
-            return self._by_hand(account, facts, str(reason))
+            return self._by_rule(account, name, facts) or self._by_hand(account, name, facts, str(reason))
         self._known.check(host, port, facts, by_authority=True)
         return believed
 
-    def _by_hand(self, account: Account, facts: CertificateFacts, reason: str) -> Believed:
+    def _by_pin(self, pins: list[Rule], host: str, port: int, facts: CertificateFacts) -> Believed:
+        """Nothing else counts. Raises NotBelieved."""
+        fitting = [one for one in pins if one.fits(facts)]
+        if not fitting:
+            raise NotBelieved(f"{host} shows another certificate than the one that is pinned: sha256:{facts.sha256}")
+        if all(one.value.startswith("md5:") for one in fitting):
+            # MD5 tells no forgery apart: from the first time on it is the SHA-256 fingerprint that counts
+            self._known.check(host, port, facts, by_authority=False)
+            self._strengthen(fitting, facts)
+        return Believed(f"its pinned certificate{_expired(facts, self._env)}")
+
+    def _by_rule(self, account: Account, name: str, facts: CertificateFacts) -> Believed | None:
+        """DANE, a certificate that was taken over from another program, or a signer that the user accepted."""
+        host, port = account.host, account.port_used
+        records = self._records.get((host, port), ())
+        if records:
+            try:
+                found = dane.judge(records, facts, [name])
+            except NotBelieved:
+                return None
+            self._known.check(host, port, facts, by_authority=True)
+            return found
+        for one in (*self.extra, *self._known.rules("certificate", host, port)):
+            if one.kind != "certificate" or not one.covers(host.lower(), port):
+                continue
+            if one.fits(facts):
+                if one.value.startswith("md5:"):
+                    self._strengthen([one], facts)
+                return Believed(f"a certificate that you have{_expired(facts, self._env)}")
+        for one in (*self.extra, *self._known.rules("signer", host, port)):
+            if one.kind == "signer" and one.covers(host.lower(), port) and one.signed(facts, name):
+                self._known.check(host, port, facts, by_authority=True)
+                return Believed(f"the signer {one.subject}")
+        return None
+
+    def _strengthen(self, rules: list[Rule], facts: CertificateFacts) -> None:
+        kept = [one for one in rules if one in self._known.rules()]
+        if kept:
+            self._known.replace_rules(kept, [one.strong(facts) for one in kept])
+
+    async def _look_up(self, account: Account) -> None:
+        """TLSA records (RFC 6698 §3); without DNSSEC they say nothing. Raises ClientError."""
+        from fubako.net.dns import DnsResolver  # dnspython, for who asks for it
+
+        host, port = account.host, account.port_used
+        server, _, at = account.resolver.rpartition(":")
+        resolver = DnsResolver([(server, int(at))] if server else ())
+        try:
+            found = await resolver.tlsa(f"_{port}._tcp.{host}")
+        except NoSuchName:
+            return
+        except DnsFailure as error:
+            raise ClientError(f"whether DNSSEC vouches for {host} is not known: {error}") from None
+        if found.authentic:
+            self._records[host, port] = dane.usable(found.records)
+
+    def _by_hand(self, account: Account, name: str, facts: CertificateFacts, reason: str) -> Believed:
         host, port = account.host, account.port_used
         known = self._known.check(host, port, facts, by_authority=False)
         if known is not None and known.accepted in ("always", "first-use"):
@@ -165,7 +246,11 @@ class Roads:
             return Believed("your decision for now")
         if known is None and "first-use" in account.trust:
             return Believed("the first use")
-        match self._ask(facts, reason):
+        above = rules.signer(facts, name, port, "your decision", int(self._env.clock.now()))
+        match self._ask(facts, reason, above.subject if above else ""):
+            case "signer" if above is not None:
+                self._known.add_rules([above])
+                return Believed(f"the signer {above.subject}")
             case "once":
                 self._once.add((host, port, facts.sha256))
                 return Believed("your decision for now")
@@ -178,7 +263,7 @@ class Roads:
         tls, believed = connection.line.stream.tls, connection.believed
         if tls is None or tls.peer is None or believed is None or believed.by == "your decision for now":
             return
-        accepted = {"your decision": "always", "the first use": "first-use"}.get(believed.by, "authority")
+        accepted = next((word for words, word in _ACCEPTED if believed.by.startswith(words)), "authority")
         self._known.note(
             account.host, account.port_used, account.protocol, tls.peer, accepted, tls.version, connection.mechanism,
             int(self._env.clock.now()),
@@ -186,12 +271,24 @@ class Roads:
 
 
 def _authorities(account: Account) -> tuple[Path, ...]:
-    return tuple(Path(one).expanduser() for one in account.trust if one.startswith(("/", "~")))
+    """The files that are named, and those in a folder that is."""
+    found: list[Path] = []
+    for one in account.trust:
+        if one.startswith(("/", "~")):
+            path = Path(one).expanduser()
+            found += sorted(path.glob("*.pem")) + sorted(path.glob("*.crt")) if path.is_dir() else [path]
+    return tuple(found)
 
 
 def _plain_pin(pin: str) -> str:
-    kind, _, digits = pin.partition(":")
-    return f"{kind}:{digits.replace(':', '')}"
+    try:
+        return rules.fingerprint(pin)
+    except rules.RuleFault as fault:
+        raise NotBelieved(str(fault)) from None
+
+
+def _expired(facts: CertificateFacts, env: Env) -> str:
+    return ", which has EXPIRED" if facts.not_after < env.clock.now() else ""
 
 
 async def password(account: Account) -> str:

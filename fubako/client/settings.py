@@ -62,10 +62,18 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     trust: Annotated[
         tuple[str, ...],
         Meta(
-            description="Whom to believe, any of: `public` (the system's authorities), `first-use`, the path of an authority in"
-            " PEM, `sha256:…` or `md5:…` (a certificate's fingerprint; then nothing else counts)."
+            description="Whom to believe, any of: `public` (the system's authorities), `dane` (what DNSSEC says), `first-use`,"
+            " the path of an authority in PEM or of a folder of them; or `sha256:…`, `spki:…` (fingerprint of a certificate or"
+            " of a key; then nothing else counts)."
         ),
     ] = ("public",)
+    resolver: Annotated[
+        str,
+        Meta(
+            description="host:port of a resolver on this machine that checks DNSSEC, for `dane`; empty: /etc/resolv.conf.",
+            pattern="^(|.+:[0-9]+)$",
+        ),
+    ] = ""
     deliver: Annotated[
         str,
         Meta(
@@ -126,5 +134,5 @@ def check(account: Account, place: str) -> None:
             f"{place}: tls of {account.name}: none is only for tunnels and for this machine; everybody could read the password"
         )
     for one in account.trust:
-        if not (one in ("public", "first-use") or one.startswith(("sha256:", "md5:", "/", "~"))):
+        if not (one in ("public", "first-use", "dane") or one.startswith(("sha256:", "spki:", "md5:", "/", "~"))):
             raise SettingsError(f"{place}: trust of {account.name}: {one} is nothing that can be believed")

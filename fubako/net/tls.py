@@ -196,7 +196,7 @@ def _chain_error(connection: SSL.Connection) -> tuple[str, str]:
     """In words, and as a result type of RFC 8460 §4.3."""
     errors: dict[int, str] = getattr(connection.get_app_data(), "errors", {})
     fault = "certificate-expired" if _EXPIRED in errors else "certificate-not-trusted"
-    return "; ".join(errors.values()), fault if errors else ""
+    return "; ".join(dict.fromkeys(errors.values())), fault if errors else ""
 
 
 _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED

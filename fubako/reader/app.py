@@ -237,12 +237,12 @@ class Reader(App[int]):
                 if self._asked.question is None:
                     self.say(str(reason))
                     return
-                facts, why = self._asked.question
-                key = await self.push_screen_wait(Certificate(facts, why))
-                if key not in ("o", "a"):
+                facts, why, signer = self._asked.question
+                key = await self.push_screen_wait(Certificate(facts, why, signer))
+                if key not in ("o", "a", "s"):
                     self.say("rejected; nothing was said to the server")
                     return
-                self._asked.answers[facts.sha256] = {"o": "once", "a": "always"}[key]
+                self._asked.answers[facts.sha256] = {"o": "once", "a": "always", "s": "signer"}[key]
             except _FAULTS as error:
                 self.say(str(error) or type(error).__name__)
                 return

@@ -23,14 +23,14 @@ class Asked:
     """Whom `Roads` asks about a certificate. It says no, keeps the question for the screen, and says the user's answer when it
     is asked again about the same certificate."""
 
-    question: tuple[CertificateFacts, str] | None = None
+    question: tuple[CertificateFacts, str, str] | None = None
     answers: dict[str, str] = field(default_factory=dict)
 
     def forget(self) -> None:
         self.question = None
 
-    def __call__(self, facts: CertificateFacts, reason: str) -> str:
-        self.question = (facts, reason)
+    def __call__(self, facts: CertificateFacts, reason: str, signer: str) -> str:
+        self.question = (facts, reason, signer)
         return self.answers.get(facts.sha256, "reject")
 
 

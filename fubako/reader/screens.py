@@ -223,14 +223,21 @@ def certificate_text(facts: CertificateFacts, reason: str) -> Text:
 
 
 class Certificate(Page):
-    """(r)eject, accept (o)nce, (a)ccept always; whatever else is pressed, nothing is accepted."""
+    """(r)eject, accept (o)nce, (a)ccept always, accept the (s)igner; whatever else is pressed, nothing is accepted."""
 
-    def __init__(self, facts: CertificateFacts, reason: str) -> None:
+    def __init__(self, facts: CertificateFacts, reason: str, signer: str = "") -> None:
+        text = certificate_text(facts, reason)
+        more = ""
+        if signer:
+            text.append(
+                f"\nIt was signed by {line(signer)}; with s this signer is believed for the servers around this one.\n"
+            )
+            more = ", accept the (s)igner"
         super().__init__(
             "The certificate of the server",
-            certificate_text(facts, reason),
-            "(r)eject, accept (o)nce, (a)ccept always",
-            "roaq",
+            text,
+            f"(r)eject, accept (o)nce, (a)ccept always{more}",
+            "roaqs" if signer else "roaq",
         )
 
 

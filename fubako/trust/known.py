@@ -3,10 +3,11 @@
 A changed key is told apart from a new one, and a server that could do more before is an alarm.
 """
 
+import base64
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from fubako.net.interface import CertificateFacts
 from fubako.trust.authority import write_private
 from fubako.trust.judge import NotBelieved
+from fubako.trust.rules import Rule
 
 HISTORY_MAX = 20
 _VERSIONS = ("", "TLSv1.2", "TLSv1.3")
@@ -29,7 +31,8 @@ class Downgraded(NotBelieved):
 
 @dataclass(frozen=True, slots=True)
 class KnownPeer:
-    """One server. `accepted`: "authority", "always" (by the user), "first-use". `history`: certificates before this one."""
+    """One server. `accepted`: "authority", "always" (by the user), "first-use", "signer", "pin",
+    "dane". `history`: certificates before this one."""
 
     host: str
     port: int
@@ -44,6 +47,7 @@ class KnownPeer:
     tls: str = ""
     mechanism: str = ""
     history: tuple[str, ...] = ()
+    certificate: str = ""  # the leaf's DER in base64
 
 
 class KnownPeers:
@@ -51,13 +55,16 @@ class KnownPeers:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._rules: list[Rule] = []
         self._peers = self._read()
 
     def _read(self) -> dict[tuple[str, int], KnownPeer]:
         if not self._path.exists():
             return {}
         found = {}
-        for facts in json.loads(self._path.read_text())["peers"]:
+        kept = json.loads(self._path.read_text())
+        self._rules = [Rule(**one) for one in kept.get("rules", [])]
+        for facts in kept["peers"]:
             peer = KnownPeer(**{**facts, "history": tuple(facts["history"])})
             found[peer.host, peer.port] = peer
         return found
@@ -71,13 +78,48 @@ class KnownPeers:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._peers = self._read()
             yield
-            write_private(self._path, json.dumps({"peers": [asdict(peer) for peer in self.all()]}, indent=1).encode())
+            facts = {"peers": [asdict(peer) for peer in self.all()], "rules": [asdict(rule) for rule in self._rules]}
+            write_private(self._path, json.dumps(facts, indent=1).encode())
 
     def all(self) -> list[KnownPeer]:
         return sorted(self._peers.values(), key=lambda peer: (peer.host, peer.port))
 
     def find(self, host: str, port: int) -> KnownPeer | None:
         return self._peers.get((host.lower(), port))
+
+    # -- what a user decided of servers, whether they were met or not
+
+    def rules(self, kind: str = "", host: str = "", port: int = 0) -> list[Rule]:
+        """All, or those of a kind that speak of this server."""
+        return [
+            one
+            for one in self._rules
+            if (not kind or one.kind == kind) and (not host or one.covers(host.lower(), port))
+        ]
+
+    def add_rules(self, rules: Iterable[Rule]) -> int:
+        """How many of them were new."""
+        with self._changing():
+            fresh = [one for one in dict.fromkeys(rules) if not any(one.same(known) for known in self._rules)]
+            self._rules += fresh
+        return len(fresh)
+
+    def replace_rules(self, old: Sequence[Rule], new: Iterable[Rule]) -> None:
+        with self._changing():
+            self._rules = [one for one in self._rules if one not in old] + list(new)
+
+    def adopt(self, peers: Iterable[KnownPeer]) -> tuple[int, list[KnownPeer]]:
+        """Servers that another file knows: (how many are new here, those of whom that file says another key). None is replaced."""
+        fresh, others = 0, []
+        with self._changing():
+            for peer in peers:
+                known = self._peers.get((peer.host, peer.port))
+                if known is None:
+                    self._peers[peer.host, peer.port] = peer
+                    fresh += 1
+                elif known.sha256 != peer.sha256:
+                    others.append(peer)
+        return fresh, others
 
     def forget(self, host: str, port: int) -> bool:
         if self.find(host, port) is None:
@@ -92,7 +134,7 @@ class KnownPeers:
         known = self.find(host, port)
         if known is None or known.sha256 == facts.sha256 or known.spki_sha256 == facts.spki_sha256:
             return known
-        if by_authority and known.accepted == "authority":
+        if by_authority and known.accepted in ("authority", "signer", "dane", "pin"):
             return known
         raise CertificateChanged(
             f"{host}:{port} shows ANOTHER key than the one that was accepted ({known.accepted}, first seen"
@@ -148,6 +190,7 @@ class KnownPeers:
             now,
             tls,
             mechanism,
+            certificate=base64.b64encode(facts.chain[0]).decode() if facts.chain else "",
         )
         if known is not None:
             history = known.history if known.sha256 == facts.sha256 else (known.sha256, *known.history)[:HISTORY_MAX]

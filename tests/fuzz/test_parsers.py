@@ -30,6 +30,7 @@ from fubako.protocol.smtp_client import SmtpClient
 from fubako.protocol.smtp_server import SmtpServer
 from fubako.server.imap.sections import find_part
 from fubako.store.interface import StoreError
+from fubako.trust import foreign, rules
 
 settings.register_profile("short", max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -485,3 +486,20 @@ def test_a_muttrc(tmp_path_factory, text):
     path.write_text(text)
     with suppress(muttrc.MuttFault):
         muttrc.read(path)
+
+
+# -- what other programs believe
+
+FOREIGN_WORDS = st.sampled_from(
+    ["#H ", "a.test ", "ABCD " * 7 + "ABCD", "\n", "-----BEGIN CERTIFICATE-----", "-----END", "QUJD", "host x\n", "account ", "tls_fingerprint ",
+     "ab" * 32, "ab:" * 16, "defaults\n", "port 25\n", "[x]\n", "client = yes\n", "CAfile = a\n", "connect = h:1\n", "=", '"', "sha256//", "spki:"]
+)  # fmt: skip
+
+
+@given(st.lists(FOREIGN_WORDS | st.text(max_size=5), max_size=30).map("".join))
+def test_what_other_programs_believe(text):
+    for read in (foreign.mutt, foreign.msmtp, foreign.pem, lambda t, s, n: foreign.stunnel(t, s, n, lambda _name: t)):
+        with suppress(rules.RuleFault):
+            read(text, "f", 0)
+    with suppress(rules.RuleFault):
+        rules.fingerprint(text)
