@@ -70,7 +70,9 @@ def verify(encoded: str, password: str) -> bool:
         if kind == "crypt":
             return _crypt(rest, octets)
         if kind == "plain-md5":
-            return hmac.compare_digest(hashlib.md5(octets, usedforsecurity=False).hexdigest(), rest.lower())
+            return hmac.compare_digest(
+                hashlib.md5(octets, usedforsecurity=False).hexdigest().encode(), rest.lower().encode()
+            )
         kept = base64.b64decode(rest, validate=True)
     except (UnknownHash, binascii.Error, ValueError):
         return False

@@ -135,7 +135,8 @@ def trust_add(host: str, port: int, protocol: str, starttls: bool, given: str) -
         return "always" if pin in (f"sha256:{facts.sha256}", f"spki:{facts.spki_sha256}") else "reject"
 
     async def met() -> int:
-        believed = await Roads(known_peers(), Env(), compared if pin else ask if sys.stdin.isatty() else reject).meet(account)
+        decide = compared if pin else ask if sys.stdin.isatty() else reject
+        believed = await Roads(known_peers(), Env(), decide).meet(account)
         click.echo(f"{host}:{account.port_used}: believed by {believed}")
         return 0
 

@@ -63,13 +63,17 @@ def back(address: Address, secret: bytes, day: int) -> Address:
         if len(parts) == 4:
             given, stamp, domain, local = parts
             age = (day - _day_of(stamp)) % _CYCLE
-            if hmac.compare_digest(given.upper(), _hash(secret, stamp, domain, local)) and age <= DAYS:
+            if _same(given, _hash(secret, stamp, domain, local)) and age <= DAYS:
                 return Address(local, domain.lower())
     elif tag == "SRS1=":
         given, first, inner = (*rest.split("=", 2), "", "")[:3]
-        if first and inner and hmac.compare_digest(given.upper(), _hash(secret, first, inner)):
+        if first and inner and _same(given, _hash(secret, first, inner)):
             return Address("SRS0" + inner, first.lower())
     raise NotOurs("the address was not made here, or long ago")
+
+
+def _same(given: str, hashed: str) -> bool:
+    return hmac.compare_digest(given.upper().encode("utf-8", "replace"), hashed.encode())
 
 
 def _day_of(stamp: str) -> int:

@@ -287,6 +287,8 @@ def test_milter_packets_do_not_depend_on_how_they_are_cut(octets, size):
 
 
 @given(st.text(max_size=200))
+@example("a=b=\x80")
+@example("é=é=é")
 def test_forwarding_addresses(text):
     for tag in ("SRS0=", "SRS1="):
         with pytest.raises(srs.NotOurs):
