@@ -116,16 +116,19 @@ async def _rounds(
 ) -> int:
     roads = Roads(known_peers(), Env(), ask)
     roads.passwords = passwords
-    while True:
-        # one who is asked should not be asked two things at once
-        if ask is reject:
-            found = await asyncio.gather(*(_one(one, roads) for one in accounts))
-        else:
-            found = [await _one(one, roads) for one in accounts]
-        code = _told(found, as_json=as_json)
-        if every is None:
-            return code
-        await asyncio.sleep(every)
+    try:
+        while True:
+            # one who is asked should not be asked two things at once
+            if ask is reject:
+                found = await asyncio.gather(*(_one(one, roads) for one in accounts))
+            else:
+                found = [await _one(one, roads) for one in accounts]
+            code = _told(found, as_json=as_json)
+            if every is None:
+                return code
+            await asyncio.sleep(every)
+    finally:
+        await roads.close()
 
 
 async def _one(account: Account, roads: Roads) -> tuple[Outcome, int]:

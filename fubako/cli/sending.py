@@ -137,10 +137,13 @@ async def _emptied(outbox: Outbox, accounts: list[Account], *, now: bool, flush:
         if flush or not letter.held:
             by_account[letter.account].append(letter)
     roads, code = Roads(known_peers(), Env()), 0
-    for account in accounts:
-        letters = by_account.pop(account.name, [])
-        if letters:
-            code = max(code, await _one(outbox, roads, account, letters))
+    try:
+        for account in accounts:
+            letters = by_account.pop(account.name, [])
+            if letters:
+                code = max(code, await _one(outbox, roads, account, letters))
+    finally:
+        await roads.close()
     waiting = [letter for letter in outbox.all() if not letter.held]
     return TEMPFAIL if now and not code and waiting else code
 

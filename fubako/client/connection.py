@@ -118,20 +118,13 @@ class Connection(Generic[E]):
         raise NotImplementedError  # each protocol has its own
 
     def hop(self) -> Hop:
-        tls = self.line.stream.tls
+        tls, ssh = self.line.stream.tls, self.line.stream.ssh
+        believed = self.believed.by if self.believed else f"its SSH key {ssh.key}" if ssh and not tls else ""
         return Hop(
-            self.protocol,
-            "out",
-            self.line.stream.peer,
-            self.env.clock.now(),
-            self.line.stream.local,
-            tls.version if tls else "",
-            tls.cipher if tls else "",
-            self.believed.by if self.believed else "",
-            self.user,
-            self.mechanism,
-            self.binding,
-        )
+            self.protocol, "out", self.line.stream.peer, self.env.clock.now(), self.line.stream.local and ssh is None,
+            tls.version if tls else "", tls.cipher if tls else ssh.cipher if ssh else "", believed, self.user, self.mechanism,
+            self.binding, ssh=ssh.proof if ssh else "",
+        )  # fmt: skip
 
     async def authenticate(
         self,

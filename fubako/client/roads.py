@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fubako.client import imap, pop3, smtp
 from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
-from fubako.net import tcp
+from fubako.net import socks, tcp
 from fubako.net.interface import CertificateFacts, DnsFailure, NoSuchName, Stream, TlsaRecord
 from fubako.net.line import Line
 from fubako.net.program import talk, tunnel
@@ -24,8 +25,11 @@ from fubako.protocol.pop3 import Pop3Client
 from fubako.protocol.smtp_client import SmtpClient
 from fubako.trust import dane, rules
 from fubako.trust.judge import Believed, NotBelieved, judge
-from fubako.trust.known import KnownPeers
+from fubako.trust.known import CertificateChanged, KnownPeers
 from fubako.trust.rules import Rule
+
+if TYPE_CHECKING:
+    from fubako.net.ssh_client import SshWays
 
 PRECONNECT_SECONDS = 60.0
 OPEN_SECONDS = 20.0  # in which a port has to open after preconnect
@@ -49,6 +53,7 @@ class Roads:
     def __init__(self, known: KnownPeers, env: Env, ask: Ask = reject) -> None:
         self._known, self._env, self._ask = known, env, ask
         self.passwords: dict[str, str] = {}  # of accounts whose file tells them (.fetchmailrc)
+        self._ways: dict[object, SshWays] = {}
         self.extra: list[Rule] = []  # of this run: what another program's file says
         self._once: set[tuple[str, int, str]] = set()
         self._records: dict[
@@ -76,7 +81,7 @@ class Roads:
         if "dane" in account.trust:
             await self._look_up(account)
         stream = await self._open(account)
-        local = bool(account.tunnel) and account.tunnel_ends_there
+        local = bool((account.tunnel and account.tunnel_ends_there) or account.ssh_command or account.socket)
         stream.local = local
         name = account.server_name or account.host
         believe = partial(self._believe, account, name)
@@ -118,9 +123,7 @@ class Roads:
         if account.preconnect_always:
             await self._preconnect(account)
         try:
-            if account.tunnel:
-                return await tunnel(account.tunnel)
-            return await tcp.connect(account.host, account.port_used)
+            return await self._first_leg(account)
         except (OSError, TimeoutError) as error:
             if not account.preconnect or account.preconnect_always or account.tunnel:
                 raise ClientError(
@@ -137,6 +140,47 @@ class Roads:
                         f"{account.host}:{account.port_used} is not there after preconnect: {error}"
                     ) from None
                 await asyncio.sleep(0.1)
+
+    async def _first_leg(self, account: Account) -> Stream:
+        """Raises OSError, TimeoutError, ClientError, NotBelieved."""
+        if account.tunnel:
+            return await tunnel(account.tunnel)
+        if account.socket:
+            return await tcp.connect_unix(_expanded(account.socket))
+        if account.ssh:
+            return await self._by_ssh(account)
+        if account.socks:
+            host, _, port = account.socks.rpartition(":")
+            return await socks.connect(socks.Proxy(host.strip("[]"), int(port)), account.host, account.port_used)
+        return await tcp.connect(account.host, account.port_used)
+
+    async def _by_ssh(self, account: Account) -> Stream:
+        """Raises ClientError, NotBelieved."""
+        try:
+            from fubako.net import ssh_client
+        except ImportError:
+            raise ClientError("SSH needs asyncssh: pip install 'fubako[ssh]'; or use tunnel = \"ssh …\"") from None
+        key = (account.ssh_known_hosts, account.ssh_identity)
+        ways = self._ways.get(key)
+        if ways is None:
+            known = [_expanded(account.ssh_known_hosts)] if account.ssh_known_hosts else []
+            ways = self._ways[key] = ssh_client.SshWays(known, [*map(_expanded, account.ssh_identity)])
+        try:
+            if account.ssh_command:
+                return await ways.command(account.ssh, account.ssh_command)
+            return await ways.forward(account.ssh, account.host, account.port_used)
+        except ssh_client.HostChanged as error:
+            raise CertificateChanged(str(error)) from None
+        except ssh_client.HostUnknown as error:
+            raise NotBelieved(str(error)) from None
+        except (ssh_client.SshRefused, ssh_client.WayFault) as error:
+            raise ClientError(str(error)) from None
+
+    async def close(self) -> None:
+        """What connections were shared over."""
+        for ways in self._ways.values():
+            await ways.close()
+        self._ways.clear()
 
     @staticmethod
     async def _preconnect(account: Account) -> None:
@@ -268,6 +312,10 @@ class Roads:
             account.host, account.port_used, account.protocol, tls.peer, accepted, tls.version, connection.mechanism,
             int(self._env.clock.now()),
         )  # fmt: skip
+
+
+def _expanded(path: str) -> str:
+    return str(Path(path).expanduser())
 
 
 def _authorities(account: Account) -> tuple[Path, ...]:

@@ -53,6 +53,25 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             description="The tunnel proves the server and protects what is said: no TLS inside, and PREAUTH is believed."
         ),
     ] = True
+    ssh: Annotated[
+        str,
+        Meta(
+            description="Machines to go through by SSH, user@host:port, nearest first; the last one makes the connection to"
+            " `host`, or runs `ssh_command`. Keys by agent or ~/.ssh, machines by known_hosts, as ssh does."
+        ),
+    ] = ""
+    ssh_command: Annotated[
+        str,
+        Meta(
+            description="A command there whose standard input and output are the connection: imapd. It proves both sides."
+        ),
+    ] = ""
+    ssh_identity: Annotated[
+        tuple[str, ...], Meta(description="Files of private keys; empty: the agent's, and ~/.ssh.")
+    ] = ()
+    ssh_known_hosts: Annotated[str, Meta(description="File of known machines; empty: ~/.ssh/known_hosts.")] = ""
+    socks: Annotated[str, Meta(description="host:port of a SOCKS5 proxy.", pattern="^(|.+:[0-9]+)$")] = ""
+    socket: Annotated[str, Meta(description="Path of a Unix socket to talk to, instead of host and port.")] = ""
     preconnect: Annotated[
         str, Meta(description="A command, for the shell, that makes the server reachable: ssh -f -L …")
     ] = ""
@@ -129,9 +148,16 @@ def check(account: Account, place: str) -> None:
     kind = account.deliver.partition(":")[0]
     if kind not in ("maildir", "mbox", "lmtp", "smtp", "mda") or (kind == "mda") is not bool(account.mda):
         raise SettingsError(f"{place}: deliver of {account.name}: {account.deliver} is no place for letters")
-    if account.tls == "none" and not account.tunnel and account.host not in ("localhost", "127.0.0.1", "::1"):
+    ways = [name for name in ("tunnel", "ssh", "socks", "socket") if getattr(account, name)]
+    if len(ways) > 1:
+        raise SettingsError(f"{place}: {account.name}: {' and '.join(ways)} are two roads; one is needed")
+    if account.ssh_command and not account.ssh:
+        raise SettingsError(f"{place}: {account.name}: ssh_command needs ssh, the machine that runs it")
+    proved = account.tunnel or account.socket or account.ssh_command
+    if account.tls == "none" and not proved and account.host not in ("localhost", "127.0.0.1", "::1"):
         raise SettingsError(
-            f"{place}: tls of {account.name}: none is only for tunnels and for this machine; everybody could read the password"
+            f"{place}: tls of {account.name}: none is only for tunnels and for this machine, or the last one of ssh;"
+            " everybody could read the password"
         )
     for one in account.trust:
         if not (one in ("public", "first-use", "dane") or one.startswith(("sha256:", "spki:", "md5:", "/", "~"))):

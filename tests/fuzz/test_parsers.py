@@ -16,6 +16,7 @@ from fubako.message.address import Address, AddressError, parse_path
 from fubako.message.headers import header_end
 from fubako.message.masquerade import Masquerade
 from fubako.message.status import Status
+from fubako.net import ssh_client
 from fubako.policy import dmarc, spf
 from fubako.protocol import dovecot_auth, milter, saslauthd
 from fubako.protocol.engine import ProtocolError
@@ -493,8 +494,9 @@ def test_a_muttrc(tmp_path_factory, text):
 # -- what other programs believe
 
 FOREIGN_WORDS = st.sampled_from(
-    ["#H ", "a.test ", "ABCD " * 7 + "ABCD", "\n", "-----BEGIN CERTIFICATE-----", "-----END", "QUJD", "host x\n", "account ", "tls_fingerprint ",
-     "ab" * 32, "ab:" * 16, "defaults\n", "port 25\n", "[x]\n", "client = yes\n", "CAfile = a\n", "connect = h:1\n", "=", '"', "sha256//", "spki:"]
+    ["#H ", "a.test ", "ABCD " * 7 + "ABCD", "\n", "-----BEGIN CERTIFICATE-----", "-----END", "QUJD", "host x\n", "account ",
+     "tls_fingerprint ", "ab" * 32, "ab:" * 16, "defaults\n", "port 25\n", "[x]\n", "client = yes\n", "CAfile = a\n",
+     "connect = h:1\n", "=", '"', "sha256//", "spki:"]
 )  # fmt: skip
 
 
@@ -505,3 +507,10 @@ def test_what_other_programs_believe(text):
             read(text, "f", 0)
     with suppress(rules.RuleFault):
         rules.fingerprint(text)
+
+
+@given(st.text(alphabet="a@:[],.-1 ~é", max_size=60))
+@example("a," * 20 + "a")
+def test_ways_by_ssh(text):
+    with suppress(ssh_client.WayFault):
+        assert ssh_client.hosts(text)
