@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fubako.app.application import Application, preload
-    from fubako.app.built import LateHttps, LateResolver, dresser, load_access, load_tls, routes
+    from fubako.app.built import LateHttps, LateResolver, dresser, load_access, load_tls, resolver, routes
     from fubako.app.door import public_host_keys
     from fubako.app.listeners import Bound, bind
     from fubako.app.process import end_with_parent, run, tune
@@ -45,6 +45,7 @@ _HOMES = {
     "preload": "application",
     "prepare": "storage",
     "public_host_keys": "door",
+    "resolver": "built",
     "routes": "built",
     "run": "process",
     "tune": "process",
@@ -81,6 +82,7 @@ __all__ = [
     "preload",
     "prepare",
     "public_host_keys",
+    "resolver",
     "routes",
     "run",
     "tune",

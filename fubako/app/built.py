@@ -7,7 +7,7 @@ from pathlib import Path
 from fubako.accounts.backends import Backend, Chain, Checker
 from fubako.accounts.login import LoginRules, Tickets, Tokens
 from fubako.clock import Env
-from fubako.config import Config, ConfigError, PasswordBackend, networks, split_address
+from fubako.config import Config, ConfigError, Dns, PasswordBackend, networks, split_address
 from fubako.config import Route as RouteSettings
 from fubako.delivery.dress import Dresser
 from fubako.delivery.route import FILTER_DOMAIN, Route, secret_in
@@ -126,6 +126,11 @@ class LateResolver:
 
     async def services(self, name: str) -> Answer[tuple[int, int, int, str]]:
         return await self._resolver.services(name)
+
+
+def resolver(server: str = "") -> Resolver:
+    """For a client: `server` is host:port; what the machine says where it is empty."""
+    return LateResolver(Config(hostname="localhost", dns=Dns(servers=(server,) if server else ())))
 
 
 class LateHttps:

@@ -114,7 +114,7 @@ def _accounts(accounts_file: Path | None, rc_file: Path | None) -> tuple[list[Ac
 async def _rounds(
     accounts: list[Account], passwords: dict[str, str], ask: Ask, every: int | None, as_json: bool
 ) -> int:
-    roads = Roads(known_peers(), Env(), ask)
+    roads = Roads(known_peers(), Env(), ask, resolver=app.resolver)
     roads.passwords = passwords
     try:
         while True:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from fubako import app
 from fubako.cli.exits import USAGE
 from fubako.cli.trusting import known_peers
 from fubako.client import muttrc, settings
@@ -48,7 +49,7 @@ def read(where: str, accounts_file: Path | None, mutt_file: Path | None, folder:
     except ImportError:
         raise SettingsError("the reader needs Textual: pip install 'fubako[tui]'") from None
     asked = Asked()
-    roads = Roads(known_peers(), Env(), asked)
+    roads = Roads(known_peers(), Env(), asked, resolver=app.resolver)
     accounts, made = _settings(where, accounts_file, mutt_file)
     account = _chosen(where, accounts, made, roads)
     if made is not None and made.values.get("certificate_file"):

@@ -136,7 +136,7 @@ async def _emptied(outbox: Outbox, accounts: list[Account], *, now: bool, flush:
     for letter in outbox.all():
         if flush or not letter.held:
             by_account[letter.account].append(letter)
-    roads, code = Roads(known_peers(), Env()), 0
+    roads, code = Roads(known_peers(), Env(), resolver=app.resolver), 0
     try:
         for account in accounts:
             letters = by_account.pop(account.name, [])

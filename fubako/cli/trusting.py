@@ -136,7 +136,7 @@ def trust_add(host: str, port: int, protocol: str, starttls: bool, given: str) -
 
     async def met() -> int:
         decide = compared if pin else ask if sys.stdin.isatty() else reject
-        believed = await Roads(known_peers(), Env(), decide).meet(account)
+        believed = await Roads(known_peers(), Env(), decide, resolver=app.resolver).meet(account)
         click.echo(f"{host}:{account.port_used}: believed by {believed}")
         return 0
 

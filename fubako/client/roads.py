@@ -17,7 +17,7 @@ from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
 from fubako.net import socks, tcp
-from fubako.net.interface import CertificateFacts, DnsFailure, NoSuchName, Stream, TlsaRecord
+from fubako.net.interface import CertificateFacts, DnsFailure, NoSuchName, Resolver, Stream, TlsaRecord
 from fubako.net.line import Line
 from fubako.net.program import talk, tunnel
 from fubako.protocol.imap.client import ImapClient
@@ -50,7 +50,12 @@ def reject(_facts: CertificateFacts, _reason: str, _signer: str) -> str:
 
 
 class Roads:
-    def __init__(self, known: KnownPeers, env: Env, ask: Ask = reject) -> None:
+    """`resolver`: makes one for host:port, or for what the machine says where that is empty; only `dane` asks for it."""
+
+    def __init__(
+        self, known: KnownPeers, env: Env, ask: Ask = reject, resolver: Callable[[str], Resolver] | None = None
+    ) -> None:
+        self._resolver = resolver
         self._known, self._env, self._ask = known, env, ask
         self.passwords: dict[str, str] = {}  # of accounts whose file tells them (.fetchmailrc)
         self._ways: dict[object, SshWays] = {}
@@ -267,11 +272,10 @@ class Roads:
 
     async def _look_up(self, account: Account) -> None:
         """TLSA records (RFC 6698 §3); without DNSSEC they say nothing. Raises ClientError."""
-        from fubako.net.dns import DnsResolver  # dnspython, for who asks for it
-
         host, port = account.host, account.port_used
-        server, _, at = account.resolver.rpartition(":")
-        resolver = DnsResolver([(server, int(at))] if server else ())
+        if self._resolver is None:
+            raise ClientError("DANE is not looked up here")
+        resolver = self._resolver(account.resolver)
         try:
             found = await resolver.tlsa(f"_{port}._tcp.{host}")
         except NoSuchName:

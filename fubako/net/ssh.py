@@ -18,7 +18,7 @@ import asyncssh
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_RESOURCE_SHORTAGE
 
 from fubako.net.interface import Doorkeeper, SshFacts, Stream
-from fubako.net.stream import BufferedStream
+from fubako.net.ssh_channel import ChannelStream
 
 CHANNELS_MAX = 32  # open at once on one connection
 KEYS_TRIED_MAX = 20  # an agent may hold many
@@ -75,40 +75,6 @@ def fingerprints(line: str) -> tuple[str, str]:
     digest = hashlib.sha256(octets)
     shown = base64.b64encode(digest.digest()).decode().rstrip("=")
     return f"SHA256:{shown}", f"{algorithm} 2 {digest.hexdigest()}"
-
-
-class ChannelStream(BufferedStream):
-    """One channel of an SSH connection."""
-
-    def __init__(self, channel: Any, peer: str, facts: SshFacts) -> None:
-        super().__init__(peer)
-        self.ssh = facts
-        self._channel = channel
-        self.command = False
-
-    def _transmit(self, octets: bytes) -> None:
-        if not self._channel.is_closing():
-            self._channel.write(octets)
-
-    def _hold(self, held: bool) -> None:
-        if held:
-            self._channel.pause_reading()
-        else:
-            self._channel.resume_reading()
-
-    def _shut(self) -> None:
-        if not self.command and not self._channel.is_closing():
-            self._channel.close()
-
-    def complain(self, text: str) -> None:
-        """On the other side's standard error."""
-        if not self._channel.is_closing():
-            self._channel.write_stderr(text.encode("utf-8", "replace"))
-
-    def finish(self, code: int) -> None:
-        """A command ends with its exit code."""
-        if not self._channel.is_closing():
-            self._channel.exit(code)
 
 
 class _Joined:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import asyncssh
 
 from fubako.net.interface import SshFacts, TlsError
-from fubako.net.ssh import ChannelStream
+from fubako.net.ssh_channel import ChannelStream
 
 CONNECT_SECONDS = 30.0
 KEEPALIVE_SECONDS = 60
