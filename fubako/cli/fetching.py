@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from fubako import app
 from fubako.cli.configured import json_option
@@ -16,7 +17,7 @@ from fubako.cli.exits import CONFIG, IOERR, NOPERM, PROTOCOL, TEMPFAIL, UNAVAILA
 from fubako.cli.trusting import ask as ask_at_terminal
 from fubako.cli.trusting import known_peers
 from fubako.client import fetchmailrc, settings
-from fubako.client.connection import ClientError
+from fubako.client.connection import ClientError, LoginRefused
 from fubako.client.fetch import Fetcher, Outcome, Seen
 from fubako.client.imap import ImapConnection
 from fubako.client.places import place
@@ -36,7 +37,8 @@ NOT_BELIEVED, CHANGED, DOWNGRADED = 80, 81, 82
 LOGIN_REFUSED = NOPERM
 # what went wrong -> its exit code; the first that fits
 FAULTS: tuple[tuple[type[Exception], int], ...] = (
-    (CertificateChanged, CHANGED), (Downgraded, DOWNGRADED), (NotBelieved, NOT_BELIEVED), (SaslFailure, LOGIN_REFUSED),
+    (CertificateChanged, CHANGED), (Downgraded, DOWNGRADED), (NotBelieved, NOT_BELIEVED), (LoginRefused, LOGIN_REFUSED),
+    (SaslFailure, LOGIN_REFUSED),
     (SettingsError, CONFIG), (TlsError, UNAVAILABLE), (ProtocolError, PROTOCOL), (StreamTimeout, TEMPFAIL),
     (StreamClosed, UNAVAILABLE), (ClientError, UNAVAILABLE), (OSError, IOERR),
 )  # fmt: skip
@@ -108,7 +110,14 @@ def _accounts(accounts_file: Path | None, rc_file: Path | None) -> tuple[list[Ac
         for warning in poll.warnings:
             click.echo(f"fubako: {poll.account.name}: {warning}", err=True)
         settings.check(poll.account, str(rc_file))
-    return [poll.account for poll in polls], {poll.account.name: poll.password for poll in polls if poll.password}
+    netrc = Path.home() / ".netrc"
+    accounts = [
+        msgspec.structs.replace(poll.account, password_netrc=str(netrc))
+        if not poll.password and netrc.exists()
+        else poll.account
+        for poll in polls
+    ]
+    return accounts, {poll.account.name: poll.password for poll in polls if poll.password}
 
 
 async def _rounds(

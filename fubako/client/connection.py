@@ -32,6 +32,10 @@ class ClientError(Exception):
     """The server refused, or cannot be used as asked; the message says what it said."""
 
 
+class LoginRefused(ClientError):
+    """The server does not take the name, the password or the proof, and would not tomorrow; other troubles are ClientError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A server to talk to, and why it should be believed. `server_name` is the name its certificate must hold."""

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fubako.client.connection import ClientError, Connection, Credentials, Peer, open_stream
+from fubako.client.connection import ClientError, Connection, Credentials, LoginRefused, Peer, open_stream
 from fubako.clock import Env
 from fubako.net.line import Line
 from fubako.protocol.engine import ProtocolError
@@ -91,7 +91,9 @@ class ImapConnection(Connection[Event]):
         if isinstance(event, Continue):
             return event.text
         if not isinstance(event, Completed) or not event.ok:
-            raise ClientError("the server refused the login")
+            text = event.text.decode("utf-8", "replace") if isinstance(event, Completed) else ""
+            fault = ClientError if text.startswith("[UNAVAILABLE]") else LoginRefused
+            raise fault(f"the server refused the login: {text}")
         return None
 
     async def fetch_all(self, mailbox: str) -> list[bytes]:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fubako.client.connection import ClientError, Connection, Credentials, Peer, open_stream
+from fubako.client.connection import ClientError, Connection, Credentials, LoginRefused, Peer, open_stream
 from fubako.clock import Env
 from fubako.net.line import Line
 from fubako.protocol.pop3 import Pop3Client, Reply
@@ -56,14 +56,22 @@ class Pop3Connection(Connection[Reply]):
         self.engine.command(keyword, *arguments, multiline=multiline)
         return await self._ok()
 
+    async def _challenge(self) -> bytes | None:
+        """RFC 2449 §8, RFC 3206: what is in brackets tells a refusal from a trouble."""
+        reply = await self.line.event()
+        if not reply.ok:
+            fault = ClientError if reply.text.startswith(("[SYS/TEMP]", "[IN-USE]", "[LOGIN-DELAY]")) else LoginRefused
+            raise fault(f"the server refused the login: {reply.text}")
+        return reply.challenge
+
     async def login(self, credentials: Credentials) -> None:
         async def begin(name: str, initial: bytes | None) -> bytes | None:
             self.engine.command("AUTH", name, *([initial.decode()] if initial is not None else []))
-            return (await self._ok()).challenge
+            return await self._challenge()
 
         async def answer(response: bytes) -> bytes | None:
             self.engine.response(response)
-            return (await self._ok()).challenge
+            return await self._challenge()
 
         await self.authenticate(self.mechanisms, credentials, begin, answer)
 

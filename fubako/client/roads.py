@@ -2,9 +2,7 @@
 that is ready, or says why not; nothing secret is said before the server was believed."""
 
 import asyncio
-import os
 import socket
-import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from fubako.client import imap, pop3, smtp
 from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
-from fubako.client.settings import Account, SettingsError
+from fubako.client.passwords import password
+from fubako.client.settings import Account
 from fubako.clock import Env
 from fubako.net import socks, tcp
 from fubako.net.interface import CertificateFacts, DnsFailure, NoSuchName, Resolver, Stream, TlsaRecord
 from fubako.net.line import Line
-from fubako.net.program import talk, tunnel
+from fubako.net.program import tunnel
 from fubako.protocol.imap.client import ImapClient
 from fubako.protocol.pop3 import Pop3Client
 from fubako.protocol.smtp_client import SmtpClient
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 PRECONNECT_SECONDS = 60.0
 OPEN_SECONDS = 20.0  # in which a port has to open after preconnect
-PASSWORD_SECONDS = 60.0
 _ACCEPTED = (
     ("your decision", "always"), ("the first use", "first-use"), ("its pinned", "pin"), ("a certificate that", "pin"),
     ("the signer", "signer"), ("DANE", "dane"),
@@ -341,28 +339,3 @@ def _plain_pin(pin: str) -> str:
 
 def _expired(facts: CertificateFacts, env: Env) -> str:
     return ", which has EXPIRED" if facts.not_after < env.clock.now() else ""
-
-
-async def password(account: Account) -> str:
-    """From the account's file or command; raises SettingsError."""
-    if account.password_command:
-        try:
-            code, said, _ = await talk(account.password_command, b"", PASSWORD_SECONDS)
-        except (OSError, TimeoutError) as error:
-            raise SettingsError(f"password_command of {account.name}: {error}") from None
-        if code or not said:
-            raise SettingsError(f"password_command of {account.name} ended with {code}")
-        return said.partition(b"\n")[0].decode()
-    if not account.password_file:
-        return ""
-    return await asyncio.to_thread(_from_file, Path(account.password_file))
-
-
-def _from_file(given: Path) -> str:
-    path = given.expanduser()
-    try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077 or path.stat().st_uid not in (os.getuid(), 0):
-            raise SettingsError(f"{path} can be read by others; chmod 600 {path}")
-        return path.read_text().partition("\n")[0]
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None

@@ -38,6 +38,12 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     password_command: Annotated[
         tuple[str, ...], Meta(description="Program and arguments, without a shell, that writes the password as a line.")
     ] = ()
+    password_keyring: Annotated[
+        bool, Meta(description="The password is in the system's keyring, under the account's name.")
+    ] = False
+    password_netrc: Annotated[
+        str, Meta(description="A netrc file, readable by you only; the machine is the account's name or its host.")
+    ] = ""
     mechanisms: Annotated[
         tuple[str, ...], Meta(description="SASL mechanisms that may be used; empty: every good one.")
     ] = ()

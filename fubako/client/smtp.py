@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fubako.client.connection import ClientError, Connection, Credentials, Peer, open_stream
+from fubako.client.connection import ClientError, Connection, Credentials, LoginRefused, Peer, open_stream
 from fubako.clock import Env
 from fubako.message.address import Address
 from fubako.message.status import Status
@@ -76,7 +76,10 @@ class SmtpConnection(Connection[Reply]):
         await self.authenticate(self.offered, credentials, begin, answer)
 
     async def _challenge(self) -> bytes | None:
-        reply = await self._expect(235, 334)
+        reply = await self.line.event()
+        if reply.status.code not in (235, 334):
+            fault = LoginRefused if reply.status.code >= 500 else ClientError
+            raise fault(f"the server refused the login: {reply.status}")
         return reply.status.text.encode() if reply.status.code == 334 else None
 
     async def send(self, sender: Address, recipients: Sequence[Address], content: bytes) -> Status:

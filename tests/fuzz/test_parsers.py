@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fubako.accounts import keys
 from fubako.accounts.backends import files, sasldb
-from fubako.client import muttrc, patterns
+from fubako.client import discover, muttrc, patterns
 from fubako.config import ConfigError, parse
 from fubako.message import answer, authentication, display, headers, mailboxes, mime, srs, text, words
 from fubako.message.address import Address, AddressError, parse_path
@@ -514,3 +514,15 @@ def test_what_other_programs_believe(text):
 def test_ways_by_ssh(text):
     with suppress(ssh_client.WayFault):
         assert ssh_client.hosts(text)
+
+
+XML_WORDS = st.sampled_from(
+    [b"<clientConfig>", b'<incomingServer type="imap">', b"</incomingServer>", b"<hostname>", b"</hostname>", b"a.test", b"<port>993</port>",
+     b"<socketType>SSL</socketType>", b"</clientConfig>", b"%EMAILDOMAIN%", b"&amp;", b"&#0;", b"<?xml encoding='x'?>", b"<![CDATA["]
+)  # fmt: skip
+
+
+@given(soup(XML_WORDS))
+def test_descriptions_of_a_domain(octets):
+    with suppress(discover.AutoconfigFault):
+        discover.parse_autoconfig(octets, Address("ann", "example.test"))

@@ -118,6 +118,33 @@ def test_a_program_that_fails_keeps_the_letter_there(me):
     assert code == 69 and "ended with 75" in error and len(kept(me.server, me.user)) == 1
 
 
+@pytest.mark.parametrize(("protocol", "service"), [("imap", "imaps"), ("pop3", "pop3s")])
+def test_a_refused_login_has_its_own_exit_code(me, protocol, service):
+    (me.home / "secret").write_text("wrong\n")
+    me.account(protocol=protocol, port=me.server.port(service))
+    code, _, error = me.run("fetch")
+    assert code == 77 and "refused the login" in error
+
+
+def test_a_fetchmailrc_without_a_password_asks_netrc(me):
+    deliver(me.server, me.user, b"Subject: x\r\n\r\nx\r\n")
+    me.account()
+    rc = me.home / "rc"
+    rc.write_text(
+        f"poll work via localhost proto imap port {me.server.port('imaps')} user {me.user[0]} ssl sslcertfile {me.server.ca}"
+        f' mda "/bin/cat" keep\n'
+    )
+    rc.chmod(0o600)
+    netrc = me.home / ".netrc"
+    netrc.write_text(f"machine other login x password y\nmachine work login {me.user[0]} password {me.user[1]}\n")
+    netrc.chmod(0o600)
+    code, _, error = me.run("fetch", "--fetchmailrc", str(rc))
+    assert code == 0, error
+    netrc.chmod(0o644)
+    code, _, error = me.run("fetch", "--fetchmailrc", str(rc))
+    assert code == 78 and "chmod 600" in error
+
+
 def test_certificates_new_changed_and_pinned(me):
     deliver(me.server, me.user, b"Subject: x\r\n\r\nx\r\n")
     me.account(trust=["public"])
