@@ -49,7 +49,7 @@ def _from_file(given: Path) -> str:
 
 
 def _from_netrc(given: Path, account: Account) -> str:
-    """`machine` is the account's name or its host; `login` is its user, where one is written."""
+    """`machine` is the account's name, the server's name or its host; `login` is its user, where one is written."""
     path = given.expanduser()
     try:
         _private(path)
@@ -58,7 +58,12 @@ def _from_netrc(given: Path, account: Account) -> str:
         raise SettingsError(f"{path}: {error.strerror}") from None
     except (netrc.NetrcParseError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from None
-    for name in (account.name, account.host, "default"):
+    for name in (
+        account.name.removeprefix(f"{account.user}@"),
+        account.server_name or account.host,
+        account.host,
+        "default",
+    ):
         if name in machines:
             login, _, words = machines[name]
             if words and login in ("", None, account.user):

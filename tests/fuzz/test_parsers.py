@@ -517,8 +517,9 @@ def test_ways_by_ssh(text):
 
 
 XML_WORDS = st.sampled_from(
-    [b"<clientConfig>", b'<incomingServer type="imap">', b"</incomingServer>", b"<hostname>", b"</hostname>", b"a.test", b"<port>993</port>",
-     b"<socketType>SSL</socketType>", b"</clientConfig>", b"%EMAILDOMAIN%", b"&amp;", b"&#0;", b"<?xml encoding='x'?>", b"<![CDATA["]
+    [b"<clientConfig>", b'<incomingServer type="imap">', b"</incomingServer>", b"<hostname>", b"</hostname>", b"a.test",
+     b"<port>993</port>", b"<socketType>SSL</socketType>", b"</clientConfig>", b"%EMAILDOMAIN%", b"&amp;", b"&#0;",
+     b"<?xml encoding='x'?>", b"<![CDATA["]
 )  # fmt: skip
 
 

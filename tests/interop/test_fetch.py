@@ -132,7 +132,7 @@ def test_a_fetchmailrc_without_a_password_asks_netrc(me):
     rc = me.home / "rc"
     rc.write_text(
         f"poll work via localhost proto imap port {me.server.port('imaps')} user {me.user[0]} ssl sslcertfile {me.server.ca}"
-        f' mda "/bin/cat" keep\n'
+        f' sslcommonname localhost mda "/bin/cat" keep\n'
     )
     rc.chmod(0o600)
     netrc = me.home / ".netrc"
