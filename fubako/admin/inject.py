@@ -43,8 +43,10 @@ class Injector:
     def _reports(self) -> Reports:
         return Reports(self.blobs, self.env, self.hostname, self.routed, self.dresser.back)
 
-    async def inject(self, user: str, sender: Sender, recipients: Sequence[Recipient], content: bytes) -> Injected:
-        """Durable on return where `accepted` is a 250."""
+    async def inject(
+        self, user: str, sender: Sender, recipients: Sequence[Recipient], content: bytes, hop: Hop | None = None
+    ) -> Injected:
+        """Durable on return where `accepted` is a 250. `hop`: the leg on which it came, where it was not written here."""
         lookup = Recipients(self.database, self.env.clock)
         accepted: list[tuple[Recipient, Found]] = []
         refused: list[tuple[Address, Status]] = []
@@ -58,7 +60,7 @@ class Injector:
                 refused.append((one.address, verdict.status))
         if not accepted:
             return Injected(None, refused)
-        hop = Hop("local", "in", f"user {user}", self.env.clock.now(), True)
+        hop = hop or Hop("local", "in", f"user {user}", self.env.clock.now(), True)
         transaction = Transaction(
             hop, self.hostname, sender, list(recipients), [content], "LOCAL", self.env.trace_id(), ""
         )  # fmt: skip

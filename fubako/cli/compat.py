@@ -208,14 +208,14 @@ def _send(request: Request, octets: bytes) -> int:
         return app.run(_by_lmtp(config, base, sender, recipients, letter.content))
 
     async def work(store: app.Store, config: Config, base: Path) -> int:
-        injector = _injector(store, config, base, env)
-        done = await injector.inject(_me(), sender, recipients, letter.content)
-        return await _told(injector, request, sender, letter.content, done)
+        by = injector(store, config, base, env)
+        done = await by.inject(_me(), sender, recipients, letter.content)
+        return await _told(by, request, sender, letter.content, done)
 
     return _in_store(work)
 
 
-def _injector(store: app.Store, config: Config, base: Path, env: Env) -> Injector:
+def injector(store: app.Store, config: Config, base: Path, env: Env) -> Injector:
     routes = app.routes(config, base)
     return Injector(
         store.database, store.blobs, env, config.hostname, Telemetry(quiet=True),
@@ -295,11 +295,11 @@ def _verify(request: Request) -> int:
     """-bv: whether letters would be taken for these addresses."""
 
     async def work(store: app.Store, config: Config, base: Path) -> int:
-        injector, code = _injector(store, config, base, Env()), 0
+        by, code = injector(store, config, base, Env()), 0
         for text in request.recipients:
             address = _address(text, config.hostname)
             found = await Recipients(store.database, Env().clock).find(address)
-            good = found.known if found.local else injector.routed(address.domain)
+            good = found.known if found.local else by.routed(address.domain)
             click.echo(f"{address}: {'deliverable' if good else 'not deliverable'}")
             code = code if good else NOUSER
         return code

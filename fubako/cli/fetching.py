@@ -5,6 +5,8 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,20 @@ from fubako.client.pop3 import Pop3Connection
 from fubako.client.roads import Ask, Roads, reject
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
+from fubako.config import ConfigError
+from fubako.message.address import AddressError
 from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
+from fubako.store.interface import StoreError
 from fubako.telemetry import visible
 from fubako.trust.judge import NotBelieved
 from fubako.trust.known import CertificateChanged, Downgraded
 
 NOTHING_NEW = 1
+WATCH_SECONDS = 60
+IDLE_SECONDS = 25 * 60.0  # a server may end it after 30 minutes (RFC 2177 §3)
+PAUSE_SECONDS, PAUSE_SECONDS_MAX = 5, 300  # after trouble
 NOT_BELIEVED, CHANGED, DOWNGRADED = 80, 81, 82
 LOGIN_REFUSED = NOPERM
 # what went wrong -> its exit code; the first that fits
@@ -40,7 +48,8 @@ FAULTS: tuple[tuple[type[Exception], int], ...] = (
     (CertificateChanged, CHANGED), (Downgraded, DOWNGRADED), (NotBelieved, NOT_BELIEVED), (LoginRefused, LOGIN_REFUSED),
     (SaslFailure, LOGIN_REFUSED),
     (SettingsError, CONFIG), (TlsError, UNAVAILABLE), (ProtocolError, PROTOCOL), (StreamTimeout, TEMPFAIL),
-    (StreamClosed, UNAVAILABLE), (ClientError, UNAVAILABLE), (OSError, IOERR),
+    (StreamClosed, UNAVAILABLE), (ClientError, UNAVAILABLE), (StoreError, IOERR), (ConfigError, CONFIG), (AddressError, CONFIG),
+    (OSError, IOERR),
 )  # fmt: skip
 
 
@@ -56,6 +65,9 @@ FAULTS: tuple[tuple[type[Exception], int], ...] = (
     "--fetchmailrc", "rc_file", type=click.Path(path_type=Path), help="Read fetchmail's configuration instead."
 )
 @click.option("--every", type=click.IntRange(1), metavar="SECONDS", help="Go on, with this pause between two rounds.")
+@click.option(
+    "--watch", is_flag=True, help="Go on: new letters come at once where the server has IDLE, else every --every seconds (60)."
+)  # fmt: skip
 @click.option("--batch", is_flag=True, help="Never ask; also what happens without a terminal.")
 @json_option
 def fetch(
@@ -63,6 +75,7 @@ def fetch(
     accounts_file: Path | None,
     rc_file: Path | None,
     every: int | None,
+    watch: bool,
     batch: bool,
     as_json: bool,
 ) -> int:
@@ -92,6 +105,8 @@ def fetch(
         raise click.UsageError(f"there is no account {min(unknown)}")
     chosen = [one for one in accounts if not names or one.name in names]
     ask = reject if batch or not sys.stdin.isatty() else ask_at_terminal
+    if watch:
+        return app.run(_watched(chosen, passwords, ask, every or WATCH_SECONDS, as_json))
     return app.run(_rounds(chosen, passwords, ask, every, as_json))
 
 
@@ -140,8 +155,46 @@ async def _rounds(
         await roads.close()
 
 
-async def _one(account: Account, roads: Roads) -> tuple[Outcome, int]:
-    """What became of one account, and its exit code; no account stops another one."""
+async def _watched(accounts: list[Account], passwords: dict[str, str], ask: Ask, every: int, as_json: bool) -> int:
+    """Until it is ended. An account whose server is not believed, or does not take the login, is left; its exit code counts."""
+    roads = Roads(known_peers(), Env(), ask, resolver=app.resolver)
+    roads.passwords = passwords
+    try:
+        codes = await asyncio.gather(*(_followed(one, roads, every, as_json=as_json) for one in accounts))
+        return next((code for code in codes if code), 0)
+    finally:
+        await roads.close()
+
+
+async def _followed(account: Account, roads: Roads, every: int, *, as_json: bool) -> int:
+    """One account; returns where trying again is no use."""
+    pause = PAUSE_SECONDS
+    while True:
+        outcome, code = await _one(account, roads, partial(_stay, every, as_json))
+        if outcome.problem or outcome.fetched:
+            _told([(outcome, code)], as_json=as_json)
+        if code in (NOT_BELIEVED, CHANGED, DOWNGRADED, LOGIN_REFUSED, CONFIG):
+            return code
+        pause = min(2 * pause, PAUSE_SECONDS_MAX) if outcome.problem else PAUSE_SECONDS
+        await asyncio.sleep(pause if outcome.problem else every)
+
+
+async def _stay(every: int, as_json: bool, connection: ImapConnection, outcome: Outcome) -> None:
+    """Between two looks at a mailbox, on the same connection."""
+    if outcome.fetched:
+        _told([(outcome, 0)], as_json=as_json)
+    outcome.fetched = outcome.there = outcome.octets = outcome.deleted = outcome.large = 0
+    if "IDLE" in connection.capabilities:
+        await connection.wait(IDLE_SECONDS)
+    else:
+        await asyncio.sleep(every)
+
+
+async def _one(
+    account: Account, roads: Roads, stay: Callable[[ImapConnection, Outcome], Awaitable[None]] | None = None
+) -> tuple[Outcome, int]:
+    """What became of one account, and its exit code; no account stops another one. `stay`: an IMAP connection is kept, and
+    looked at again whenever it returns."""
     env = Env()
     outcome = Outcome(account.name)
     try:
@@ -150,9 +203,14 @@ async def _one(account: Account, roads: Roads) -> tuple[Outcome, int]:
         outcome = fetcher.outcome
         try:
             async with roads.ready(account) as connection:
-                outcome.hop = connection.hop().describe()
+                fetcher.hop = connection.hop()
+                outcome.hop = fetcher.hop.describe()
                 if isinstance(connection, ImapConnection):
                     await fetcher.imap(connection)
+                    while stay is not None:
+                        await stay(connection, outcome)
+                        await fetcher.imap(connection)
+                    await connection.logout()
                 elif isinstance(connection, Pop3Connection):
                     await fetcher.pop3(connection)
         finally:
@@ -168,6 +226,10 @@ def _opened(account: Account) -> tuple[Any, Seen]:
     key = hashlib.sha256(
         json.dumps([account.protocol, account.host, account.user, account.deliver]).encode()
     ).hexdigest()[:16]
+    if account.deliver.startswith("store:"):
+        from fubako.cli.ownstore import StorePlace  # the server's half, for who asks for it
+
+        return StorePlace(account), Seen(settings.home() / "fetched" / key)
     return place(account), Seen(settings.home() / "fetched" / key)
 
 

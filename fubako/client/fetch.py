@@ -19,6 +19,7 @@ from fubako.client.places import Fetched, Place
 from fubako.client.pop3 import Pop3Connection
 from fubako.client.settings import Account
 from fubako.clock import Env
+from fubako.message.hop import Hop
 from fubako.protocol.imap.client import Value
 
 T = TypeVar("T")
@@ -44,26 +45,34 @@ class Outcome:
 
 
 class Seen:
-    """Identifiers of letters that are here. A line that was cut off by a crash is left out."""
+    """Identifiers of letters that are here, and when they came. A line that was cut off by a crash is left out."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b")
+        old = int(os.fstat(self._file.fileno()).st_mtime)  # for lines that do not say when
         octets = self._file.read()
         whole = octets[: octets.rfind(b"\n") + 1]
         if len(whole) != len(octets):
             self._file.truncate(len(whole))
-        self._names = set(whole.decode("utf-8", "replace").split("\n")) - {""}
+        self._came: dict[str, int] = {}
+        for line in whole.decode("utf-8", "replace").split("\n"):
+            name, _, at = line.partition("\t")
+            if name:
+                self._came[name] = int(at) if at.isdigit() else old
 
     def __contains__(self, name: str) -> bool:
-        return name in self._names
+        return name in self._came
 
-    def add(self, names: Sequence[str]) -> None:
+    def before(self, name: str, at: float) -> bool:
+        return self._came.get(name, at) < at
+
+    def add(self, names: Sequence[str], at: int) -> None:
         """Durably."""
-        self._file.write("".join(f"{name}\n" for name in names).encode())
+        self._file.write("".join(f"{name}\t{at}\n" for name in names).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._names.update(names)
+        self._came.update(dict.fromkeys(names, at))
 
     def close(self) -> None:
         self._file.close()
@@ -76,6 +85,7 @@ class Fetcher:
     seen: Seen
     env: Env
     progress: Callable[[int, int], None] = lambda _done, _all: None
+    hop: Hop | None = None
     outcome: Outcome = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,11 +97,18 @@ class Fetcher:
         key = json.dumps([account.protocol, account.host, account.user, identifier])
         return f"fubako-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
+    def _leaves(self, identifier: str) -> bool:
+        """Whether a letter that is here is deleted there."""
+        days = self.account.delete_after_days
+        if days:
+            return self.seen.before(identifier, self.env.clock.now() - days * 86400)
+        return not self.account.keep
+
     async def _keep(self, group: list[tuple[str, bytes]]) -> None:
         """A group is here: in its place, then in the file."""
         now = int(self.env.clock.now())
-        await self.place.put([Fetched(self.name(identifier), content, now) for identifier, content in group])
-        self.seen.add([identifier for identifier, _ in group])
+        await self.place.put([Fetched(self.name(identifier), content, now, self.hop) for identifier, content in group])
+        self.seen.add([identifier for identifier, _ in group], now)
         self.outcome.fetched += len(group)
         self.outcome.octets += sum(len(content) for _, content in group)
 
@@ -124,11 +141,10 @@ class Fetcher:
             await self._keep(got)
             done += len(group)
             self.progress(done, len(wanted))
-        if not self.account.keep:
-            for number, uid in uids.items():
-                if uid in self.seen:
-                    await connection.command("DELE", str(number))
-                    self.outcome.deleted += 1
+        for number, uid in uids.items():
+            if uid in self.seen and self._leaves(uid):
+                await connection.command("DELE", str(number))
+                self.outcome.deleted += 1
         await connection.command("QUIT")
 
     @staticmethod
@@ -149,12 +165,12 @@ class Fetcher:
     async def imap(self, connection: ImapConnection) -> None:
         for folder in self.account.folders:
             await self._folder(connection, folder)
-        await connection.command("LOGOUT")
 
     async def _folder(self, connection: ImapConnection, folder: str) -> None:
         if '"' in folder or "\\" in folder:
             raise ClientError(f"{folder!r} is no folder that can be asked for")
-        verb = "EXAMINE" if self.account.keep else "SELECT"
+        keeps = self.account.keep and not self.account.delete_after_days
+        verb = "EXAMINE" if keeps else "SELECT"
         done = await connection.command(f'{verb} "{folder}"')
         validity = next((number for line in done.untagged if (number := _code(line, b"UIDVALIDITY"))), "")
         if not validity:
@@ -164,7 +180,8 @@ class Fetcher:
             self.outcome.there += 1
             identifier = f"{folder}.{validity}.{uid}"
             if identifier in self.seen:
-                gone.append(uid)
+                if self._leaves(identifier):
+                    gone.append(uid)
             elif self.account.octets_max and size > self.account.octets_max:
                 self.outcome.large += 1
             else:
@@ -178,11 +195,12 @@ class Fetcher:
                 body = items.get(b"BODY[]")
                 if uid in names and isinstance(body, bytes):
                     got.append((names.pop(uid), body))
-                    gone.append(uid)
+                    if not self.account.keep and not self.account.delete_after_days:
+                        gone.append(uid)
             await self._keep(got)
             count += len(group)
             self.progress(count, len(wanted))
-        if not self.account.keep and gone:
+        if gone:
             await self._delete(connection, gone)
 
     @staticmethod

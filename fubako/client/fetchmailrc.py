@@ -218,10 +218,11 @@ class _Reader:
         if word in ("is", "to"):
             target["is"] = self._next(token).text
             while (more := self._more()) is not None and not self._keyword(more):
+                target["is"] += f" {more.text}"
                 self._at += 1
         elif word == "there":
             return
-        elif word in _VALUED and not negated:
+        elif (word in _VALUED or word in _LISTS) and not negated:
             if word not in _SERVER and not poll.users and poll is not self.defaults and word != "ssl":
                 raise FetchmailFault(f"line {token.line}: {word} is an option of a user and stands before `user`")
             target[word] = self._next(token).text
@@ -296,7 +297,13 @@ def _poll(name: str, given: dict[str, str]) -> Poll:
     if protocol == "apop":
         warnings.append("APOP is not used: SCRAM and PLAIN under TLS are")
     mda = given.get("mda", "")
-    recipient = given.get("is", "") if given.get("is", "") != "*" else ""
+    names = given.get("is", "").split()
+    people = _people(names, given, name)
+    recipient = names[0].rpartition("=")[2] if names and names[0] != "*" and not people else ""
+    if people and not given.get("envelope"):
+        warnings.append(
+            "for whom a letter is stands in X-Envelope-To, or it is yours; To and Cc are written by anybody"
+        )
     where = "mda" if mda else f"smtp://{given.get('smtphost', 'localhost').split()[0]}:25"
     try:
         number = ports.get(port) or int(port)
@@ -309,9 +316,23 @@ def _poll(name: str, given: dict[str, str]) -> Poll:
         tunnel=given.get("plugin", "").replace("%h", given.get("via", name)).replace("%p", str(number)),
         preconnect=given.get("preconnect", ""), preconnect_always=bool(given.get("preconnect")), trust=tuple(trust),
         deliver=where, mda=("/bin/sh", "-c", _shell(mda)) if mda else (), recipient=recipient or given.get("user", ""),
+        envelope=tuple(given.get("envelope", "X-Envelope-To").split()[-1:]) if people else (), multidrop=people,
         keep=bool(given.get("keep")), folders=tuple(given.get("folder", "INBOX").split()), octets_max=int(given.get("limit") or 0),
     )  # fmt: skip
     return Poll(account, given.get("password", given.get("pass", "")), tuple(warnings))
+
+
+def _people(names: list[str], given: dict[str, str], server: str) -> dict[str, str]:
+    """Multidrop: several local names, `there=here`, or `*`; of the server's own domain, its other names, and the local domains."""
+    if len(names) < 2 and "*" not in names:
+        return {}
+    domains = [server.lower(), *given.get("aka", "").lower().split(), *given.get("localdomains", "").lower().split()]
+    found = {}
+    for one in names:
+        there, _, here = one.rpartition("=")
+        for domain in domains:
+            found[f"{(there or here).lower()}@{domain}"] = "*@localhost" if one == "*" else here
+    return found
 
 
 def _shell(command: str) -> str:

@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 
 from fubako.client.connection import ClientError, Connection, Credentials, LoginRefused, Peer, open_stream
 from fubako.clock import Env
+from fubako.net.interface import StreamTimeout
 from fubako.net.line import Line
 from fubako.protocol.engine import ProtocolError
-from fubako.protocol.imap.client import Completed, Continue, Event, Greeting, ImapClient
+from fubako.protocol.imap.client import Completed, Continue, Event, Greeting, ImapClient, Untagged
 
 
 class ImapConnection(Connection[Event]):
@@ -95,6 +96,30 @@ class ImapConnection(Connection[Event]):
             fault = ClientError if text.startswith("[UNAVAILABLE]") else LoginRefused
             raise fault(f"the server refused the login: {text}")
         return None
+
+    async def wait(self, seconds: float) -> bool:
+        """IDLE until a letter comes (RFC 2177), or for so long; whether something came. Raises ClientError."""
+        self.engine.command("IDLE")
+        event = await self.line.event()
+        if not isinstance(event, Continue):
+            raise ClientError("IDLE: the server does not wait")
+        self.engine.watching, came = True, False
+        before, self.line.stream.idle_seconds = self.line.stream.idle_seconds, seconds
+        try:
+            while not came:
+                event = await self.line.event()
+                if isinstance(event, Completed):
+                    raise ClientError("IDLE: the server ended it")
+                came = isinstance(event, Untagged) and event.values[1:2] in ([b"EXISTS"], [b"RECENT"])
+        except StreamTimeout:
+            came = False
+        finally:
+            self.line.stream.idle_seconds, self.engine.watching = before, False
+        self.engine.raw(b"DONE\r\n")
+        event = await self.line.event()
+        if not isinstance(event, Completed) or not event.ok:
+            raise ClientError("IDLE: the server does not come back")
+        return came
 
     async def fetch_all(self, mailbox: str) -> list[bytes]:
         """Every message of a mailbox, whole, without marking it as read."""

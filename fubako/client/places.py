@@ -9,16 +9,18 @@ import fcntl
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from fubako.client.connection import ClientError
 from fubako.client.settings import Account
 from fubako.message.address import NULL, AddressError, parse_address
-from fubako.message.headers import first_fields
+from fubako.message.headers import fields as header_fields
+from fubako.message.headers import first_fields, header_end, unfold
+from fubako.message.hop import Hop
 from fubako.message.mailboxes import parse_list
 from fubako.message.trace import from_line_date
 from fubako.net import tcp
@@ -38,6 +40,35 @@ class Fetched:
     name: str
     content: bytes
     at: int
+    hop: Hop | None = None  # the leg from its server to here
+
+
+RECIPIENTS_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """Who gets a letter: the one recipient, or whom the server's envelope fields name (never To or Cc, which anybody writes)."""
+
+    recipient: str
+    fields: tuple[str, ...] = ()
+    people: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, content: bytes) -> list[str]:
+        """The first field that is there, in its topmost place: what stands further down may be the sender's."""
+        header = content[: header_end(content)] if self.fields else b""
+        for wanted in self.fields:
+            for name, value in header_fields(header):
+                if name.lower() == wanted.lower().encode():
+                    words = unfold(value).decode("utf-8", "replace").replace(",", " ").split()
+                    found = [who for word in words for who in self._who(word.strip("<>").lower())]
+                    return list(dict.fromkeys(found))[:RECIPIENTS_MAX] or [self.recipient]
+        return [self.recipient]
+
+    def _who(self, address: str) -> list[str]:
+        domain = address.rpartition("@")[2]
+        who = self.people.get(address) or self.people.get(f"*@{domain}", "")
+        return [who.replace("*", address.rpartition("@")[0]) if who.startswith("*@") else who] if who else []
 
 
 class Place(Protocol):
@@ -114,21 +145,23 @@ class Mda:
     """Arguments without a shell; what stands for %T and %F is stripped to harmless signs, because programs have shells of their
     own."""
 
-    def __init__(self, program: Sequence[str], recipient: str) -> None:
-        self._program, self._recipient = program, recipient
+    def __init__(self, program: Sequence[str], addressed: Addressed) -> None:
+        self._program, self._addressed = program, addressed
 
     async def put(self, letters: Sequence[Fetched]) -> None:
         for letter in letters:
-            sender = _PLAIN.sub("_", _sender(letter.content))
-            words = [
-                word.replace("%T", _PLAIN.sub("_", self._recipient)).replace("%F", sender) for word in self._program
-            ]
-            try:
-                code, _, wrong = await talk(words, letter.content.replace(b"\r\n", b"\n"), MDA_SECONDS)
-            except TimeoutError:
-                raise ClientError(f"{words[0]} took longer than {MDA_SECONDS:.0f} seconds") from None
-            if code:
-                raise ClientError(f"{words[0]} ended with {code}: {wrong[:200].decode('utf-8', 'replace').strip()}")
+            for recipient in self._addressed.of(letter.content):
+                await self._one(letter, recipient)
+
+    async def _one(self, letter: Fetched, recipient: str) -> None:
+        sender = _PLAIN.sub("_", _sender(letter.content))
+        words = [word.replace("%T", _PLAIN.sub("_", recipient)).replace("%F", sender) for word in self._program]
+        try:
+            code, _, wrong = await talk(words, letter.content.replace(b"\r\n", b"\n"), MDA_SECONDS)
+        except TimeoutError:
+            raise ClientError(f"{words[0]} took longer than {MDA_SECONDS:.0f} seconds") from None
+        if code:
+            raise ClientError(f"{words[0]} ended with {code}: {wrong[:200].decode('utf-8', 'replace').strip()}")
 
     async def close(self) -> None:
         """There is nothing to close."""
@@ -137,8 +170,8 @@ class Mda:
 class Server:
     """LMTP or SMTP on this machine; one connection for many letters."""
 
-    def __init__(self, where: str, recipient: str) -> None:
-        self._where, self._recipient = where, recipient
+    def __init__(self, where: str, addressed: Addressed) -> None:
+        self._where, self._addressed = where, addressed
         self._socket = os.path.expanduser(where.partition(":")[2])
         self._line: Line[Reply] | None = None
         self._engine = SmtpClient()
@@ -151,17 +184,19 @@ class Server:
         if self._line is None:
             await self._connect()
         engine = self._engine
-        recipient, sender = parse_address(self._recipient), NULL
+        recipients, sender = [parse_address(one) for one in self._addressed.of(letter.content)], NULL
         with suppress(AddressError):
             sender = parse_address(_sender(letter.content))
         engine.mail(sender, [] if letter.content.isascii() else ["BODY=8BITMIME"])
         await self._expect(250)
-        engine.rcpt(recipient)
-        await self._expect(250, 251)
+        for one in recipients:
+            engine.rcpt(one)
+            await self._expect(250, 251)
         engine.command("DATA")
         await self._expect(354)
         engine.content(letter.content)
-        await self._expect(250)
+        for _ in recipients if self._where.startswith("lmtp") else recipients[:1]:
+            await self._expect(250)
 
     async def _connect(self) -> None:
         kind, _, rest = self._where.partition(":")
@@ -210,13 +245,13 @@ def _sync(folder: Path) -> None:
 
 def place(account: Account) -> Place:
     kind, _, where = account.deliver.partition(":")
-    recipient = account.recipient or account.user
+    addressed = Addressed(account.recipient or account.user, account.envelope, account.multidrop)
     match kind:
         case "maildir":
             return Maildir(Path(where).expanduser())
         case "mbox":
             return Mbox(Path(where).expanduser())
         case "mda":
-            return Mda(account.mda, recipient)
+            return Mda(account.mda, addressed)
         case _:
-            return Server(account.deliver, recipient)
+            return Server(account.deliver, addressed)

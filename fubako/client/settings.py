@@ -102,13 +102,30 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     deliver: Annotated[
         str,
         Meta(
-            description="Where letters go: maildir:PATH, mbox:PATH, lmtp:SOCKET, lmtp://host:port, smtp://host:port, or mda."
+            description="Where letters go: maildir:PATH, mbox:PATH, lmtp:SOCKET, lmtp://host:port, smtp://host:port, store:CONFIG"
+            " (a store of Fubako on this machine), or mda."
         ),
     ] = "maildir:~/Maildir"
     recipient: Annotated[str, Meta(description="To whom lmtp and smtp deliver; empty: the user.")] = ""
     mda: Annotated[
         tuple[str, ...], Meta(description="Program and arguments, without a shell; %T and %F are recipient and sender.")
     ] = ()
+    envelope: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Header fields in which the server wrote for whom a letter is, for a mailbox of several people (multidrop)."
+        ),
+    ] = ()
+    multidrop: Annotated[
+        dict[str, str],
+        Meta(
+            description="Of such a mailbox: an address, or *@domain, and to whom it is delivered; who is in no entry gets it as"
+            " `recipient`."
+        ),
+    ] = msgspec.field(default_factory=dict)
+    delete_after_days: Annotated[
+        int, Meta(description="Letters that were fetched so long ago are deleted there; 0: `keep` decides.", ge=0)
+    ] = 0
     keep: Annotated[bool, Meta(description="Leave letters on the server.")] = True
     folders: Annotated[tuple[str, ...], Meta(description="IMAP folders to fetch.")] = ("INBOX",)
     octets_max: Annotated[int, Meta(description="Larger letters stay where they are; 0: none is too large.", ge=0)] = 0
@@ -152,7 +169,7 @@ def load(path: Path) -> list[Account]:
 def check(account: Account, place: str) -> None:
     """Raises SettingsError."""
     kind = account.deliver.partition(":")[0]
-    if kind not in ("maildir", "mbox", "lmtp", "smtp", "mda") or (kind == "mda") is not bool(account.mda):
+    if kind not in ("maildir", "mbox", "lmtp", "smtp", "store", "mda") or (kind == "mda") is not bool(account.mda):
         raise SettingsError(f"{place}: deliver of {account.name}: {account.deliver} is no place for letters")
     ways = [name for name in ("tunnel", "ssh", "socks", "socket") if getattr(account, name)]
     if len(ways) > 1:
@@ -165,6 +182,8 @@ def check(account: Account, place: str) -> None:
             f"{place}: tls of {account.name}: none is only for tunnels and for this machine, or the last one of ssh;"
             " everybody could read the password"
         )
+    if account.envelope and kind not in ("lmtp", "smtp", "store", "mda"):
+        raise SettingsError(f"{place}: envelope of {account.name}: {account.deliver} has one recipient only")
     for one in account.trust:
         if not (one in ("public", "first-use", "dane") or one.startswith(("sha256:", "spki:", "md5:", "/", "~"))):
             raise SettingsError(f"{place}: trust of {account.name}: {one} is nothing that can be believed")

@@ -6,6 +6,8 @@ import pytest
 
 from fubako.client.connection import ClientError
 from fubako.client.fetch import GROUP_LETTERS, Seen, _groups, _told_apart
+from fubako.client.fetchmailrc import parse
+from fubako.client.places import Addressed
 from fubako.net.interface import CertificateFacts
 from fubako.trust.known import CertificateChanged, Downgraded, KnownPeers
 
@@ -29,14 +31,15 @@ def test_groups_are_bounded():
 def test_a_line_that_was_cut_off_is_not_a_letter(tmp_path):
     path = tmp_path / "deep" / "seen"
     seen = Seen(path)
-    seen.add(["one", "two"])
+    seen.add(["one", "two"], 5)
     seen.close()
     path.write_bytes(path.read_bytes() + b"thr")
     again = Seen(path)
     assert "two" in again and "thr" not in again and "" not in again
-    again.add(["three"])
+    again.add(["three"], 7)
+    assert again.before("one", 6) and not again.before("three", 7) and not again.before("four", 9)
     again.close()
-    assert path.read_text() == "one\ntwo\nthree\n" and path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text() == "one\t5\ntwo\t5\nthree\t7\n" and path.stat().st_mode & 0o777 == 0o600
 
 
 def test_programs_that_write_at_the_same_time_lose_nothing(tmp_path):
@@ -76,3 +79,46 @@ def test_what_was_better_before(tmp_path):
         known.check_mechanisms("a.test", 993, ["PLAIN", "LOGIN"])
     known.check_mechanisms("a.test", 993, ["SCRAM-SHA-1", "PLAIN"])
     known.check_mechanisms("new.test", 993, ["PLAIN"])
+
+
+def test_what_was_remembered_before_times_were_kept(tmp_path):
+    path = tmp_path / "seen"
+    path.write_text("one\n")
+    seen = Seen(path)
+    assert "one" in seen and not seen.before("one", 1.0) and seen.before("one", 4e9)
+    seen.close()
+
+
+PEOPLE = Addressed(
+    "post@here.test", ("Delivered-To", "X-Envelope-To"),
+    {"ann@x.test": "ann@here.test", "*@y.test": "*@here.test", "*@z.test": "z@here.test"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("header", "people"),
+    [
+        (b"Delivered-To: ann@x.test\r\n", ["ann@here.test"]),
+        (b"Delivered-To: <ANN@X.test>, bob@y.test\r\n", ["ann@here.test", "bob@here.test"]),
+        (b"X-Envelope-To: any@z.test\r\n", ["z@here.test"]),
+        (b"To: ann@x.test\r\n", ["post@here.test"]),
+        (b"Delivered-To: nobody@q.test\r\n", ["post@here.test"]),
+        (b"Delivered-To: ann@x.test\r\nDelivered-To: bob@y.test\r\n", ["ann@here.test"]),
+        (b"X: 1\r\n\r\nDelivered-To: ann@x.test\r\n", ["post@here.test"]),
+        (b"Delivered-To: " + b"a@y.test " * 500 + b"\r\n", ["a@here.test"]),
+    ],
+)
+def test_for_whom_a_letter_is(header, people):
+    """Only what the server wrote counts, and of that the topmost field."""
+    assert PEOPLE.of(header + b"\r\nbody\r\n") == people
+
+
+def test_multidrop_of_fetchmail():
+    server = "poll pop.x.test proto pop3 aka x.test localdomains y.test envelope Delivered-To"
+    text = f"{server} user u password p is ann=ann.a bob * here"
+    account = parse(text)[0].account
+    assert account.envelope == ("Delivered-To",) and account.recipient == "u"
+    assert account.multidrop["ann@x.test"] == "ann.a" and account.multidrop["bob@y.test"] == "bob"
+    assert account.multidrop["*@pop.x.test"] == "*@localhost"
+    single = parse("poll x proto pop3 user u password p is ann here")[0].account
+    assert single.recipient == "ann" and not single.multidrop and not single.envelope

@@ -1,17 +1,20 @@
 """`fubako fetch`: servers, tunnels, places, configurations of fetchmail; nothing lost, nothing twice, nothing in the clear."""
 
+import imaplib
 import json
 import os
+import random
 import re
+import secrets
 import signal
-import smtplib
 import socket
+import ssl
 import subprocess
 import threading
 import time
 
 import pytest
-from checkers import free_port
+from checkers import free_port, until
 from server import FUBAKO
 from test_programs import deliver, kept
 from test_ssh import Door
@@ -252,22 +255,132 @@ def test_settings_that_would_leak(me):
 
 
 def test_killed_again_and_again_each_letter_comes_once(me):
-    """400 letters; the program is killed at moments that nobody chose."""
-    client = smtplib.LMTP(me.server.facts["lmtp_socket"])
-    for number in range(400):
-        client.sendmail("a@b.test", [me.user[0]], f"Subject: {number}\r\n\r\n{'x' * 200}\r\n")
-    client.quit()
+    """10,000 letters; the program is killed at moments that nobody chose, until all are here."""
+    box = imaplib.IMAP4_SSL(
+        "localhost", me.server.port("imaps"), ssl_context=ssl.create_default_context(cafile=me.server.ca)
+    )
+    box.login(*me.user)
+    for start in range(0, 10_000, 500):  # MULTIAPPEND by hand: imaplib has none
+        letters = [f"Subject: {number}\r\n\r\n{'x' * 200}\r\n".encode() for number in range(start, start + 500)]
+        box.send(b"m%d APPEND INBOX" % start + b"".join(b" {%d+}\r\n%b" % (len(one), one) for one in letters) + b"\r\n")
+        while not (line := box.readline()).startswith(b"m%d " % start):
+            assert line
+        assert b" OK " in line, line
+    box.logout()
     me.account()
     env = {"PATH": "/usr/bin:/bin", "HOME": str(me.home), "FUBAKO_HOME": str(me.folder)}
-    for wait in (0.55, 0.6, 0.65, 0.7, 0.75, 0.8):
+    kills, chosen = 0, random.Random(7)
+    for _ in range(60):
         running = subprocess.Popen([FUBAKO, "fetch"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
-        running.send_signal(signal.SIGKILL)
-        running.wait()
+        try:
+            running.wait(chosen.uniform(0.5, 1.1))
+            break
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+            kills += 1
     code, _, error = me.run("fetch")
     assert code in (0, 1), error
+    assert kills >= 5
     subjects = sorted(int(re.search(rb"Subject: (\d+)", one)[1]) for one in me.letters())
-    assert subjects == list(range(400))
+    assert subjects == list(range(10_000))
+
+
+def test_watching_brings_letters_at_once(me):
+    """By IDLE: a letter is here long before the next look would be due; the connection is one and the same."""
+    me.account()
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(me.home), "FUBAKO_HOME": str(me.folder)}
+    running = subprocess.Popen(
+        [FUBAKO, "fetch", "--watch", "--every", "600", "--json"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until(lambda: (me.folder / "known.json").exists())
+        for number in range(3):
+            deliver(me.server, me.user, f"Subject: {number}\r\n\r\nx\r\n".encode())
+            until(lambda count=number + 1: len(me.letters()) == count)
+        said = json.loads(running.stdout.readline())
+        assert said["fetched"] == 1 and said["exit"] == 0
+    finally:
+        running.terminate()
+        _, error = running.communicate(timeout=20)
+    assert running.returncode in (0, -signal.SIGTERM, 143) and "Traceback" not in error
+
+
+def test_watching_outlives_a_restart_and_leaves_who_is_not_believed(me):
+    me.account()
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(me.home), "FUBAKO_HOME": str(me.folder)}
+    running = subprocess.Popen(
+        [FUBAKO, "fetch", "--watch"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until(lambda: (me.folder / "known.json").exists())
+        assert me.server.stop() == 0
+        me.server.start()
+        deliver(me.server, me.user, b"Subject: after\r\n\r\nx\r\n")
+        until(lambda: len(me.letters()) == 1, 60)
+    finally:
+        running.terminate()
+        running.communicate(timeout=20)
+    me.account(trust=["public"])
+    assert me.run("fetch", "--watch")[0] == 80
+
+
+def test_deleted_there_after_some_days(me):
+    for number in range(2):
+        deliver(me.server, me.user, f"Subject: {number}\r\n\r\nx\r\n".encode())
+    me.account(delete_after_days=7)
+    assert me.run("fetch")[0] == 0
+    assert me.run("fetch")[0] == 1 and len(kept(me.server, me.user)) == 2
+    (file,) = (me.folder / "fetched").iterdir()
+    first, second = file.read_text().splitlines()
+    old = int(first.partition("\t")[2]) - 8 * 86400
+    file.write_text(f"{first.partition(chr(9))[0]}\t{old}\n{second}\n")
+    code, said, _ = me.run("fetch", "--json")
+    assert code == 1 and json.loads(said)["deleted"] == 1
+    assert len(kept(me.server, me.user)) == 1
+
+
+def test_a_mailbox_of_several_people(me, server):
+    """By LMTP into our own server: whom the envelope field names gets it, never whom To names."""
+    people = [server.new_user("p" + secrets.token_hex(4)) for _ in range(2)]
+    for number in range(2):
+        deliver(
+            me.server,
+            me.user,
+            f"Delivered-To: p{number}@shared.test\r\nTo: p0@shared.test\r\nSubject: {number}\r\n\r\nx\r\n".encode(),
+        )
+    deliver(me.server, me.user, b"To: p0@shared.test\r\nSubject: nobody's\r\n\r\nx\r\n")
+    me.account(deliver=f"lmtp:{me.server.facts['lmtp_socket']}", envelope=["Delivered-To"], recipient=people[1][0])
+    path = me.folder / "accounts.toml"
+    table = "\n".join(f'"p{number}@shared.test" = "{address}"' for number, (address, _) in enumerate(people))
+    path.write_text(path.read_text() + f"[account.multidrop]\n{table}\n")
+    code, _, error = me.run("fetch")
+    assert code == 0, error
+    assert len(kept(me.server, people[0])) == 1 and len(kept(me.server, people[1])) == 2
+
+
+def test_into_a_store_of_this_machine(me, tmp_path):
+    """A configuration of its own, without a server that runs."""
+    (tmp_path / "fubako.toml").write_text('hostname = "mx.own.test"\ndirectory = "data"\n')
+    own = ["--config", str(tmp_path / "fubako.toml")]
+    for words in (["domain", "add", "own.test"], ["user", "add", "ann@own.test"]):
+        code, _, error = me.run(*words, *own)
+        assert code == 0, error
+    deliver(me.server, me.user, b"Subject: mine\r\n\r\nx\r\n")
+    me.account(deliver=f"store:{tmp_path}/fubako.toml", recipient="ann@own.test")
+    code, _, error = me.run("fetch")
+    assert code == 0, error
+    code, _, _ = me.run("store", "export", str(tmp_path / "out"), "ann@own.test", *own)
+    found = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert any(b"Subject: mine" in one for one in found)
+    deliver(me.server, me.user, b"Subject: for bob\r\n\r\nx\r\n")
+    me.account(deliver=f"store:{tmp_path}/fubako.toml", recipient="bob@own.test", name="two")
+    code, _, error = me.run("fetch")
+    assert code == 69 and "bob@own.test" in error
 
 
 # -- roads

@@ -42,7 +42,14 @@ class Completed:
         return self.condition == "OK"
 
 
-Event = Greeting | Continue | Completed
+@dataclass(frozen=True, slots=True)
+class Untagged:
+    """An untagged response while the server was asked to tell (IDLE, RFC 2177)."""
+
+    values: list[Value]
+
+
+Event = Greeting | Continue | Completed | Untagged
 
 
 class ImapClient(LineEngine):
@@ -60,6 +67,7 @@ class ImapClient(LineEngine):
         self._left = 0
         self._partial = bytearray()
         self._untagged: list[list[Value]] = []
+        self.watching = False  # between IDLE and DONE
 
     @property
     def pending(self) -> bool:
@@ -137,7 +145,7 @@ class ImapClient(LineEngine):
         untagged, self._untagged = self._untagged, []
         return Completed(tag, condition.decode().upper(), text, untagged)
 
-    def _star(self, rest: bytes, pieces: list[bytes], literals: list[bytes]) -> Greeting | None:
+    def _star(self, rest: bytes, pieces: list[bytes], literals: list[bytes]) -> Greeting | Untagged | None:
         condition, _, text = rest.partition(b" ")
         word = condition.decode("ascii", "replace").upper()
         if not self._greeted:
@@ -149,7 +157,7 @@ class ImapClient(LineEngine):
             self._untagged.append([word.encode(), text])
         else:
             self._untagged.append(_values([rest, *pieces[1:]], literals))
-        return None
+        return Untagged(self._untagged.pop()) if self.watching else None
 
 
 def _values(pieces: list[bytes], literals: list[bytes]) -> list[Value]:

@@ -1,0 +1,45 @@
+"""`StorePlace`: fetched letters into a store of Fubako on this machine, without a server between."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from fubako import app
+from fubako.admin.inject import Injector
+from fubako.cli.compat import injector
+from fubako.cli.configured import load_found
+from fubako.client.connection import ClientError
+from fubako.client.places import Addressed, Fetched
+from fubako.client.settings import Account
+from fubako.clock import Env
+from fubako.message.address import NULL, parse_address
+from fubako.message.envelope import Recipient, Sender
+
+
+class StorePlace:
+    """A store of Fubako on this machine: letters come in as those of any program here do, at least once."""
+
+    def __init__(self, account: Account) -> None:
+        self._config = Path(account.deliver.partition(":")[2]).expanduser()
+        self._addressed = Addressed(account.recipient or account.user, account.envelope, account.multidrop)
+        self._store: app.Store | None = None
+        self._injector: Injector | None = None
+
+    async def put(self, letters: Sequence[Fetched]) -> None:
+        if self._injector is None:
+            config, base = await asyncio.to_thread(load_found, self._config)
+            self._store = app.open_store(base / config.directory)
+            self._injector = injector(self._store, config, base, Env())
+        for letter in letters:
+            people = [Recipient(parse_address(one)) for one in self._addressed.of(letter.content)]
+            done = await self._injector.inject(
+                "fetch", Sender(NULL, size=len(letter.content)), people, letter.content, letter.hop
+            )
+            if done.refused:
+                raise ClientError(f"{self._config}: {done.refused[0][0]}: {done.refused[0][1]}")
+            if done.accepted is None or not done.accepted.ok:
+                raise ClientError(f"{self._config}: {done.accepted}")
+
+    async def close(self) -> None:
+        if self._store is not None:
+            await self._store.close()
