@@ -1,9 +1,8 @@
-"""`fubako wrap`, `mx` and `probe`: TLS for programs that have none; where mail goes; what a man in the middle could take."""
+"""`fubako wrap` and `mx`: TLS for programs that have none; where mail goes."""
 
 import asyncio
 import json
 import signal
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -11,13 +10,11 @@ import click
 from fubako import app
 from fubako.admin.lookup import NoMail, lookup
 from fubako.cli.configured import json_option
-from fubako.cli.exits import NOHOST, TEMPFAIL, UNAVAILABLE
-from fubako.client import probe as probing
+from fubako.cli.exits import NOHOST, TEMPFAIL
 from fubako.client import wrap as wrapping
 from fubako.client.connection import ClientError, Peer
 from fubako.clock import Env
 from fubako.config import Config, ConfigError, Dns, is_loopback, split_address
-from fubako.message.trace import mail_date
 from fubako.net import tcp
 from fubako.net.interface import Stream, StreamClosed, StreamTimeout, TlsError
 from fubako.net.tls import Certificate, ServerTls
@@ -160,78 +157,3 @@ def mx(domain: str, servers: tuple[str, ...], no_https: bool, as_json: bool) -> 
         click.echo(visible(f"{host['preference']:>5} {host['host']}  {' '.join(host['addresses'])}"))
         click.echo(visible(f"      {host['problem'] or host['demand']}"))
     return code
-
-
-@click.command()
-@click.argument("host")
-@click.option(
-    "--service", "services", multiple=True, metavar="NAME[=PORT]", help="Only these; all of them when none is given."
-)
-@click.option("--server-name", default="", help="The name that certificates must hold; HOST when not given.")
-@click.option("--ca-file", multiple=True, type=click.Path(path_type=Path), help="Believe this authority (PEM) too.")
-@json_option
-def probe(host: str, services: tuple[str, ...], server_name: str, ca_file: tuple[Path, ...], as_json: bool) -> int:
-    """Look at every mail port of HOST, and tell what a man in the middle could take, and what to change.
-
-    Nothing secret is said and nothing is changed there. Exit code 0: nothing grave; 1: something grave; 69: no port answers.
-    """
-    ports = {name: port for name, (port, _, _) in probing.SERVICES.items()}
-    chosen: dict[str, int] = {}
-    for text in services or ports:
-        name, equals, port = text.partition("=")
-        if name not in ports or (equals and not port.isdecimal()):
-            raise click.UsageError(f"{text} is not one of {', '.join(ports)}, with =PORT where it is another one")
-        chosen[name] = int(port) if equals else ports[name]
-    seen: list[probing.Seen] = []
-
-    async def look() -> int:
-        asked = (probing.look(host, name, port, server_name or host, ca_file) for name, port in chosen.items())
-        seen.extend(await asyncio.gather(*asked))
-        return 0
-
-    app.run(look())
-    found = probing.findings(host, seen)
-    if as_json:
-        click.echo(
-            json.dumps(
-                {"host": host, "ports": [_facts(one) for one in seen], "findings": [asdict(one) for one in found]},
-                indent=2,
-            )
-        )
-    else:
-        _shown(seen, found)
-    if not any(one.open for one in seen):
-        return UNAVAILABLE
-    return 1 if any(one.grade == "grave" for one in found) else 0
-
-
-def _facts(one: probing.Seen) -> dict[str, object]:
-    facts = {name: getattr(one, name) for name in probing.Seen.__slots__ if name != "certificate"}
-    if one.certificate is not None:
-        shown = one.certificate
-        names = [*shown.dns_names, *shown.ip_names]
-        facts["certificate"] = {
-            "subject": shown.subject, "issuer": shown.issuer, "sha256": shown.sha256, "names": names, "not_after": shown.not_after,
-        }  # fmt: skip
-    return facts
-
-
-def _shown(seen: list[probing.Seen], found: list[probing.Finding]) -> None:
-    for one in seen:
-        if not one.open:
-            click.echo(f"{one.service:12} {one.port:>5}  closed")
-            continue
-        click.echo(visible(f"{one.service:12} {one.port:>5}  {one.greeting[:90]}"))
-        click.echo(
-            visible(f"{'':20} without TLS: {', '.join(one.clear) or 'no logins'}{'; STARTTLS' if one.starttls else ''}")
-        )
-        if one.certificate is not None:
-            click.echo(visible(f"{'':20} {one.tls} {one.cipher}: {', '.join(one.sealed) or 'no logins'}"))
-            click.echo(visible(f"{'':20} certificate of {one.certificate.subject}, by {one.certificate.issuer}, until"
-                               f" {mail_date(one.certificate.not_after)}"))  # fmt: skip
-            click.echo(f"{'':20} SHA-256 {one.certificate.sha256}")
-    click.echo("\nWhat a man in the middle could take:")
-    for finding in found:
-        click.echo(visible(f"  {finding.grade:5} {finding.service:12} {finding.text}"))
-        if finding.advice:
-            click.echo(f"  {'':18} -> {finding.advice}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fubako.net import tcp
 from fubako.net.interface import CertificateFacts, Stream, StreamClosed, StreamTimeout, TlsError
-from fubako.net.tls import ClientTls
+from fubako.net.tls import ClientTls, trial
 from fubako.trust.judge import NotBelieved, judge
 
 CONNECT_SECONDS = 8.0
@@ -27,7 +27,7 @@ _NOOP = {"smtp": b"NOOP", "pop3": b"CAPA", "imap": b"x3 NOOP"}
 @dataclass(slots=True)
 class Seen:
     """What one port showed. `clear` and `sealed`: mechanisms announced without and under TLS. `slipped`: a command that was
-    sent before TLS was carried out inside it."""
+    sent before TLS was carried out inside it. `relays` and `smuggled` are only looked at where asked for."""
 
     service: str
     port: int
@@ -42,6 +42,9 @@ class Seen:
     clear: list[str] = field(default_factory=list)
     sealed: list[str] = field(default_factory=list)
     slipped: bool = False
+    versions: list[str] = field(default_factory=list)  # TLS versions that it takes, oldest first
+    relays: bool = False  # it takes a stranger's letter for another domain
+    smuggled: list[str] = field(default_factory=list)  # ends of a letter that are none, and that it takes for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,102 @@ class _Talk:
             if lines[-1].startswith(tag + " "):
                 return lines
         raise _Odd("its reply does not end")
+
+
+VERSIONS = ("1.0", "1.1", "1.2", "1.3")
+ENDS = {
+    "LF . LF": b"\n.\n", "LF . CR LF": b"\n.\r\n", "CR . CR": b"\r.\r", "CR LF . CR": b"\r\n.\r", "CR . CR LF": b"\r.\r\n",
+    "CR LF . LF": b"\r\n.\n", "CR LF NUL . CR LF": b"\r\n\x00.\r\n",
+}  # fmt: skip
+FAR_AWAY = "probe@example.net"
+
+
+async def look_closer(seen: Seen, host: str, server_name: str, *, relay: bool = False, own_mailbox: str = "") -> None:
+    """TLS versions; with `relay` whether a letter for another domain would be taken (none is sent); with the address of a
+    mailbox of one's own there, ends of a letter that are none (CVE-2023-51764): where one is taken for an end, an empty letter
+    arrives there."""
+    if seen.tls:
+        took = await asyncio.gather(*(_takes(seen, host, server_name, version) for version in VERSIONS))
+        seen.versions = [version for version, good in zip(VERSIONS, took, strict=True) if good]
+    if seen.open and SERVICES[seen.service][1] == "smtp" and not SERVICES[seen.service][2]:
+        if relay:
+            seen.relays = await _relays(host, seen.port)
+        if own_mailbox:
+            took = await asyncio.gather(*(_smuggles(host, seen.port, own_mailbox, end) for end in ENDS.values()))
+            seen.smuggled = [name for name, taken in zip(ENDS, took, strict=True) if taken]
+
+
+async def _takes(seen: Seen, host: str, server_name: str, version: str) -> bool:
+    _, protocol, implicit = SERVICES[seen.service]
+    try:
+        async with asyncio.timeout(2 * ANSWER_SECONDS):
+            stream = await tcp.connect(host, seen.port)
+            try:
+                talk = _Talk(stream)
+                if not implicit:
+                    await (talk.smtp() if protocol == "smtp" else talk.line())
+                    await _offers(talk, protocol)
+                    await _begin(talk, protocol)
+                await stream.start_tls(trial(server_name, version))
+                return True
+            finally:
+                stream.close()
+    except (_Odd, TlsError, StreamClosed, StreamTimeout, TimeoutError, OSError):
+        return False
+
+
+async def _letter(talk: _Talk, recipient: str) -> str:
+    """As far as the recipient; what the server said to it."""
+    await talk.smtp()
+    talk.say(b"EHLO probe.invalid")
+    await talk.smtp()
+    talk.say(b"MAIL FROM:<>")
+    await talk.smtp()
+    talk.say(b"RCPT TO:<%s>" % recipient.encode())
+    return (await talk.smtp())[-1]
+
+
+async def _relays(host: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(4 * ANSWER_SECONDS):
+            stream = await tcp.connect(host, port)
+            try:
+                talk = _Talk(stream)
+                taken = (await _letter(talk, FAR_AWAY)).startswith("25")
+                talk.say(b"RSET")
+                talk.say(b"QUIT")
+                await stream.drain()
+                return taken
+            finally:
+                stream.close()
+    except (_Odd, StreamClosed, StreamTimeout, TimeoutError, OSError):
+        return False
+
+
+async def _smuggles(host: str, port: int, recipient: str, end: bytes) -> bool:
+    """Whether the server answers to an end that is none. Where it does not, the letter is never finished."""
+    try:
+        async with asyncio.timeout(4 * ANSWER_SECONDS):
+            stream = await tcp.connect(host, port)
+            try:
+                talk = _Talk(stream)
+                if not (await _letter(talk, recipient)).startswith("25"):
+                    return False
+                talk.say(b"DATA")
+                if not (await talk.smtp())[-1].startswith("354"):
+                    return False
+                stream.write(
+                    b"Subject: fubako probe\r\n\r\nThis server takes for an end of a letter what is none." + end
+                )
+                stream.idle_seconds = SMUGGLE_SECONDS
+                return (await talk.smtp())[-1].startswith("250")
+            finally:
+                stream.close()
+    except (_Odd, StreamClosed, StreamTimeout, TimeoutError, OSError):
+        return False
+
+
+SMUGGLE_SECONDS = 3.0
 
 
 async def look(
@@ -237,6 +336,20 @@ def findings(host: str, seen: Sequence[Seen]) -> list[Finding]:
     return sorted(found, key=lambda one: order[one.grade])
 
 
+def grade(found: Sequence[Finding]) -> str:
+    """A: nothing was found; B: one weakness, C: several; D: something grave; F: passwords can be read, or letters be sent in
+    anybody's name."""
+    grave = [one for one in found if one.grade == "grave"]
+    if any(
+        word in one.text for one in grave for word in ("passwords are taken", "an open relay", "smuggled in", "no TLS")
+    ):
+        return "F"
+    if grave:
+        return "D"
+    weak = sum(one.grade == "weak" for one in found)
+    return "A" if not weak else "B" if weak == 1 else "C"
+
+
 def _of(one: Seen) -> list[Finding]:
     found: list[Finding] = []
     login = one.service != "smtp"  # on 25 servers talk to servers
@@ -266,6 +379,19 @@ def _of(one: Seen) -> list[Finding]:
         text = f"the certificate proves nothing: {one.not_believed}"
         advice = "a certificate of a public authority for this name"
         found.append(Finding("grave" if login else "weak", one.service, text, advice))
+    old = [version for version in one.versions if version in ("1.0", "1.1")]
+    if old:
+        text = f"TLS {' and '.join(old)} is still spoken: who is between can have a client use it (RFC 8996)"
+        found.append(Finding("weak", one.service, text, "TLS 1.2 is the least, 1.3 the aim"))
+    if one.tls and one.versions and "1.3" not in one.versions:
+        found.append(Finding("weak", one.service, "TLS 1.3 is not spoken", "update the server's TLS library"))
+    if one.relays:
+        text = f"a stranger's letter for another domain is taken ({FAR_AWAY}): an open relay"
+        found.append(Finding("grave", one.service, text, "take letters for your own domains, and from who logged in"))
+    if one.smuggled:
+        ends = "; ".join(one.smuggled)
+        text = f"an end of a letter that is none is taken for one ({ends}): letters can be smuggled in (CVE-2023-51764)"
+        found.append(Finding("grave", one.service, text, "take CR LF . CR LF alone for the end of a letter"))
     if one.tls and login and one.sealed and not any(name.startswith("SCRAM") for name in one.sealed):
         text = "the password itself is said to whoever shows a certificate that is believed"
         found.append(Finding("weak", one.service, text, "offer SCRAM, with -PLUS"))

@@ -419,6 +419,24 @@ class ClientTls:
         return TlsPump(connection, None)
 
 
+def trial(server_name: str, version: str) -> TlsPump:
+    """A handshake of one version only ("1.0" to "1.3"), with whatever ciphers there are: to see whether a server still takes
+    it. It proves nothing, and nothing may be said inside."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(_TRIED[version])
+    context.set_max_proto_version(_TRIED[version])
+    context.set_cipher_list(b"ALL:@SECLEVEL=0")
+    context.set_verify(SSL.VERIFY_NONE, _note_error)
+    connection = SSL.Connection(context, None)
+    connection.set_app_data(_Verified())
+    if server_name and not _is_literal(server_name):
+        connection.set_tlsext_host_name(server_name.encode("idna"))
+    return TlsPump(connection, None)
+
+
+_TRIED = {"1.0": SSL.TLS1_VERSION, "1.1": SSL.TLS1_1_VERSION, "1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+
+
 def _changed(path: str) -> int:
     """When a file was written last, in nanoseconds; 0 when it is not there."""
     try:
