@@ -116,3 +116,32 @@ def _tls(octets: bytes) -> TlsFacts | None:
         text(more.get(_SSL_VERSION, b"")) or "TLS", text(more.get(_SSL_CIPHER, b"")) or "unknown",
         text(fields.get(_TLV_AUTHORITY, b"")), text(fields.get(_TLV_ALPN, b"")),
     )  # fmt: skip
+
+
+def header(version: int, peer: str, ours: tuple[str, int], tls: TlsFacts | None = None) -> bytes:
+    """What a proxy says of a client before its first byte. `peer` as host:port; `ours` where the client connected to. Version 2
+    tells the client's TLS too. Where the addresses are of two families, or none, nothing is said of them (UNKNOWN, LOCAL)."""
+    host, _, port = peer.rpartition(":")
+    try:
+        there, here = ipaddress.ip_address(host.strip("[]")), ipaddress.ip_address(ours[0])
+        known = there.version == here.version and port.isdigit()
+    except ValueError:
+        known = False
+    if version == 1:
+        if not known:
+            return b"PROXY UNKNOWN\r\n"
+        return f"PROXY TCP{there.version} {there} {here} {port} {ours[1]}\r\n".encode()
+    body, family = b"", 0
+    if known:
+        body = there.packed + here.packed + struct.pack("!HH", int(port), ours[1])
+        family = 0x11 if there.version == 4 else 0x21
+    if tls is not None:
+        body += _tlv(
+            _TLV_SSL,
+            b"\x01\x00\x00\x00\x00" + _tlv(_SSL_VERSION, tls.version.encode()) + _tlv(_SSL_CIPHER, tls.cipher.encode()),
+        )
+    return SIGNATURE + struct.pack("!BBH", 0x21 if known else 0x20, family, len(body)) + body
+
+
+def _tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack("!BH", kind, len(value)) + value

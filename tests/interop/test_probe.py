@@ -32,7 +32,10 @@ def test_our_own_server(server, home):
     )
     assert seen["imap"]["starttls"] and "SCRAM-SHA-256-PLUS" in seen["imap"]["sealed"] and not seen["imaps"]["starttls"]
     done = run(FUBAKO, "probe", "localhost", *ports, "--ca-file", server.ca, home=home)
-    assert b"What a man in the middle could take (grade A):" in done.stdout and b"certificate of CN=localhost" in done.stdout
+    assert (
+        b"What a man in the middle could take (grade A):" in done.stdout
+        and b"certificate of CN=localhost" in done.stdout
+    )
     code, _, found = probe(home, "localhost", *ports[:4])  # without its authority
     assert code == 1 and any("proves nothing" in one["text"] for one in found)
 

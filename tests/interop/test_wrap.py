@@ -12,8 +12,11 @@ import time
 
 import pytest
 from checkers import free_port
+from memory_server import certificates
 from server import FUBAKO
 from test_programs import deliver, kept, run
+
+from fubako.net import proxy
 
 
 class Wrap:
@@ -136,3 +139,138 @@ def test_the_side_without_tls_stays_here(server, home):
         done = run(FUBAKO, "wrap", *words, home=home)
         assert done.returncode == 78 and b"is not encrypted" in done.stderr
     assert run(FUBAKO, "wrap", "127.0.0.1:1", "localhost:1", "--cert", "c", home=home).returncode == 64
+
+
+# -- more in front, and more towards
+
+
+def own_certificate(folder, name, *more):
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3"]
+    files = ["-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"]
+    subprocess.run([*words, "-subj", f"/CN={name}", *more, *files], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("protocol", ["smtp", "pop3", "imap"])
+def test_starttls_in_front_of_a_server_that_has_none(server, user, tmp_path, protocol):
+    """Real clients log in behind it; nothing but STARTTLS is answered before TLS, and words behind it end the connection."""
+    plain = Wrap(
+        f"localhost:{server.port('submission' if protocol == 'smtp' else protocol)}",
+        "--starttls",
+        protocol,
+        "--ca-file",
+        server.ca,
+    )
+    files = ("--cert", str(certificates() / "s.pem"), "--key", str(certificates() / "s.key"))
+    context = ssl.create_default_context(cafile=certificates() / "ca.pem")
+    with plain as inner, Wrap(f"127.0.0.1:{inner.port}", "--starttls", protocol, *files) as outer:
+        if protocol == "smtp":
+            with smtplib.SMTP("localhost", outer.port) as client:
+                assert client.ehlo()[0] == 250 and not client.has_extn("auth")
+                assert client.docmd("MAIL FROM:<a@b.test>")[0] == 530
+                client.starttls(context=context)
+                client.login(*user)
+        elif protocol == "pop3":
+            client = poplib.POP3("localhost", outer.port)
+            with pytest.raises(poplib.error_proto, match="STLS first"):
+                client.user(user[0])
+            client.stls(context)
+            client.user(user[0])
+            client.pass_(user[1])
+            client.quit()
+        else:
+            client = imaplib.IMAP4("localhost", outer.port)
+            assert "LOGINDISABLED" in client.capabilities
+            client.starttls(context)
+            client.login(*user)
+            client.logout()
+        word = {"smtp": b"STARTTLS", "pop3": b"STLS", "imap": b"a STARTTLS"}[protocol]
+        with socket.create_connection(("localhost", outer.port)) as raw:
+            raw.recv(1000)
+            raw.sendall(word + b"\r\nNOOP\r\n")
+            raw.settimeout(10)
+            assert raw.recv(1000) == b""
+
+
+def test_only_clients_with_a_certificate(server, user, tmp_path):
+    """The client's certificate is shown by `wrap` itself, towards; one of another authority is not admitted."""
+    for name in ("one", "two"):
+        own_certificate(tmp_path, name)
+    files = (
+        "--cert",
+        str(certificates() / "s.pem"),
+        "--key",
+        str(certificates() / "s.key"),
+        "--client-ca",
+        str(tmp_path / "one.pem"),
+    )
+    plain = Wrap(f"localhost:{server.port('imaps')}", "--ca-file", server.ca)
+    with plain as inner, Wrap(f"127.0.0.1:{inner.port}", *files) as outer:
+        ca = ("--ca-file", str(certificates() / "ca.pem"))
+        for name, admitted in (("one", True), ("two", False), ("", False)):
+            own = (
+                ("--client-cert", str(tmp_path / f"{name}.pem"), "--client-key", str(tmp_path / f"{name}.key"))
+                if name
+                else ()
+            )
+            with Wrap(f"localhost:{outer.port}", *ca, *own) as near:
+                if admitted:
+                    client = imaplib.IMAP4("127.0.0.1", near.port)
+                    client.login(*user)
+                    client.logout()
+                else:
+                    with pytest.raises((imaplib.IMAP4.abort, OSError)):
+                        imaplib.IMAP4("127.0.0.1", near.port)
+    assert outer.said.count("no certificate that is believed") == 2
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_server_is_told_who_the_client_is(version):
+    """Read by our own parser of the PROXY protocol; in front, version 2 tells TLS too."""
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        files = ("--cert", str(certificates() / "s.pem"), "--key", str(certificates() / "s.key"))
+        with Wrap(f"127.0.0.1:{backend.getsockname()[1]}", *files, "--proxy", version) as wrap:
+            context = ssl.create_default_context(cafile=certificates() / "ca.pem")
+            with (
+                socket.create_connection(("127.0.0.1", wrap.port)) as raw,
+                context.wrap_socket(raw, server_hostname="localhost") as client,
+            ):
+                client.sendall(b"hello")
+                peer, _ = backend.accept()
+                peer.settimeout(10)
+                octets = b""
+                while b"hello" not in octets:
+                    octets += peer.recv(1000)
+                heard = proxy.parse(octets)
+                assert heard is not None
+                said, length = heard
+                assert octets[length:] == b"hello" and said.peer == f"127.0.0.1:{client.getsockname()[1]}"
+                assert (said.tls.version if said.tls else "") == ("TLSv1.3" if version == "v2" else "")
+                peer.close()
+
+
+def test_certificates_by_the_name_that_is_asked_for(tmp_path):
+    for name in ("a.test", "b.test"):
+        own_certificate(tmp_path, name, "-addext", f"subjectAltName=DNS:{name}")
+    words = [
+        word
+        for name in ("a.test", "b.test")
+        for word in ("--cert", str(tmp_path / f"{name}.pem"), "--key", str(tmp_path / f"{name}.key"))
+    ]
+    with Wrap(f"127.0.0.1:{free_port()}", *words) as wrap:
+        for name in ("a.test", "b.test"):
+            context = ssl.create_default_context(cafile=tmp_path / f"{name}.pem")
+            with (
+                socket.create_connection(("127.0.0.1", wrap.port)) as raw,
+                context.wrap_socket(raw, server_hostname=name) as client,
+            ):
+                assert client.getpeercert()["subject"][0][0][1] == name
+
+
+def test_what_the_proxy_protocol_says():
+    assert proxy.header(1, "192.0.2.1:5", ("198.51.100.1", 25)) == b"PROXY TCP4 192.0.2.1 198.51.100.1 5 25\r\n"
+    assert proxy.header(1, "[2001:db8::1]:5", ("2001:db8::2", 25)) == b"PROXY TCP6 2001:db8::1 2001:db8::2 5 25\r\n"
+    assert proxy.header(1, "unix socket", ("198.51.100.1", 25)) == b"PROXY UNKNOWN\r\n"
+    for peer in ("192.0.2.1:5", "[2001:db8::1]:5"):
+        made = proxy.header(2, peer, ("2001:db8::2" if "[" in peer else "198.51.100.1", 25))
+        assert proxy.parse(made) == (proxy.Proxied(peer), len(made))
+    assert proxy.parse(proxy.header(2, "x", ("198.51.100.1", 25))) == (proxy.Proxied(), 16)
