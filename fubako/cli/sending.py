@@ -1,9 +1,12 @@
 """`fubako send`: a letter into the outbox, and from there to a submission server."""
 
 import json
+import shlex
 import sys
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,7 +17,11 @@ from fubako.cli.exits import DATAERR, TEMPFAIL, USAGE
 from fubako.cli.fetching import FAULTS
 from fubako.cli.trusting import known_peers
 from fubako.client import settings
-from fubako.client.outbox import Outbox, Waiting, settle
+from fubako.client.connection import ClientError
+from fubako.client.imap import ImapConnection
+from fubako.client.mailbox import OpenMailbox
+from fubako.client.outbox import Outbox, Postponed, Waiting, by_program, from_line, hand_over, settle
+from fubako.client.places import Fetched, Maildir
 from fubako.client.roads import Roads
 from fubako.client.settings import Account, SettingsError
 from fubako.client.smtp import SmtpConnection
@@ -22,8 +29,13 @@ from fubako.clock import Env
 from fubako.message import compose
 from fubako.message.address import AddressError, parse_address
 from fubako.message.trace import mail_date
+from fubako.net.program import talk
+from fubako.protocol.imap import utf7
 from fubako.telemetry import visible
 
+PROGRAM_SECONDS = 300.0
+_TROUBLES = tuple(kind for kind, _ in FAULTS)
+_NOT_NOW: tuple[type[Exception], ...] = (*_TROUBLES, Postponed)
 LETTER_OCTETS_MAX = 100 * 1024 * 1024
 
 
@@ -71,25 +83,43 @@ def send(
     outbox = Outbox(settings.home() / "outbox")
     if listed:
         return _list(outbox, as_json=as_json)
-    accounts = [
-        one for one in settings.load(accounts_file or settings.home() / "accounts.toml") if one.protocol == "smtp"
-    ]
-    chosen = next((one for one in accounts if one.name == name or not name), None)
-    if chosen is None:
+    every = settings.load(accounts_file or settings.home() / "accounts.toml")
+    accounts = [one for one in every if one.protocol == "smtp"]
+    if (name and not any(one.name == name for one in accounts)) or not accounts:
         raise SettingsError(f"there is no account of protocol smtp{f' called {name}' if name else ''}")
     if not flush:
         made = _taken(
-            outbox, chosen, recipients, from_header=from_header, sender=sender, subject=subject, sealed=sealed
+            outbox, accounts, name, recipients, from_header=from_header, sender=sender, subject=subject, sealed=sealed
         )
         if made:
             return made
     with outbox.alone():
-        return app.run(_emptied(outbox, accounts, now=now, flush=flush))
+        return app.run(_emptied(outbox, every, now=now, flush=flush))
+
+
+def _identity(accounts: list[Account], name: str, sender: str, letter: compose.Draft) -> tuple[Account, str]:
+    """The account of a letter, and its sender: what is named, else by whom it says it is, else the first one."""
+    given = next((one for one in accounts if one.name == name), None)
+    author = sender
+    if not author:
+        named = compose.recipients(compose.Draft([(b"to", b"To:" + one) for one in letter.values(b"from")]), "")
+        author = str(named[0]) if named and named[0].domain else ""
+    if given is None and author:
+        named_so = [one for one in accounts if author.lower() in (one.user.lower(), *map(str.lower, one.identities))]
+        given = next((one for one in (*named_so, *accounts) if _is_for(one, author)), None)
+    given = given or accounts[0]
+    return given, sender or (author if author and _is_for(given, author) else given.user)
+
+
+def _is_for(account: Account, address: str) -> bool:
+    names = {account.user.lower(), *map(str.lower, account.identities)}
+    return address.lower() in names or f"*@{address.lower().rpartition('@')[2]}" in names
 
 
 def _taken(
     outbox: Outbox,
-    account: Account,
+    accounts: list[Account],
+    name: str,
     given: tuple[str, ...],
     *,
     from_header: bool,
@@ -103,15 +133,16 @@ def _taken(
     if len(octets) > LETTER_OCTETS_MAX:
         click.echo(f"fubako: the letter is longer than {LETTER_OCTETS_MAX} octets", err=True)
         return DATAERR
+    letter = compose.draft(octets)
     try:
-        address = parse_address(sender or account.user)
+        account, author = _identity(accounts, name, sender, letter)
+        address = parse_address(author)
         if not address.domain:
             raise AddressError(f"{address} is no sender without a domain; -f says another one")
         named = [parse_address(one if "@" in one else f"{one}@{address.domain}") for one in given]
     except AddressError as error:
         click.echo(f"fubako: {error}", err=True)
         return USAGE
-    letter = compose.draft(octets)
     if subject and not letter.has(b"subject"):
         if any(c in subject for c in "\r\n\0") or not subject.isascii():
             click.echo(
@@ -130,44 +161,120 @@ def _taken(
     return 0
 
 
-async def _emptied(outbox: Outbox, accounts: list[Account], *, now: bool, flush: bool) -> int:
+async def _emptied(outbox: Outbox, every: list[Account], *, now: bool, flush: bool) -> int:
     """Everything that waits, a connection an account."""
     by_account: defaultdict[str, list[Waiting]] = defaultdict(list)
     for letter in outbox.all():
         if flush or not letter.held:
             by_account[letter.account].append(letter)
     roads, code = Roads(known_peers(), Env(), resolver=app.resolver), 0
+    kept = Sent(roads, every)
     try:
-        for account in accounts:
+        for account in (one for one in every if one.protocol == "smtp"):
             letters = by_account.pop(account.name, [])
             if letters:
-                code = max(code, await _one(outbox, roads, account, letters))
+                code = max(code, await _one(outbox, roads, account, letters, kept))
     finally:
         await roads.close()
     waiting = [letter for letter in outbox.all() if not letter.held]
     return TEMPFAIL if now and not code and waiting else code
 
 
-async def _one(outbox: Outbox, roads: Roads, account: Account, letters: list[Waiting]) -> int:
+class Sent:
+    """The copies of what was sent. That one cannot be kept now is no reason to send again: it waits by itself."""
+
+    def __init__(self, roads: Roads, accounts: Sequence[Account]) -> None:
+        self._roads = roads
+        self._accounts = {one.name: one for one in accounts}
+
+    async def keep(self, outbox: Outbox, account: Account, letter: Waiting) -> None:
+        try:
+            if account.sent:
+                await self._put(account.sent, letter, outbox.content(letter))
+        except _TROUBLES as error:
+            reason = visible(str(error) or type(error).__name__)
+            outbox.change(replace(letter, problem=f"sent; its copy could not be kept: {reason}"))
+            click.echo(f"fubako: {letter.number} was sent, but its copy could not be kept: {reason}", err=True)
+            return
+        outbox.drop(letter)
+
+    async def _put(self, where: str, letter: Waiting, content: bytes) -> None:
+        if where.startswith("maildir:"):
+            folder = Maildir(Path(where.partition(":")[2]).expanduser())  # noqa: ASYNC240 (the user's home)
+            await folder.put([Fetched(f"fubako-sent-{letter.number}", content, letter.created)])
+            return
+        name, _, box = where.partition("/")
+        account = self._accounts.get(name)
+        if account is None or account.protocol != "imap":
+            raise SettingsError(f"sent = {where}: there is no account {name} of protocol imap")
+        async with self._roads.ready(account) as connection:
+            assert isinstance(connection, ImapConnection)
+            await OpenMailbox(connection).append(utf7.encode(box or "Sent"), content, "\\Seen")
+            await connection.logout()
+
+
+async def _one(outbox: Outbox, roads: Roads, account: Account, letters: list[Waiting], kept: Sent) -> int:
     code = 0
     try:
-        async with roads.ready(account) as connection:
-            assert isinstance(connection, SmtpConnection)
-            for letter in letters:
-                code = max(code, await _letter(outbox, connection, letter))
-            await connection.quit()
-    except tuple(kind for kind, _ in FAULTS) as error:
+        fresh = [letter for letter in letters if not letter.sent]
+        if fresh and (account.program or (account.ssh_command and "%T" in account.ssh_command)):
+            for letter in fresh:
+                code = max(
+                    code, await _letter(outbox, partial(_by_program, roads, account), letter, copied=bool(account.sent))
+                )
+        elif fresh:
+            async with roads.ready(account) as connection:
+                assert isinstance(connection, SmtpConnection)
+                for letter in fresh:
+                    code = max(
+                        code, await _letter(outbox, partial(hand_over, connection), letter, copied=bool(account.sent))
+                    )
+                await connection.quit()
+    except _NOT_NOW as error:
         reason = visible(str(error) or type(error).__name__)
-        waiting = [one for one in outbox.all() if one.account == account.name]
+        waiting = [one for one in outbox.all() if one.account == account.name and not one.sent]
         for letter in waiting:
             outbox.change(replace(letter, attempts=letter.attempts + 1, problem=reason))
         if waiting:
             click.echo(f"fubako: {account.name}: {reason}; {len(waiting)} in the outbox", err=True)
+    for letter in outbox.all():
+        if letter.sent and letter.account == account.name:
+            await kept.keep(outbox, account, letter)
     return code
 
 
-async def _letter(outbox: Outbox, connection: SmtpConnection, letter: Waiting) -> int:
-    done = await settle(outbox, connection, letter)
+def _filled(word: str, recipients: Sequence[str]) -> list[str]:
+    return [word.replace("%T", one) for one in recipients] if "%T" in word else [word]
+
+
+async def _by_program(roads: Roads, account: Account, letter: Waiting, content: bytes) -> None:
+    """Raises ClientError, Postponed, NotBelieved."""
+    first = from_line(letter, letter.created) if account.from_line else b""
+    if account.program:
+        words = [word.replace("%F", letter.sender) for word in account.program]
+        words = [one for word in words for one in _filled(word, letter.recipients)]
+    else:
+        people = " ".join(map(shlex.quote, letter.recipients))
+        words = [account.ssh_command.replace("%F", shlex.quote(letter.sender)).replace("%T", people)]
+    if any(one.startswith("-") for one in (*letter.recipients, letter.sender)):
+        raise ClientError("an address that begins with - would be an option of the program")
+
+    async def run(given: bytes) -> tuple[int, bytes]:
+        if not account.program:
+            return await roads.run_by_ssh(account, words[0], given, PROGRAM_SECONDS)
+        try:
+            code, _, wrong = await talk(words, given, PROGRAM_SECONDS)
+        except (OSError, TimeoutError) as error:
+            raise Postponed(f"{words[0]}: {error or 'it took too long'}") from None
+        return code, wrong
+
+    await by_program(run, letter, content, first)
+
+
+async def _letter(
+    outbox: Outbox, carry: Callable[[Waiting, bytes], Awaitable[Waiting | None]], letter: Waiting, *, copied: bool
+) -> int:
+    done = await settle(outbox, carry, letter, copied=copied)
     if done.held:
         click.echo(
             f"fubako: {letter.number}: {visible(done.held)}; it stays in the outbox, and is tried again by --flush",

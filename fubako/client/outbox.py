@@ -4,7 +4,7 @@ what is there is durable, and survives whatever happens to the program."""
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from fubako.client.connection import ClientError
 from fubako.client.smtp import SmtpConnection
 from fubako.message.address import NULL, Address, parse_address
 from fubako.message.status import Status
+from fubako.message.trace import from_line_date
 from fubako.trust.authority import write_private
 
 
@@ -30,6 +31,7 @@ class Waiting:
     problem: str = ""
     held: bool = False  # the server refused it for good: it is not tried again until somebody says so
     refused: tuple[tuple[str, str], ...] = ()
+    sent: bool = False  # everybody has it; only the copy for the sender is missing
 
 
 class Outbox:
@@ -84,18 +86,55 @@ class Settled:
     refused: tuple[tuple[str, str], ...] = ()
 
 
-async def settle(outbox: Outbox, connection: SmtpConnection, letter: Waiting) -> Settled:
-    """One letter to a server, and the outbox says what became of it."""
+async def settle(
+    outbox: Outbox,
+    carry: Callable[[Waiting, bytes], Awaitable[Waiting | None]],
+    letter: Waiting,
+    *,
+    copied: bool = False,
+) -> Settled:
+    """One letter, by `hand_over` or a program, and the outbox says what became of it. `copied`: it stays there as sent, until
+    its copy is kept: that one fails can never send it twice."""
     try:
-        left = await hand_over(connection, letter, outbox.content(letter))
+        left = await carry(letter, outbox.content(letter))
     except ClientError as error:
         outbox.change(replace(letter, attempts=letter.attempts + 1, problem=str(error), held=True))
         return Settled(held=str(error))
     if left is not None and left.recipients:
         outbox.change(replace(left, attempts=letter.attempts + 1))
         return Settled(later=left.problem)
-    outbox.drop(letter)
-    return Settled(refused=left.refused if left is not None else ())
+    refused = left.refused if left is not None else ()
+    if copied:
+        outbox.change(replace(letter, recipients=(), refused=refused, sent=True, problem=""))
+    else:
+        outbox.drop(letter)
+    return Settled(refused=refused)
+
+
+_LATER = (71, 74, 75, 126, 127, 255)  # the machine's troubles (sysexits.h), no such program there, ssh itself
+
+
+def from_line(letter: Waiting, now: float) -> bytes:
+    """`From sender date remote from host`, as rmail and uux want it first (RFC 976)."""
+    host = letter.sender.rpartition("@")[2] or "localhost"
+    return f"From {letter.sender or 'MAILER-DAEMON'} {from_line_date(now)} remote from {host}\n".encode()
+
+
+async def by_program(
+    run: Callable[[bytes], Awaitable[tuple[int, bytes]]], letter: Waiting, content: bytes, first: bytes
+) -> None:
+    """A letter to a program, which answers with its exit code. Raises ClientError for what is final, Postponed for what is not."""
+    if letter.sealed:
+        raise ClientError("a program promises nothing of the rest of the way (REQUIRETLS); nothing was given to it")
+    code, wrong = await run(first + content.replace(b"\r\n", b"\n"))
+    if code:
+        said = wrong.decode("utf-8", "replace").strip().splitlines()[-1:]
+        text = f"the program ended with {code}{': ' + said[0][:200] if said else ''}"
+        raise Postponed(text) if code in _LATER else ClientError(text)
+
+
+class Postponed(Exception):
+    """Not now; the message says why."""
 
 
 async def hand_over(connection: SmtpConnection, letter: Waiting, content: bytes) -> Waiting | None:

@@ -4,8 +4,8 @@ that is ready, or says why not; nothing secret is said before the server was bel
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,25 +159,26 @@ class Roads:
 
     async def _by_ssh(self, account: Account) -> Stream:
         """Raises ClientError, NotBelieved."""
-        try:
-            from fubako.net import ssh_client
-        except ImportError:
-            raise ClientError("SSH needs asyncssh: pip install 'fubako[ssh]'; or use tunnel = \"ssh …\"") from None
+        with _ssh_faults():
+            ways = self._ssh_ways(account)
+            if account.ssh_command:
+                return await ways.command(account.ssh, account.ssh_command)
+            return await ways.forward(account.ssh, account.host, account.port_used)
+
+    async def run_by_ssh(self, account: Account, command: str, given: bytes, seconds: float) -> tuple[int, bytes]:
+        """A command on the last machine: exit code and standard error. Raises ClientError, NotBelieved."""
+        with _ssh_faults():
+            return await self._ssh_ways(account).run(account.ssh, command, given, seconds)
+
+    def _ssh_ways(self, account: Account) -> "SshWays":
+        from fubako.net.ssh_client import SshWays
+
         key = (account.ssh_known_hosts, account.ssh_identity)
         ways = self._ways.get(key)
         if ways is None:
             known = [_expanded(account.ssh_known_hosts)] if account.ssh_known_hosts else []
-            ways = self._ways[key] = ssh_client.SshWays(known, [*map(_expanded, account.ssh_identity)])
-        try:
-            if account.ssh_command:
-                return await ways.command(account.ssh, account.ssh_command)
-            return await ways.forward(account.ssh, account.host, account.port_used)
-        except ssh_client.HostChanged as error:
-            raise CertificateChanged(str(error)) from None
-        except ssh_client.HostUnknown as error:
-            raise NotBelieved(str(error)) from None
-        except (ssh_client.SshRefused, ssh_client.WayFault) as error:
-            raise ClientError(str(error)) from None
+            ways = self._ways[key] = SshWays(known, [*map(_expanded, account.ssh_identity)])
+        return ways
 
     async def close(self) -> None:
         """What connections were shared over."""
@@ -314,6 +315,23 @@ class Roads:
             account.host, account.port_used, account.protocol, tls.peer, accepted, tls.version, connection.mechanism,
             int(self._env.clock.now()),
         )  # fmt: skip
+
+
+@contextmanager
+def _ssh_faults() -> Iterator[None]:
+    """What SSH says, in our words. Raises ClientError, NotBelieved."""
+    try:
+        from fubako.net import ssh_client
+    except ImportError:
+        raise ClientError("SSH needs asyncssh: pip install 'fubako[ssh]'; or use tunnel = \"ssh …\"") from None
+    try:
+        yield
+    except ssh_client.HostChanged as error:
+        raise CertificateChanged(str(error)) from None
+    except ssh_client.HostUnknown as error:
+        raise NotBelieved(str(error)) from None
+    except (ssh_client.SshRefused, ssh_client.WayFault) as error:
+        raise ClientError(str(error)) from None
 
 
 def _expanded(path: str) -> str:

@@ -110,6 +110,26 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     mda: Annotated[
         tuple[str, ...], Meta(description="Program and arguments, without a shell; %T and %F are recipient and sender.")
     ] = ()
+    identities: Annotated[
+        tuple[str, ...],
+        Meta(description="To send: senders that this account is for, besides its user: addresses, or *@domain."),
+    ] = ()
+    program: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="To send without a server: program and arguments, without a shell, that reads the letter; %F is the sender,"
+            " %T the recipients (one argument each). With `ssh`, `ssh_command` does the same on the other machine."
+        ),
+    ] = ()
+    from_line: Annotated[
+        bool, Meta(description='The program wants a first line "From sender date", as rmail and uux do.')
+    ] = False
+    sent: Annotated[
+        str,
+        Meta(
+            description="Where a copy of what was sent is kept: maildir:PATH, or ACCOUNT/FOLDER, an account of protocol imap here."
+        ),
+    ] = ""
     envelope: Annotated[
         tuple[str, ...],
         Meta(
@@ -174,6 +194,8 @@ def check(account: Account, place: str) -> None:
     ways = [name for name in ("tunnel", "ssh", "socks", "socket") if getattr(account, name)]
     if len(ways) > 1:
         raise SettingsError(f"{place}: {account.name}: {' and '.join(ways)} are two roads; one is needed")
+    if account.program and (account.protocol != "smtp" or ways):
+        raise SettingsError(f"{place}: {account.name}: program is for protocol smtp, and no road beside it")
     if account.ssh_command and not account.ssh:
         raise SettingsError(f"{place}: {account.name}: ssh_command needs ssh, the machine that runs it")
     proved = account.tunnel or account.socket or account.ssh_command

@@ -132,6 +132,19 @@ class SshWays:
             raise SshRefused(f"{name} does not run {command}: {_said(error)}") from None
         return cast(_Session, session).stream
 
+    async def run(self, way: str, command: str, given: bytes, seconds: float) -> tuple[int, bytes]:
+        """A command there that reads `given`: its exit code, and the end of its standard error. Raises SshRefused, WayFault."""
+        connection, _, name = await self._to(way)
+        try:
+            async with asyncio.timeout(seconds):
+                done = await connection.run(command, input=given, encoding=None)
+        except TimeoutError:
+            raise SshRefused(f"{name}: {command} took longer than {seconds:.0f} seconds") from None
+        except (asyncssh.Error, OSError) as error:
+            raise SshRefused(f"{name} does not run {command}: {_said(error)}") from None
+        wrong = done.stderr if isinstance(done.stderr, bytes) else b""
+        return (done.exit_status if done.exit_status is not None else 255), wrong[-1000:]
+
     async def forward(self, way: str, host: str, port: int) -> ChannelStream:
         """A connection that the last machine of the way makes. Raises SshRefused, WayFault."""
         connection, facts, name = await self._to(way)

@@ -21,7 +21,7 @@ from textual.widgets import Input, Static
 
 from fubako.client.connection import ClientError
 from fubako.client.mailbox import Entry, Folder, OpenMailbox
-from fubako.client.outbox import Outbox, Waiting, settle
+from fubako.client.outbox import Outbox, Waiting, hand_over, settle
 from fubako.client.patterns import Pattern, PatternFault, parse
 from fubako.client.roads import Roads
 from fubako.client.settings import Account, SettingsError
@@ -749,7 +749,7 @@ class Reader(App[int]):
             with outbox.alone():
                 async with self._roads.ready(by) as connection:
                     assert isinstance(connection, SmtpConnection)
-                    done = await settle(outbox, connection, waiting)
+                    done = await settle(outbox, partial(hand_over, connection), waiting)
                     hop = connection.hop().seal.value
                     with suppress(*_FAULTS):
                         await connection.quit()

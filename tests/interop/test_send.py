@@ -1,12 +1,15 @@
 """`fubako send`: the outbox, its server, and what becomes of letters that cannot go."""
 
+import imaplib
 import json
 import os
 import re
+import ssl
 import subprocess
 
 import pytest
 from server import FUBAKO
+from test_commands import uucp  # noqa: F401 (a fixture)
 from test_fetch import Liar, User
 from test_programs import kept
 from test_ssh import Door
@@ -117,3 +120,131 @@ def test_two_at_once_send_each_letter_once(me):
     running = [subprocess.Popen([FUBAKO, "send", "--flush"], env=env) for _ in range(3)]
     assert [one.wait(60) for one in running] == [0, 0, 0]
     assert len(kept(me.server, me.user)) == 5
+
+
+# -- identities, copies, programs
+
+
+def two_accounts(me, **more) -> tuple[str, str]:
+    """Two senders with an account each."""
+    other = me.server.new_user("i" + os.urandom(3).hex())
+    me.account(**more)
+    path = me.folder / "accounts.toml"
+    (me.home / "secret2").write_text(other[1])
+    (me.home / "secret2").chmod(0o600)
+    facts = {"name": "second", "protocol": "smtp", "host": "localhost", "port": me.server.port("submissions"), "user": other[0],
+             "password_file": str(me.home / "secret2"), "trust": [me.server.ca],
+             "identities": ["*@second.test", other[0]]}  # fmt: skip
+    lines = [f"{name} = {json.dumps(value)}" for name, value in facts.items()]
+    path.write_text(path.read_text() + "[[account]]\n" + "\n".join(lines) + "\n")
+    return other
+
+
+def test_each_identity_leaves_by_its_account(me):
+    other = two_accounts(me)
+    for words, letter, user in (
+        ((), f"From: X <{other[0]}>\nSubject: a\n\nx\n", other), (("-f", other[0]), "Subject: b\n\nx\n", other),
+        ((), f"From: {me.user[0]}\nSubject: c\n\nx\n", me.user), ((), "Subject: d\n\nx\n", me.user),
+        (("-a", "second"), "Subject: e\n\nx\n", other),
+    ):  # fmt: skip
+        code, _, error = me.send(me.user[0], *words, letter=letter.encode())
+        assert code == 0, error
+        got = kept(me.server, me.user)[-1]
+        assert f"<{user[0]}>".encode() in got.partition(b"\r\n")[0] or f"Return-Path: <{user[0]}>".encode() in got, got[
+            :300
+        ]
+
+
+def imap_account(me, **more) -> None:
+    facts = {"name": "in", "host": "localhost", "port": me.server.port("imaps"), "user": me.user[0],
+             "password_file": str(me.home / "secret"), "trust": [me.server.ca]} | more  # fmt: skip
+    path = me.folder / "accounts.toml"
+    path.write_text(
+        path.read_text()
+        + "[[account]]\n"
+        + "\n".join(f"{name} = {json.dumps(value)}" for name, value in facts.items())
+        + "\n"
+    )
+
+
+def folder_of(me, name: str) -> int:
+    context = ssl.create_default_context(cafile=me.server.ca)
+    with imaplib.IMAP4_SSL("localhost", me.server.port("imaps"), ssl_context=context) as client:
+        client.login(*me.user)
+        return int(client.select(name, readonly=True)[1][0])
+
+
+def test_the_copy_is_a_matter_of_its_own(me):
+    """It is kept after the letter was sent; where it cannot be kept the letter is sent once all the same."""
+    other = me.server.new_user("c" + os.urandom(3).hex())
+    me.account(sent="in/Sent")
+    imap_account(me, port=1)
+    code, _, error = me.send(other[0])
+    assert code == 0 and "its copy could not be kept" in error
+    assert len(kept(me.server, other)) == 1
+    (waiting,) = me.waiting()
+    assert waiting["sent"] and waiting["recipients"] == []
+    assert me.send("--flush")[0] == 0 and len(kept(me.server, other)) == 1  # never a second time
+    me.account(sent="in/Sent")
+    imap_account(me)
+    assert me.send("--flush")[0] == 0 and me.waiting() == []
+    assert len(kept(me.server, other)) == 1 and folder_of(me, "Sent") == 1
+    me.account(sent=f"maildir:{me.home}/Sent")
+    assert me.send(other[0])[0] == 0
+    (copy,) = (me.home / "Sent" / "new").iterdir()
+    assert b"Subject: sent" in copy.read_bytes()
+
+
+def test_by_a_program(me):
+    """Arguments without a shell; sysexits tell now, later and never."""
+    script = me.home / "program"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" > {me.home}/arguments\ncat > {me.home}/letter\nexit $(cat {me.home}/code)\n'
+    )
+    script.chmod(0o755)
+    me.account(program=[str(script), "-f", "%F", "(%T)"], from_line=True)
+    (me.home / "code").write_text("75")
+    code, _, error = me.send("a`id`b@x.test", "c@x.test")
+    assert code == 0 and "ended with 75" in error and not me.waiting()[0]["held"]
+    assert (me.home / "arguments").read_text() == f"-f {me.user[0]} (a`id`b@x.test) (c@x.test)\n"
+    first, second = (me.home / "letter").read_text().split("\n")[:2]
+    assert re.fullmatch(rf"From {re.escape(me.user[0])} .* remote from fubako.test", first) and ":" in second
+    (me.home / "code").write_text("67")
+    assert me.send("--flush")[0] == 65 and me.waiting()[0]["held"]
+    (me.home / "code").write_text("0")
+    assert me.send("--flush")[0] == 0 and me.waiting() == []
+    code, _, error = me.send("--sealed", "c@x.test")
+    assert code == 65 and "promises nothing" in error
+
+
+def test_by_rmail_and_sendmail_through_ssh(server, user, home, needs):
+    """Figure 7 without a helper program: rmail and sendmail on the other machine, by the built-in SSH."""
+    needs("ssh-keygen")
+    me, door = Sender(server, user, home), Door(server, user, home)
+    way = {
+        "ssh": f"{user[0]}@localhost:{server.port('ssh')}",
+        "ssh_identity": [str(home / "id")],
+        "ssh_known_hosts": str(home / "known"),
+    }
+    assert door.enrolled.returncode == 0
+    for number, command in enumerate(("rmail %T", "sendmail -i -f %F -- %T"), 1):
+        me.account(ssh_command=command, from_line=command.startswith("rmail"), password_file=None, **way)
+        code, _, error = me.send(user[0])
+        assert code == 0 and not error, error
+        assert len(kept(server, user)) == number
+    me.account(ssh_command="rmail %T", from_line=True, password_file=None, **way)
+    code, _, error = me.send("nobody-here@fubako.test")
+    assert code in (0, 65), error
+
+
+def test_by_uucp(me, needs, uucp):  # noqa: F811
+    """`uux` queues it for the next call; what the other site runs, and reads, is what rmail wants."""
+    needs("uux")
+    me.account(program=["uux", "-I", str(uucp / "config"), "-", "-r", "-n", "far!rmail", "(%T)"], from_line=True)
+    code, _, error = me.send("bob@far.test", letter=b"Subject: by uucp\n\nx\n")
+    assert code == 0 and me.waiting() == [], error
+    files = [path.read_bytes() for path in (uucp / "spool").rglob("*") if path.is_file()]
+    assert any(
+        one.startswith(b"From ") and b"remote from fubako.test" in one and b"Subject: by uucp" in one for one in files
+    )
+    assert any(b"rmail" in one and b"bob@far.test" in one for one in files)
