@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from fubako.client.settings import Account, SettingsError
 from fubako.client.smtp import SmtpConnection
 from fubako.clock import Env
 from fubako.message import compose
-from fubako.message.address import AddressError, parse_address
+from fubako.message.address import Address, AddressError, parse_address
 from fubako.message.trace import mail_date
 from fubako.net.program import talk
 from fubako.protocol.imap import utf7
@@ -58,11 +58,19 @@ LETTER_OCTETS_MAX = 100 * 1024 * 1024
 )
 @click.option("--now", is_flag=True, help="Exit code 75 where the letter had to stay in the outbox.")
 @click.option("--flush", is_flag=True, help="Take no letter; try what is in the outbox.")
+@click.option(
+    "--direct", "directly", is_flag=True, help="To the mail servers of each recipient's domain, without an account."
+)
+@click.option("--hello", default="", help="With --direct: the name that this machine says it has.")
+@click.option("--dns", multiple=True, metavar="HOST:PORT", help="With --direct: ask this resolver.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=25, show_default=True, help="With --direct: where servers listen."
+)
 @click.option("--list", "listed", is_flag=True, help="Take no letter; show what is in the outbox.")
 @json_option
 def send(
     recipients: tuple[str, ...], name: str, accounts_file: Path | None, from_header: bool, sender: str, subject: str, sealed: bool,
-    now: bool, flush: bool, listed: bool, as_json: bool,
+    now: bool, flush: bool, directly: bool, hello: str, dns: tuple[str, ...], port: int, listed: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Send the letter on standard input to RECIPIENTS.
 
@@ -78,11 +86,26 @@ def send(
     It is in the outbox, durably, before anything is tried; what cannot be sent now stays there for `fubako send --flush`.
     Nothing is said to a server that was not believed, and nothing without TLS.
 
+    --direct asks DNS for the servers, and trusts as a server does: DANE, MTA-STS, what a server could do before. It has a queue of
+    its own, in ~/.config/fubako/direct; `fubako queue list --config ~/.config/fubako/direct/fubako.toml` shows it.
+
     Exit codes: 0 it was sent, or is in the outbox; 65 the server will never take it; with --now 75 it had to wait.
     """
     outbox = Outbox(settings.home() / "outbox")
     if listed:
         return _list(outbox, as_json=as_json)
+    if directly:
+        return _direct(
+            recipients,
+            from_header,
+            sender,
+            subject,
+            Directly(hello, dns, port),
+            sealed=sealed,
+            now=now,
+            flush=flush,
+            as_json=as_json,
+        )
     every = settings.load(accounts_file or settings.home() / "accounts.toml")
     accounts = [one for one in every if one.protocol == "smtp"]
     if (name and not any(one.name == name for one in accounts)) or not accounts:
@@ -100,10 +123,7 @@ def send(
 def _identity(accounts: list[Account], name: str, sender: str, letter: compose.Draft) -> tuple[Account, str]:
     """The account of a letter, and its sender: what is named, else by whom it says it is, else the first one."""
     given = next((one for one in accounts if one.name == name), None)
-    author = sender
-    if not author:
-        named = compose.recipients(compose.Draft([(b"to", b"To:" + one) for one in letter.values(b"from")]), "")
-        author = str(named[0]) if named and named[0].domain else ""
+    author = sender or str(_author(letter) or "")
     if given is None and author:
         named_so = [one for one in accounts if author.lower() in (one.user.lower(), *map(str.lower, one.identities))]
         given = next((one for one in (*named_so, *accounts) if _is_for(one, author)), None)
@@ -116,29 +136,67 @@ def _is_for(account: Account, address: str) -> bool:
     return address.lower() in names or f"*@{address.lower().rpartition('@')[2]}" in names
 
 
-def _taken(
-    outbox: Outbox,
-    accounts: list[Account],
-    name: str,
-    given: tuple[str, ...],
-    *,
-    from_header: bool,
-    sender: str,
-    subject: str,
-    sealed: bool,
-) -> int:
-    """The letter is in the outbox; or an exit code, with a sentence."""
-    env = Env()
+@dataclass(frozen=True, slots=True)
+class Directly:
+    hello: str
+    dns: tuple[str, ...]
+    port: int
+
+
+def _direct(
+    given: tuple[str, ...], from_header: bool, sender: str, subject: str, how: Directly, *, sealed: bool, now: bool, flush: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
+    from fubako.cli import direct  # the server's half, for who asks for it
+
+    folder = settings.home() / "direct"
+    config = direct.configuration(folder, how.hello, how.dns, how.port)
+    letter = None
+    if not flush:
+        octets = _read()
+        if isinstance(octets, int):
+            return octets
+        made = _made(
+            octets, sender or str(_author(compose.draft(octets)) or ""), given, from_header=from_header, subject=subject
+        )
+        if isinstance(made, int):
+            return made
+        letter = direct.Letter(made.sender, made.recipients, made.content, sealed)
+    return app.run(direct.send(folder, config, letter, now=now, as_json=as_json))
+
+
+def _author(letter: compose.Draft) -> Address | None:
+    named = compose.recipients(compose.Draft([(b"to", b"To:" + one) for one in letter.values(b"from")]), "")
+    return named[0] if named and named[0].domain else None
+
+
+def _read() -> bytes | int:
     octets = sys.stdin.buffer.read(LETTER_OCTETS_MAX + 1)
     if len(octets) > LETTER_OCTETS_MAX:
         click.echo(f"fubako: the letter is longer than {LETTER_OCTETS_MAX} octets", err=True)
         return DATAERR
+    return octets
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A letter as it leaves."""
+
+    number: str
+    sender: Address
+    recipients: tuple[Address, ...]
+    content: bytes
+    created: int
+
+
+def _made(octets: bytes, author: str, given: tuple[str, ...], *, from_header: bool, subject: str) -> Made | int:
+    """Or an exit code, with a sentence."""
+    env = Env()
     letter = compose.draft(octets)
     try:
-        account, author = _identity(accounts, name, sender, letter)
         address = parse_address(author)
         if not address.domain:
-            raise AddressError(f"{address} is no sender without a domain; -f says another one")
+            raise AddressError(f"{address or 'nobody'} is no sender without a domain; -f says another one")
         named = [parse_address(one if "@" in one else f"{one}@{address.domain}") for one in given]
     except AddressError as error:
         click.echo(f"fubako: {error}", err=True)
@@ -154,10 +212,25 @@ def _taken(
     if not recipients:
         click.echo("fubako: there is no recipient", err=True)
         return USAGE
-    number = env.trace_id()
-    done = compose.complete(letter, compose.Given(address, "", address.domain, env.clock.now(), number))
-    waiting = Waiting(number, account.name, str(address), tuple(map(str, recipients)), int(env.clock.now()), sealed)
-    outbox.put(waiting, done.content)
+    number, now = env.trace_id(), env.clock.now()
+    done = compose.complete(letter, compose.Given(address, "", address.domain, now, number))
+    return Made(number, address, tuple(recipients), done.content, int(now))
+
+
+def _taken(
+    outbox: Outbox, accounts: list[Account], name: str, given: tuple[str, ...], *, from_header: bool, sender: str, subject: str,
+    sealed: bool,
+) -> int:  # fmt: skip
+    """The letter is in the outbox; or an exit code, with a sentence."""
+    octets = _read()
+    if isinstance(octets, int):
+        return octets
+    account, author = _identity(accounts, name, sender, compose.draft(octets))
+    made = _made(octets, author, given, from_header=from_header, subject=subject)
+    if isinstance(made, int):
+        return made
+    people = tuple(map(str, made.recipients))
+    outbox.put(Waiting(made.number, account.name, str(made.sender), people, made.created, sealed), made.content)
     return 0
 
 

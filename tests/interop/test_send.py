@@ -1,5 +1,6 @@
 """`fubako send`: the outbox, its server, and what becomes of letters that cannot go."""
 
+import hashlib
 import imaplib
 import json
 import os
@@ -8,11 +9,14 @@ import ssl
 import subprocess
 
 import pytest
-from server import FUBAKO
+from internet import Dns
+from server import FUBAKO, have, without
 from test_commands import uucp  # noqa: F401 (a fixture)
 from test_fetch import Liar, User
 from test_programs import kept
 from test_ssh import Door
+
+from fubako.net.tls import public_key_info
 
 
 class Sender(User):
@@ -248,3 +252,71 @@ def test_by_uucp(me, needs, uucp):  # noqa: F811
         one.startswith(b"From ") and b"remote from fubako.test" in one and b"Subject: by uucp" in one for one in files
     )
     assert any(b"rmail" in one and b"bob@far.test" in one for one in files)
+
+
+# -- without an account
+
+
+@pytest.fixture(scope="module")
+def resolver(server, tmp_path_factory):
+    """Three domains whose letters our server takes, or refuses: with the right key in DNSSEC, without one, with another one."""
+    if not have("unbound"):
+        without("not installed: unbound")
+    leaf = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("localhost", server.port("imaps"))))
+    key = hashlib.sha256(public_key_info(leaf)).hexdigest()
+    dns = Dns(tmp_path_factory.mktemp("dns") / "u")
+    record = f"_{server.port('smtp')}._tcp.mail IN TLSA 3 1 1"
+    dns.zone("fubako.test", f"@ IN MX 10 mail\nmail IN A 127.0.0.1\n{record} {key}\n", signed=True)
+    dns.zone("lost.test", "@ IN MX 10 mail\nmail IN A 127.0.0.1\n")
+    dns.zone("forged.test", f"@ IN MX 10 mail\nmail IN A 127.0.0.1\n{record} {'00' * 32}\n", signed=True)
+    yield dns.start()
+    dns.stop()
+
+
+def test_directly_to_the_servers_of_a_domain(me, resolver):
+    """DANE holds, and it is said; what is refused is said, and what cannot be trusted waits."""
+    words = (
+        "--direct",
+        "--dns",
+        f"127.0.0.1:{resolver.port}",
+        "--port",
+        str(me.server.port("smtp")),
+        "-f",
+        "ann@out.test",
+        "--json",
+    )
+    code, said, error = me.send(me.user[0], *words)
+    assert code == 0, error
+    (one,) = json.loads(said)
+    assert (one["state"], one["seal"]) == ("sent", "sealed") and "DANE" in json.dumps(one["journey"])
+    (letter,) = kept(me.server, me.user)
+    assert b"Return-Path: <ann@out.test>" in letter and b"Subject: sent" in letter
+    code, said, _ = me.send("nobody@lost.test", *words)
+    (one,) = json.loads(said)
+    assert code == 65 and one["state"] == "failed" and one["reply"].startswith("5")
+    code, said, _ = me.send("bob@forged.test", *words, "--now")
+    (one,) = json.loads(said)
+    assert code == 75 and one["state"] == "queued" and "DANE" in one["reply"]
+    done = me.run("queue", "list", "--json", "--config", str(me.folder / "direct" / "fubako.toml"))
+    assert done[0] == 0 and "bob@forged.test" in done[1]
+    code, said, _ = me.send(*words, "--flush", "--now")
+    (one,) = json.loads(said)
+    assert code == 75 and one["attempts"] == 2
+    assert len(kept(me.server, me.user)) == 1
+
+
+def test_directly_sealed_only_where_it_is_promised(me, resolver):
+    words = (
+        "--direct",
+        "--dns",
+        f"127.0.0.1:{resolver.port}",
+        "--port",
+        str(me.server.port("smtp")),
+        "-f",
+        "ann@out.test",
+        "--sealed",
+    )
+    code, _, error = me.send(me.user[0], *words)
+    assert code == 0, error
+    code, _, error = me.send("bob@lost.test", *words, "--now")
+    assert code in (65, 75) and error
