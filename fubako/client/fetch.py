@@ -169,9 +169,8 @@ class Fetcher:
     async def _folder(self, connection: ImapConnection, folder: str) -> None:
         if '"' in folder or "\\" in folder:
             raise ClientError(f"{folder!r} is no folder that can be asked for")
-        keeps = self.account.keep and not self.account.delete_after_days
-        verb = "EXAMINE" if keeps else "SELECT"
-        done = await connection.command(f'{verb} "{folder}"')
+        # never EXAMINE: Courier gives a mailbox that was only examined new UIDs each time, and every letter would come again
+        done = await connection.command(f'SELECT "{folder}"')
         validity = next((number for line in done.untagged if (number := _code(line, b"UIDVALIDITY"))), "")
         if not validity:
             raise ClientError(f"{folder}: the server gives no UIDVALIDITY, so that nothing can be remembered")

@@ -124,9 +124,9 @@ class Road:
 
 
 def _in_words(hop: Hop) -> str:
-    """As short as it can be said: the road is always in view."""
+    """As short as it can be said, what matters first: the road is always in view."""
     how = f"{hop.tls_version} {hop.cipher}" if hop.tls_version else "local" if hop.local else "NO ENCRYPTION"
     if hop.ssh:
         how = f"SSH with {how} inside" if hop.tls_version else f"SSH {hop.cipher}"
     who = f", {hop.user} by {hop.mechanism}" if hop.user else ""
-    return f"{hop.seal.value}: {hop.peer}, {how}, believed by {hop.believed or 'nobody'}{who}"
+    return f"{hop.seal.value}: {how}, believed by {hop.believed or 'nobody'}{who}; {hop.peer}"
