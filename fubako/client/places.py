@@ -154,8 +154,8 @@ class Mda:
                 await self._one(letter, recipient)
 
     async def _one(self, letter: Fetched, recipient: str) -> None:
-        sender = _PLAIN.sub("_", _sender(letter.content))
-        words = [word.replace("%T", _PLAIN.sub("_", recipient)).replace("%F", sender) for word in self._program]
+        sender = _harmless(_sender(letter.content))
+        words = [word.replace("%T", _harmless(recipient)).replace("%F", sender) for word in self._program]
         try:
             code, _, wrong = await talk(words, letter.content.replace(b"\r\n", b"\n"), MDA_SECONDS)
         except TimeoutError:
@@ -221,6 +221,12 @@ class Server:
         if self._line is not None:
             self._engine.command("QUIT")
             self._line.close()
+
+
+def _harmless(address: str) -> str:
+    """No sign that a shell knows, and nothing that looks like an option."""
+    made = _PLAIN.sub("_", address)
+    return f"_{made[1:]}" if made.startswith("-") else made
 
 
 def _sender(content: bytes) -> str:

@@ -158,6 +158,17 @@ def test_a_muttrc_never_turns_protection_off(tmp_path):
     assert muttrc.account(muttrc.read(tmp_path / "rc"), where)[0].tls == "starttls"
 
 
+@pytest.mark.parametrize(
+    ("box", "ends_there"), [("imaps://mail.test/", False), ("{mail.test/ssl}x", False), ("{mail.test}x", True)]
+)
+def test_a_tunnel_does_not_take_tls_away_that_was_asked_for(tmp_path, box, ends_there):
+    """C-PLUGIN-TLS: mutt leaves TLS out whenever there is a tunnel, whatever the mailbox says."""
+    (tmp_path / "rc").write_text("set tunnel='ssh h imapd'\n")
+    where = muttrc.place(box)
+    assert where is not None
+    assert muttrc.account(muttrc.read(tmp_path / "rc"), where)[0].tunnel_ends_there is ends_there
+
+
 @pytest.mark.parametrize("content", ["set folder='x\n", "source rc\n"])
 def test_broken_muttrcs(tmp_path, content):
     (tmp_path / "rc").write_text(content)
