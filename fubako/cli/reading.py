@@ -32,7 +32,7 @@ def read(where: str, accounts_file: Path | None, mutt_file: Path | None, folder:
     \b
     fubako read                                  the first account of accounts.toml
     fubako read work                             that account
-    fubako read imaps://ann@imap.example.org/    a mailbox, as mutt writes it
+    fubako read imaps://ann@imap.example.org/    a mailbox, as mutt writes it; pops:// for POP3
     fubako read '{imap.example.org/ssl}INBOX'
     fubako read -F ~/.muttrc                     what mutt's configuration says: spoolfile, folder, tunnel, preconnect …
 
@@ -102,7 +102,7 @@ def _certificates(path: Path) -> list[Rule]:
 
 def _chosen(where: str, accounts: list[Account], made: muttrc.Muttrc | None, roads: Roads) -> Account:
     """Raises SettingsError."""
-    readable = [one for one in accounts if one.protocol == "imap"]
+    readable = [one for one in accounts if one.protocol in ("imap", "pop3")]
     named = next((one for one in readable if one.name == where), None)
     if named is not None:
         return named
@@ -119,12 +119,10 @@ def _chosen(where: str, accounts: list[Account], made: muttrc.Muttrc | None, roa
     except muttrc.MuttFault as fault:
         raise SettingsError(str(fault)) from None
     if where or made is not None:
-        raise SettingsError(
-            f"{where or 'spoolfile'} is neither an IMAP account nor a mailbox like imaps://user@host/INBOX"
-        )
+        raise SettingsError(f"{where or 'spoolfile'} is neither an account nor a mailbox like imaps://user@host/INBOX")
     if not readable:
         raise SettingsError(
-            "there is no account of protocol imap in accounts.toml; `fubako fetch --help` shows how one is written"
+            "there is no account of protocol imap or pop3 in accounts.toml; `fubako fetch --help` shows how one is written"
         )
     return readable[0]
 

@@ -183,6 +183,9 @@ class OpenMailbox:
         """A letter into a folder. Raises ClientError."""
         await self._command(f"APPEND {quoted(wire)} ({flags}) ", content)
 
+    async def leave(self) -> None:
+        await self.connection.logout()
+
     # -- below
 
     async def _command(self, text: str, literal: bytes | None = None) -> Completed:

@@ -15,7 +15,7 @@ from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
 from fubako.client.passwords import password
 from fubako.client.settings import Account
 from fubako.clock import Env
-from fubako.net import socks, tcp
+from fubako.net import program, socks, tcp
 from fubako.net.interface import CertificateFacts, DnsFailure, NoSuchName, Resolver, Stream, TlsaRecord
 from fubako.net.line import Line
 from fubako.net.program import tunnel
@@ -57,6 +57,7 @@ class Roads:
         self._known, self._env, self._ask = known, env, ask
         self.passwords: dict[str, str] = {}  # of accounts whose file tells them (.fetchmailrc)
         self._ways: dict[object, SshWays] = {}
+        self._started: set[int] = set()  # what preconnect left in the background
         self.extra: list[Rule] = []  # of this run: what another program's file says
         self._once: set[tuple[str, int, str]] = set()
         self._records: dict[
@@ -181,14 +182,17 @@ class Roads:
         return ways
 
     async def close(self) -> None:
-        """What connections were shared over."""
+        """What connections were shared over, and what was started for them."""
         for ways in self._ways.values():
             await ways.close()
         self._ways.clear()
+        await asyncio.to_thread(program.end, self._started)
+        self._started.clear()
 
-    @staticmethod
-    async def _preconnect(account: Account) -> None:
-        """What it leaves in the background (ssh -f) goes on; its output is nobody's. Raises ClientError."""
+    async def _preconnect(self, account: Account) -> None:
+        """What it leaves in the background (ssh -f) goes on until `close`; its output is nobody's. Raises ClientError."""
+        program.adopt()
+        before = program.children()
         process = await asyncio.create_subprocess_exec(
             "/bin/sh", "-c", account.preconnect, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
             start_new_session=True,
@@ -201,6 +205,7 @@ class Roads:
             raise ClientError(
                 f"preconnect of {account.name} took longer than {PRECONNECT_SECONDS:.0f} seconds"
             ) from None
+        self._started |= program.children() - before - {process.pid}
         if code:
             raise ClientError(f"preconnect of {account.name} ended with {code}")
 
@@ -221,9 +226,7 @@ class Roads:
         if pins:
             return self._by_pin(pins, host, port, facts)
         try:
-            believed = judge(
-                facts, name, authority="a public authority" if "public" in account.trust else "your authority"
-            )
+            believed = judge(facts, name, authority=_authority(account))
         except NotBelieved as reason:
             return self._by_rule(account, name, facts) or self._by_hand(account, name, facts, str(reason))
         self._known.check(host, port, facts, by_authority=True)
@@ -336,6 +339,13 @@ def _ssh_faults() -> Iterator[None]:
 
 def _expanded(path: str) -> str:
     return str(Path(path).expanduser())
+
+
+def _authority(account: Account) -> str:
+    """How they are called: where both kinds are believed, it is not known which one it was."""
+    if not _authorities(account):
+        return "a public authority"
+    return "a public authority, or yours" if "public" in account.trust else "your authority"
 
 
 def _authorities(account: Account) -> tuple[Path, ...]:

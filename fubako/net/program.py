@@ -1,8 +1,13 @@
 """A program as a peer: asked once (`talk`), or for a whole conversation (`tunnel`). It never outlives the wait for it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
 from fubako.net.stream import BufferedStream
@@ -81,3 +86,37 @@ async def tunnel(command: str) -> ProgramStream:
         lambda: ProgramStream(command), "/bin/sh", "-c", command, stderr=None, start_new_session=True
     )
     return stream
+
+
+# -- what a command leaves in the background
+
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2), Linux
+
+
+def adopt() -> None:
+    """From now on what our commands leave behind (ssh -f) is ours, instead of the machine's first process; elsewhere than on Linux
+    nothing changes."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children() -> set[int]:
+    """Processes whose parent we are; none where the system does not tell."""
+    found: set[int] = set()
+    for path in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        with suppress(OSError):
+            found.update(int(word) for word in path.read_text().split())
+    return found
+
+
+def end(pids: Iterable[int]) -> None:
+    """Ask those of them to end that are still ours, and wait for each a moment."""
+    for pid in set(pids) & children():
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGTERM)
+        for _ in range(20):
+            with suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    time.sleep(0.05)
+                    continue
+            break

@@ -418,7 +418,7 @@ class Reader(App[int]):
             self.say(str(fault))
             return None
         for key, wanted in pattern.questions:
-            pattern.answers[key, wanted] = await self.road.use(partial(OpenMailbox.search, key=key, words=wanted))
+            pattern.answers[key, wanted] = await self.road.use(partial(_searched, key=key, words=wanted))
         return pattern
 
     async def job_search(self, words: str) -> None:
@@ -790,6 +790,10 @@ class Reader(App[int]):
         await self.road.use(lambda box: box.append(wire, made[1], "\\Draft \\Seen"), again=False)
         self.say("postponed")
         return True
+
+
+async def _searched(box: OpenMailbox, key: str, words: str) -> set[int]:
+    return await box.search(key, words)
 
 
 def _saved(given: str, content: bytes) -> str:

@@ -9,6 +9,8 @@ from typing import TypeVar
 from fubako.client.connection import ClientError
 from fubako.client.imap import ImapConnection
 from fubako.client.mailbox import OpenMailbox
+from fubako.client.maildrop import OpenMaildrop
+from fubako.client.pop3 import Pop3Connection
 from fubako.client.roads import Roads
 from fubako.client.settings import Account
 from fubako.message.hop import Hop
@@ -62,9 +64,12 @@ class Road:
             stack = AsyncExitStack()
             try:
                 connection = await stack.enter_async_context(self._roads.ready(self.account))
-                if not isinstance(connection, ImapConnection):
-                    raise ClientError(f"{self.account.name} is no IMAP account; `fubako fetch` brings its letters here")
-                box = OpenMailbox(connection)
+                if isinstance(connection, ImapConnection):
+                    box = OpenMailbox(connection)
+                elif isinstance(connection, Pop3Connection):
+                    box = OpenMaildrop(connection)
+                else:
+                    raise ClientError(f"{self.account.name} is no mailbox that can be read")
                 wire, read_only, validity = self._folder
                 if wire:
                     await box.open(wire, read_only=read_only)
@@ -114,7 +119,7 @@ class Road:
         if self._box is not None:
             with suppress(Exception):
                 async with asyncio.timeout(3):
-                    await self._box.connection.logout()
+                    await self._box.leave()
         if self._stack is not None:
             with suppress(Exception):
                 await self._stack.aclose()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fubako.accounts import keys
 from fubako.accounts.backends import files, sasldb
-from fubako.client import discover, muttrc, patterns
+from fubako.client import discover, mailbox, maildrop, muttrc, patterns
 from fubako.config import ConfigError, parse
 from fubako.message import answer, authentication, display, headers, mailboxes, mime, srs, text, words
 from fubako.message.address import Address, AddressError, parse_path
@@ -527,3 +527,16 @@ XML_WORDS = st.sampled_from(
 def test_descriptions_of_a_domain(octets):
     with suppress(discover.AutoconfigFault):
         discover.parse_autoconfig(octets, Address("ann", "example.test"))
+
+
+@given(soup(MIME_WORDS))
+@example(b"Date: Mon, 1 Jan 99999 00:00:00 +9999\r\n\r\n")
+@example(b"Date: 1 2 3 4 5 6 7 8 9\r\n\r\n")
+def test_a_line_of_a_pop3_mailbox(octets):
+    assert maildrop._entry(1, 2, octets).uid == 1
+
+
+@given(st.recursive(st.none() | st.binary(max_size=10), lambda inner: st.lists(inner, max_size=11), max_leaves=30))
+def test_a_line_of_an_imap_mailbox(value):
+    mailbox._entry([b"1", b"FETCH", [b"UID", b"7", b"ENVELOPE", value, b"FLAGS", value, b"INTERNALDATE", value]])
+    mailbox._entry([b"1", b"FETCH", value])

@@ -386,6 +386,22 @@ def test_into_a_store_of_this_machine(me, tmp_path):
 # -- roads
 
 
+def test_what_preconnect_started_is_ended(me):
+    """A forward that goes on in the background, a session of its own, is gone when the program is."""
+    port = free_port()
+    script = me.home / "forward"
+    script.write_text(
+        f"#!/bin/sh\nsetsid sh -c 'echo $$ > {me.home}/pid; exec socat TCP-LISTEN:{port},fork,bind=127.0.0.1,reuseaddr"
+        f" TCP:127.0.0.1:{me.server.port('imaps')}' > /dev/null 2>&1 < /dev/null &\n"
+    )
+    script.chmod(0o755)
+    me.account(port=port, preconnect=str(script))
+    code, _, error = me.run("fetch")
+    assert code == 1, error
+    pid = int((me.home / "pid").read_text())
+    until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
 def test_through_tunnels_and_preconnect(server, user, home, needs, letter):
     needs("ssh")
     Door(server, user, home)

@@ -244,6 +244,40 @@ def test_a_muttrc(reader, server, user):
     assert "local" in screen
 
 
+def test_a_pop3_mailbox(reader, server, user):
+    """By mutt's name for it: list, letter, search; deletion ends the session, and the next command begins another."""
+    for number in range(3):
+        deliver(server, user, letter(user, f"letter {number}", f"body {number}", str(number)))
+    (reader.home / "muttrc").write_text(
+        f'set spoolfile="pops://localhost:{server.port("pop3s")}/" pop_user="{user[0]}" pop_pass="{user[1]}"\n'
+        f"set ssl_ca_certificates_file={server.ca}\n"
+    )
+    t = reader.start("-F", str(reader.home / "muttrc"))
+    screen = t.wait("letter 2")
+    assert "3 letters" in screen and "Jürgen" in screen and "SCRAM-SHA-256" in screen and "sealed" in screen
+    t.keys("l")
+    t.wait("Limit to")
+    t.keys("~b 'body 1'", "Enter")
+    t.wait("limit:")
+    t.keys("Enter")
+    t.wait("body 1")
+    t.keys("q", "d", "$")
+    t.wait("1 deleted")
+    assert len(kept(server, user)) == 2
+    t.keys("l")
+    t.wait("Limit to")
+    t.keys("Enter")
+    t.wait("2 letters")
+    t.keys("=", "Enter")
+    t.wait("body 0")
+    t.keys("q", "s")
+    t.wait("Move to folder")
+    t.keys("Enter")
+    t.wait("no other folders")
+    t.keys("x")
+    t.wait("ended with 0")
+
+
 def test_a_letter_cannot_write_to_the_terminal(reader, server, user):
     """Escape sequences, direction marks and HTML of a stranger stay text."""
     evil = (
