@@ -15,7 +15,7 @@ from fubako import app
 from fubako.cli.configured import json_option, show
 from fubako.cli.exits import CANTCREAT, NOHOST, NOPERM
 from fubako.cli.fetching import FAULTS
-from fubako.cli.trusting import ask, known_peers
+from fubako.cli.trusting import ask, known_peers, telling, transcript_option
 from fubako.client import discover, passwords, settings
 from fubako.client.connection import LoginRefused
 from fubako.client.discover import Checked, Endpoint
@@ -304,9 +304,10 @@ def account_list(accounts_file: Path | None, as_json: bool) -> None:
 
 @account.command("test")
 @click.argument("names", nargs=-1, metavar="[ACCOUNT]...")
+@transcript_option
 @_accounts_option
 @json_option
-def account_test(names: tuple[str, ...], accounts_file: Path | None, as_json: bool) -> int:
+def account_test(names: tuple[str, ...], transcript: str, accounts_file: Path | None, as_json: bool) -> int:
     """Log in and out again; how each leg is protected is told."""
     every = settings.load(accounts_file or settings.home() / "accounts.toml")
     unknown = set(names) - {one.name for one in every}
@@ -315,6 +316,7 @@ def account_test(names: tuple[str, ...], accounts_file: Path | None, as_json: bo
 
     async def tried() -> int:
         roads, code = Roads(known_peers(), Env(), ask if sys.stdin.isatty() else reject, resolver=app.resolver), 0
+        roads.transcript = telling(transcript)
         try:
             for one in every:
                 if names and one.name not in names:

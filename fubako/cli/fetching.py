@@ -17,7 +17,7 @@ from fubako import app
 from fubako.cli.configured import json_option
 from fubako.cli.exits import CONFIG, IOERR, NOPERM, PROTOCOL, TEMPFAIL, UNAVAILABLE
 from fubako.cli.trusting import ask as ask_at_terminal
-from fubako.cli.trusting import known_peers
+from fubako.cli.trusting import known_peers, telling, transcript_option
 from fubako.client import fetchmailrc, settings
 from fubako.client.connection import ClientError, LoginRefused
 from fubako.client.fetch import Fetcher, Outcome, Seen
@@ -68,6 +68,7 @@ FAULTS: tuple[tuple[type[Exception], int], ...] = (
 @click.option(
     "--watch", is_flag=True, help="Go on: new letters come at once where the server has IDLE, else every --every seconds (60)."
 )  # fmt: skip
+@transcript_option
 @click.option("--batch", is_flag=True, help="Never ask; also what happens without a terminal.")
 @json_option
 def fetch(
@@ -76,6 +77,7 @@ def fetch(
     rc_file: Path | None,
     every: int | None,
     watch: bool,
+    transcript: str,
     batch: bool,
     as_json: bool,
 ) -> int:
@@ -106,8 +108,8 @@ def fetch(
     chosen = [one for one in accounts if not names or one.name in names]
     ask = reject if batch or not sys.stdin.isatty() else ask_at_terminal
     if watch:
-        return app.run(_watched(chosen, passwords, ask, every or WATCH_SECONDS, as_json))
-    return app.run(_rounds(chosen, passwords, ask, every, as_json))
+        return app.run(_watched(chosen, passwords, ask, every or WATCH_SECONDS, as_json, telling(transcript)))
+    return app.run(_rounds(chosen, passwords, ask, every, as_json, telling(transcript)))
 
 
 def _accounts(accounts_file: Path | None, rc_file: Path | None) -> tuple[list[Account], dict[str, str]]:
@@ -136,10 +138,15 @@ def _accounts(accounts_file: Path | None, rc_file: Path | None) -> tuple[list[Ac
 
 
 async def _rounds(
-    accounts: list[Account], passwords: dict[str, str], ask: Ask, every: int | None, as_json: bool
+    accounts: list[Account],
+    passwords: dict[str, str],
+    ask: Ask,
+    every: int | None,
+    as_json: bool,
+    tell: Callable[[str], None] | None,
 ) -> int:
     roads = Roads(known_peers(), Env(), ask, resolver=app.resolver)
-    roads.passwords = passwords
+    roads.passwords, roads.transcript = passwords, tell
     try:
         while True:
             # one who is asked should not be asked two things at once
@@ -155,10 +162,17 @@ async def _rounds(
         await roads.close()
 
 
-async def _watched(accounts: list[Account], passwords: dict[str, str], ask: Ask, every: int, as_json: bool) -> int:
+async def _watched(
+    accounts: list[Account],
+    passwords: dict[str, str],
+    ask: Ask,
+    every: int,
+    as_json: bool,
+    tell: Callable[[str], None] | None,
+) -> int:
     """Until it is ended. An account whose server is not believed, or does not take the login, is left; its exit code counts."""
     roads = Roads(known_peers(), Env(), ask, resolver=app.resolver)
-    roads.passwords = passwords
+    roads.passwords, roads.transcript = passwords, tell
     try:
         codes = await asyncio.gather(*(_followed(one, roads, every, as_json=as_json) for one in accounts))
         return next((code for code in codes if code), 0)

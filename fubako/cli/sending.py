@@ -15,7 +15,7 @@ from fubako import app
 from fubako.cli.configured import json_option
 from fubako.cli.exits import DATAERR, TEMPFAIL, USAGE
 from fubako.cli.fetching import FAULTS
-from fubako.cli.trusting import known_peers
+from fubako.cli.trusting import known_peers, telling, transcript_option
 from fubako.client import settings
 from fubako.client.connection import ClientError
 from fubako.client.imap import ImapConnection
@@ -66,11 +66,13 @@ LETTER_OCTETS_MAX = 100 * 1024 * 1024
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=25, show_default=True, help="With --direct: where servers listen."
 )
+@transcript_option
 @click.option("--list", "listed", is_flag=True, help="Take no letter; show what is in the outbox.")
 @json_option
 def send(
     recipients: tuple[str, ...], name: str, accounts_file: Path | None, from_header: bool, sender: str, subject: str, sealed: bool,
-    now: bool, flush: bool, directly: bool, hello: str, dns: tuple[str, ...], port: int, listed: bool, as_json: bool,
+    now: bool, flush: bool, directly: bool, hello: str, dns: tuple[str, ...], port: int, transcript: str,
+    listed: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Send the letter on standard input to RECIPIENTS.
 
@@ -117,7 +119,7 @@ def send(
         if made:
             return made
     with outbox.alone():
-        return app.run(_emptied(outbox, every, now=now, flush=flush))
+        return app.run(_emptied(outbox, every, now=now, flush=flush, tell=telling(transcript)))
 
 
 def _identity(accounts: list[Account], name: str, sender: str, letter: compose.Draft) -> tuple[Account, str]:
@@ -234,13 +236,16 @@ def _taken(
     return 0
 
 
-async def _emptied(outbox: Outbox, every: list[Account], *, now: bool, flush: bool) -> int:
+async def _emptied(
+    outbox: Outbox, every: list[Account], *, now: bool, flush: bool, tell: Callable[[str], None] | None
+) -> int:
     """Everything that waits, a connection an account."""
     by_account: defaultdict[str, list[Waiting]] = defaultdict(list)
     for letter in outbox.all():
         if flush or not letter.held:
             by_account[letter.account].append(letter)
     roads, code = Roads(known_peers(), Env(), resolver=app.resolver), 0
+    roads.transcript = tell
     kept = Sent(roads, every)
     try:
         for account in (one for one in every if one.protocol == "smtp"):

@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,6 +52,25 @@ def ask(facts: CertificateFacts, reason: str, signer: str) -> str:
     answer = click.prompt(f"(r)eject, accept (o)nce, (a)ccept always{more}", default="r", err=True)
     chosen = {"o": "once", "a": "always", "s": "signer"}.get(answer.strip().lower()[:1], "reject")
     return "reject" if chosen == "signer" and not signer else chosen
+
+
+transcript_option = click.option(
+    "--transcript", default="", metavar="FILE",
+    help="Write what is said, - for standard error: -> in the clear, ~> encrypted; secrets are masked, letters only counted.",
+)  # fmt: skip
+
+
+def telling(path: str) -> Callable[[str], None] | None:
+    """Who writes a transcript, if anybody. Raises SettingsError."""
+    if not path:
+        return None
+    if path == "-":
+        return lambda text: click.echo(text, err=True)
+    try:
+        file = open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600), encoding="utf-8")  # noqa: SIM115 (until the end)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    return lambda text: print(text, file=file, flush=True)
 
 
 @click.group()
@@ -111,7 +132,8 @@ def trust_show(host: str, port: int, as_json: bool) -> int:
 @click.option("--protocol", type=click.Choice(["imap", "pop3", "smtp"]), default="imap", show_default=True)
 @click.option("--starttls", is_flag=True, help="The server begins TLS when it is asked to.")
 @click.option("--fingerprint", "given", default="", help="Accept this key, and no other, without asking.")
-def trust_add(host: str, port: int, protocol: str, starttls: bool, given: str) -> int:
+@transcript_option
+def trust_add(host: str, port: int, protocol: str, starttls: bool, given: str, transcript: str) -> int:
     """Meet a server now: its certificate is shown, and you are asked. Nobody logs in.
 
     With --fingerprint (SHA-256 of the certificate, or spki:…) nothing is asked: it is accepted when it is the one, and refused
@@ -136,7 +158,9 @@ def trust_add(host: str, port: int, protocol: str, starttls: bool, given: str) -
 
     async def met() -> int:
         decide = compared if pin else ask if sys.stdin.isatty() else reject
-        believed = await Roads(known_peers(), Env(), decide, resolver=app.resolver).meet(account)
+        roads = Roads(known_peers(), Env(), decide, resolver=app.resolver)
+        roads.transcript = telling(transcript)
+        believed = await roads.meet(account)
         click.echo(f"{host}:{account.port_used}: believed by {believed}")
         return 0
 

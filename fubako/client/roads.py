@@ -8,17 +8,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fubako.client import imap, pop3, smtp
 from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
 from fubako.client.passwords import password
 from fubako.client.settings import Account
+from fubako.client.transcript import Transcript, WatchedLine
 from fubako.clock import Env
 from fubako.net import program, socks, tcp
 from fubako.net.interface import CertificateFacts, DnsFailure, NoSuchName, Resolver, Stream, TlsaRecord
 from fubako.net.line import Line
 from fubako.net.program import tunnel
+from fubako.protocol.engine import Engine
 from fubako.protocol.imap.client import ImapClient
 from fubako.protocol.pop3 import Pop3Client
 from fubako.protocol.smtp_client import SmtpClient
@@ -30,6 +32,7 @@ from fubako.trust.rules import Rule
 if TYPE_CHECKING:
     from fubako.net.ssh_client import SshWays
 
+E = TypeVar("E")
 PRECONNECT_SECONDS = 60.0
 OPEN_SECONDS = 20.0  # in which a port has to open after preconnect
 _ACCEPTED = (
@@ -58,6 +61,7 @@ class Roads:
         self.passwords: dict[str, str] = {}  # of accounts whose file tells them (.fetchmailrc)
         self._ways: dict[object, SshWays] = {}
         self._started: set[int] = set()  # what preconnect left in the background
+        self.transcript: Callable[[str], None] | None = None  # who is told what is said
         self.extra: list[Rule] = []  # of this run: what another program's file says
         self._once: set[tuple[str, int, str]] = set()
         self._records: dict[
@@ -97,13 +101,13 @@ class Roads:
         connection: Ready
         if account.protocol == "imap":
             engine = ImapClient("f" + self._env.random(3).hex() + "x")
-            connection = imap.ImapConnection(peer, Line(engine, stream), self._env, engine)
+            connection = imap.ImapConnection(peer, self._line(account, engine, stream), self._env, engine)
         elif account.protocol == "pop3":
             talker = Pop3Client()
-            connection = pop3.Pop3Connection(peer, Line(talker, stream), self._env, talker)
+            connection = pop3.Pop3Connection(peer, self._line(account, talker, stream), self._env, talker)
         else:
             sender = SmtpClient()
-            connection = smtp.SmtpConnection(peer, Line(sender, stream), self._env, sender)
+            connection = smtp.SmtpConnection(peer, self._line(account, sender, stream), self._env, sender)
         try:
             if isinstance(connection, smtp.SmtpConnection):
                 await connection.greet(socket.getfqdn())
@@ -112,6 +116,13 @@ class Roads:
             yield connection
         finally:
             connection.close()
+
+    def _line(self, account: Account, engine: Engine[E], stream: Stream) -> Line[E]:
+        tell = self.transcript
+        if tell is None:
+            return Line(engine, stream)
+        tell(f"== {account.name}: {stream.peer}")
+        return WatchedLine(engine, stream, Transcript(tell))
 
     async def _log_in(self, account: Account, connection: Ready, *, unprotected: bool) -> None:
         if connection.line.stream.tls is not None:

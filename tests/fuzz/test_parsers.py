@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fubako.accounts import keys
 from fubako.accounts.backends import files, sasldb
-from fubako.client import discover, mailbox, maildrop, muttrc, patterns
+from fubako.client import discover, mailbox, maildrop, muttrc, patterns, transcript
 from fubako.config import ConfigError, parse
 from fubako.message import answer, authentication, display, headers, mailboxes, mime, srs, text, words
 from fubako.message.address import Address, AddressError, parse_path
@@ -540,3 +540,12 @@ def test_a_line_of_a_pop3_mailbox(octets):
 def test_a_line_of_an_imap_mailbox(value):
     mailbox._entry([b"1", b"FETCH", [b"UID", b"7", b"ENVELOPE", value, b"FLAGS", value, b"INTERNALDATE", value]])
     mailbox._entry([b"1", b"FETCH", value])
+
+
+@given(st.lists(st.tuples(st.booleans(), soup(SMTP_WORDS) | soup(IMAP_WORDS))), st.booleans())
+def test_transcripts(pieces, sealed):
+    told = []
+    watch = transcript.Transcript(told.append)
+    for ours, octets in pieces:
+        watch(ours, octets, sealed)
+    assert all(line.isprintable() for line in told)

@@ -148,6 +148,24 @@ def test_a_fetchmailrc_without_a_password_asks_netrc(me):
     assert code == 78 and "chmod 600" in error
 
 
+@pytest.mark.parametrize(("protocol", "service"), [("imap", "imap"), ("pop3", "pop3")])
+def test_a_transcript(me, protocol, service):
+    """Clear until STARTTLS, encrypted then; no secret, no letter."""
+    deliver(me.server, me.user, b"Subject: private\r\n\r\nx\r\n")
+    me.account(protocol=protocol, tls="starttls", port=me.server.port(service), mechanisms=["PLAIN"])
+    code, _, error = me.run("fetch", "--transcript", str(me.home / "transcript"))
+    assert code == 0, error
+    path = me.home / "transcript"
+    text = path.read_text()
+    lines = text.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("== TLSv1.3"))
+    assert all(line.startswith(("->", "<-", "==")) for line in lines[:at]) and all(
+        line.startswith(("~>", "<~")) for line in lines[at + 1 :]
+    )
+    assert "PLAIN ***" in text and me.user[1] not in text and me.user[0] not in text and "private" not in text
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_certificates_new_changed_and_pinned(me):
     deliver(me.server, me.user, b"Subject: x\r\n\r\nx\r\n")
     me.account(trust=["public"])
