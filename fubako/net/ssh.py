@@ -18,30 +18,13 @@ import asyncssh
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_RESOURCE_SHORTAGE
 
 from fubako.net.interface import Doorkeeper, SshFacts, Stream
-from fubako.net.ssh_channel import ChannelStream
+from fubako.net.ssh_channel import CIPHERS, MACS, SIGNATURES, ChannelStream, available_kex
 
 CHANNELS_MAX = 32  # open at once on one connection
 KEYS_TRIED_MAX = 20  # an agent may hold many
 PASSWORDS_TRIED_MAX = 3
 KEEPALIVE_SECONDS = 60
 COMMAND_OCTETS_MAX = 64 * 1024
-_KEX = (
-    "mlkem768x25519-sha256", "sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com", "curve25519-sha256",
-    "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
-    "diffie-hellman-group16-sha512", "diffie-hellman-group18-sha512",
-)  # fmt: skip
-_CIPHERS = (
-    "aes256-gcm@openssh.com",
-    "aes128-gcm@openssh.com",
-    "chacha20-poly1305@openssh.com",
-    "aes256-ctr",
-    "aes128-ctr",
-)
-_MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
-_SIGNATURES = (
-    "ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
-    "sk-ecdsa-sha2-nistp256@openssh.com", "rsa-sha2-512", "rsa-sha2-256",
-)  # fmt: skip
 _PATTERNS = frozenset('*?!,"\\[]')  # what would be a pattern in a list of principals
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -293,14 +276,6 @@ async def listen(
         server_version="Fubako", config=None, encoding=None, line_editor=False, allow_scp=False, allow_pty=False,
         agent_forwarding=False, x11_forwarding=False, gss_host=None, kbdint_auth=False, password_auth=first.passwords,
         host_based_auth=False, public_key_auth=True, login_timeout=login_seconds, keepalive_interval=KEEPALIVE_SECONDS,
-        compression_algs=None, kex_algs=list(_available_kex()), encryption_algs=list(_CIPHERS), mac_algs=list(_MACS),
-        signature_algs=list(_SIGNATURES),
+        compression_algs=None, kex_algs=list(available_kex()), encryption_algs=list(CIPHERS), mac_algs=list(MACS),
+        signature_algs=list(SIGNATURES),
     )  # fmt: skip
-
-
-def _available_kex() -> list[str]:
-    """Those of ours that asyncssh can do here (the post-quantum ones depend on OpenSSL)."""
-    from asyncssh.kex import get_kex_algs
-
-    known = {name.decode() for name in get_kex_algs()}
-    return [name for name in _KEX if name in known]

@@ -17,7 +17,7 @@ from typing import Any, cast
 import asyncssh
 
 from fubako.net.interface import SshFacts, TlsError
-from fubako.net.ssh_channel import ChannelStream
+from fubako.net.ssh_channel import CIPHERS, MACS, SIGNATURES, ChannelStream, available_kex
 
 CONNECT_SECONDS = 30.0
 KEEPALIVE_SECONDS = 60
@@ -190,6 +190,8 @@ class SshWays:
             options = await asyncio.to_thread(
                 asyncssh.SSHClientConnectionOptions, host=host.host, port=host.port or (), client_factory=client,
                 keepalive_interval=KEEPALIVE_SECONDS, login_timeout=CONNECT_SECONDS, password_auth=False, kbdint_auth=False,
+                kex_algs=available_kex(), encryption_algs=list(CIPHERS), mac_algs=list(MACS), signature_algs=list(SIGNATURES),
+                compression_algs=None,
                 **more,
             )  # fmt: skip
             async with asyncio.timeout(2 * CONNECT_SECONDS):

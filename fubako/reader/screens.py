@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.events import Key
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, OptionList, Static
@@ -17,6 +17,7 @@ from textual.widgets.option_list import Option
 from fubako.message.display import clean, line
 from fubako.message.trace import mail_date
 from fubako.net.interface import CertificateFacts
+from fubako.reader.text import TextView
 
 
 def _too_late(screen: Screen[Any], event: Key) -> bool:
@@ -93,12 +94,11 @@ class Page(Screen[str]):
 
     def compose(self) -> ComposeResult:
         yield Static(Text(self._title, no_wrap=True, overflow="ellipsis"), id="title")
-        with VerticalScroll(id="scroll"):
-            yield Static(self._text, id="text")
+        yield TextView(self._text, id="scroll")
         yield Static(Text(self._foot, no_wrap=True, overflow="ellipsis"), id="foot")
 
     def on_mount(self) -> None:
-        self.query_one("#scroll").focus()
+        self.query_one(TextView).focus()
 
     def on_key(self, event: Key) -> None:
         if _too_late(self, event):
@@ -114,17 +114,17 @@ class Page(Screen[str]):
         self.dismiss(key)
 
     def action_page(self, way: int) -> None:
-        scroll = self.query_one("#scroll", VerticalScroll)
+        scroll = self.query_one(TextView)
         scroll.scroll_relative(y=way * max(1, scroll.size.height - 1), animate=False)
 
     def action_line(self, way: int) -> None:
-        self.query_one("#scroll", VerticalScroll).scroll_relative(y=way, animate=False)
+        self.query_one(TextView).scroll_relative(y=way, animate=False)
 
     def action_top(self) -> None:
-        self.query_one("#scroll", VerticalScroll).scroll_home(animate=False)
+        self.query_one(TextView).scroll_home(animate=False)
 
     def action_bottom(self) -> None:
-        self.query_one("#scroll", VerticalScroll).scroll_end(animate=False)
+        self.query_one(TextView).scroll_end(animate=False)
 
     def action_find(self) -> None:
         self.app.push_screen(Prompt("Find in this text: "), self._find)
@@ -138,7 +138,7 @@ class Page(Screen[str]):
             self.app.bell()
         else:
             self._found = at
-            self.query_one("#scroll", VerticalScroll).scroll_to(y=at, animate=False)
+            self.query_one(TextView).scroll_to(y=self.query_one(TextView).row_of(at), animate=False)
 
 
 class Reading(Page):
@@ -156,9 +156,8 @@ class Reading(Page):
     def show(self, title: str, text: Text, foot: str) -> None:
         self._text, self._found = text, -1
         self.query_one("#title", Static).update(Text(title, no_wrap=True, overflow="ellipsis"))
-        self.query_one("#text", Static).update(text)
+        self.query_one(TextView).show(text)
         self.query_one("#foot", Static).update(Text(foot, no_wrap=True, overflow="ellipsis"))
-        self.action_top()
 
 
 class Choice(Screen[int | None]):

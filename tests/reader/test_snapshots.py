@@ -105,13 +105,13 @@ def drawn(tmp_path, name: str, *keys: str, size=(100, 16), before=None) -> None:
     async def run() -> str:
         reader = made(tmp_path)
         async with reader.run_test(size=size) as pilot:
-            await pilot.pause(0.2)
+            await pilot.pause(0.1)
             if before is not None:
                 before(reader)
             for key in keys:
                 await pilot.press(key)
-                await pilot.pause(0.1)
-            await pilot.pause(0.2)
+                await pilot.pause(0.03)
+            await pilot.pause(0.1)
             return picture(reader)
 
     found = asyncio.run(run())
@@ -157,11 +157,11 @@ def test_a_hundred_thousand_letters(tmp_path):
         reader = made(tmp_path, 100_000)
         async with reader.run_test(size=(100, 12)) as pilot:
             for _ in range(600):
-                await pilot.pause(0.1)
+                await pilot.pause(0.03)
                 if len(reader.entries) == 100_000 and len(reader.letters.rows) == 100_000:
                     break
             await pilot.press("asterisk")
-            await pilot.pause(0.1)
+            await pilot.pause(0.03)
             return picture(reader)
 
     assert "100000 " in asyncio.run(run())
