@@ -4,14 +4,16 @@ What was fetched is kept in a file a line each, written and synced after the let
 letter is deleted there. Letters come in groups of bounded size, so that memory does not grow with the mailbox.
 """
 
+import asyncio
 import hashlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fubako.client.connection import ClientError
 from fubako.client.imap import ImapConnection
@@ -78,6 +80,38 @@ class Seen:
         self._file.close()
 
 
+class _Behind:
+    """One group is written while the next one comes; no more than these two are in memory."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "_Behind":
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        """What was begun is ended, whatever else went wrong: a letter that is here is written down as here."""
+        if kind is None:
+            await self._done()
+        else:
+            with suppress(Exception):
+                await self._done()
+
+    async def put(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin it when the one before has ended; raises what that one raised."""
+        try:
+            await self._done()
+        except BaseException:
+            work.close()
+            raise
+        self._task = asyncio.get_running_loop().create_task(work)
+
+    async def _done(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            await task
+
+
 @dataclass(slots=True)
 class Fetcher:
     account: Account
@@ -129,18 +163,19 @@ class Fetcher:
                 else:
                     wanted.append((number, uid, sizes.get(number, 0)))
         done = 0
-        for group in _groups(wanted, lambda one: one[2]):
-            for number, _, _ in group:  # asked for all at once
-                connection.engine.command("RETR", str(number), multiline=True)
-            got = []
-            for _, uid, _ in group:
-                reply = await connection.line.event()
-                if not reply.ok:
-                    raise ClientError(f"RETR: the server said {reply.text}")
-                got.append((uid, reply.content))
-            await self._keep(got)
-            done += len(group)
-            self.progress(done, len(wanted))
+        async with _Behind() as behind:
+            for group in _groups(wanted, lambda one: one[2]):
+                for number, _, _ in group:  # asked for all at once
+                    connection.engine.command("RETR", str(number), multiline=True)
+                got = []
+                for _, uid, _ in group:
+                    reply = await connection.line.event()
+                    if not reply.ok:
+                        raise ClientError(f"RETR: the server said {reply.text}")
+                    got.append((uid, reply.content))
+                await behind.put(self._keep(got))
+                done += len(group)
+                self.progress(done, len(wanted))
         for number, uid in uids.items():
             if uid in self.seen and self._leaves(uid):
                 await connection.command("DELE", str(number))
@@ -186,19 +221,20 @@ class Fetcher:
             else:
                 wanted.append((uid, identifier, size))
         count = 0
-        for group in _groups(wanted, lambda one: one[2]):
-            names = {uid: identifier for uid, identifier, _ in group}
-            done = await connection.command(f"UID FETCH {','.join(str(uid) for uid in names)} (UID BODY.PEEK[])")
-            got = []
-            for uid, items in _fetched(done.untagged):
-                body = items.get(b"BODY[]")
-                if uid in names and isinstance(body, bytes):
-                    got.append((names.pop(uid), body))
-                    if not self.account.keep and not self.account.delete_after_days:
-                        gone.append(uid)
-            await self._keep(got)
-            count += len(group)
-            self.progress(count, len(wanted))
+        async with _Behind() as behind:
+            for group in _groups(wanted, lambda one: one[2]):
+                names = {uid: identifier for uid, identifier, _ in group}
+                done = await connection.command(f"UID FETCH {','.join(str(uid) for uid in names)} (UID BODY.PEEK[])")
+                got = []
+                for uid, items in _fetched(done.untagged):
+                    body = items.get(b"BODY[]")
+                    if uid in names and isinstance(body, bytes):
+                        got.append((names.pop(uid), body))
+                        if not self.account.keep and not self.account.delete_after_days:
+                            gone.append(uid)
+                await behind.put(self._keep(got))
+                count += len(group)
+                self.progress(count, len(wanted))
         if gone:
             await self._delete(connection, gone)
 

@@ -10,7 +10,8 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +30,7 @@ from fubako.net.program import talk
 from fubako.protocol.smtp_client import Reply, SmtpClient
 
 MDA_SECONDS = 300.0
+SYNCS_AT_ONCE = 8
 _FROM = re.compile(rb"^(>*From )", re.MULTILINE)
 _PLAIN = re.compile(r"[^A-Za-z0-9.@_+=/-]")
 
@@ -92,17 +94,23 @@ class Maildir:
     def _put(self, letters: Sequence[Fetched]) -> None:
         """Contents first, then one sync of the folder: a crash leaves a file in tmp, or the letter."""
         host = socket.gethostname().replace("/", "_").replace(":", "_")
-        made = []
-        for letter in letters:
-            name = f"{letter.name}.{host}"
-            if name in self._there:
-                continue
-            path = self._folder / "tmp" / name
-            with open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+        made: list[tuple[Path, Path]] = []
+        with ExitStack() as files:
+            handles = []
+            for letter in letters:
+                name = f"{letter.name}.{host}"
+                if name in self._there:
+                    continue
+                path = self._folder / "tmp" / name
+                file = files.enter_context(open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)))
                 file.write(letter.content.replace(b"\r\n", b"\n"))
                 file.flush()
-                os.fsync(file.fileno())
-            made.append((path, self._folder / "new" / name))
+                handles.append(file.fileno())
+                made.append((path, self._folder / "new" / name))
+            # all are written first and then synced side by side: one commit of the file system serves several
+            with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
+                for _ in pool.map(os.fsync, handles):
+                    pass
         for path, target in made:
             path.rename(target)
             self._there.add(target.name)
