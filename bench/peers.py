@@ -1,5 +1,6 @@
 """Postfix and Dovecot from Debian's packages, from private folders on high ports of loopback, at full durability."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -15,6 +16,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def free_ports(count: int) -> list[int]:
+    """All different: held together until the last one is known."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def wait_port(port: int, seconds: float = 20.0) -> None:
@@ -43,8 +53,6 @@ class Dovecot:
     def start(self) -> "Dovecot":
         self.root.mkdir(parents=True)
         self.root.chmod(0o755)
-        for name in ("imap", "imaps", "pop3s", "lmtp", "auth"):
-            self.ports[name] = free_port()
         passwd = "".join(
             f"user{i}@fubako.test:{self.kept or '{PLAIN}' + self.password}:1000:1000::{self.root}/mail/user{i}::\n"
             for i in range(USERS)
@@ -52,13 +60,21 @@ class Dovecot:
         (self.root / "passwd").write_text(passwd)
         (self.root / "mail").mkdir()
         shutil.chown(self.root / "mail", 1000, 1000)
-        (self.root / "dovecot.conf").write_text(self.config())
-        self.process = subprocess.Popen(
-            ["dovecot", "-F", "-c", str(self.root / "dovecot.conf")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        wait_port(self.ports["imaps"])
+        for attempt in (1, 2, 3):  # somebody else may take a port that was free a moment ago
+            self.ports = dict(zip(("imap", "imaps", "pop3s", "lmtp", "auth"), free_ports(5), strict=True))
+            (self.root / "dovecot.conf").write_text(self.config())
+            self.process = subprocess.Popen(
+                ["dovecot", "-F", "-c", str(self.root / "dovecot.conf")],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            try:
+                wait_port(self.ports["imaps"], 10.0)
+                break
+            except RuntimeError:
+                self.stop()
+                if attempt == 3:
+                    raise
         return self
 
     def config(self) -> str:
