@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fubako.net.interface import Answer, DnsFailure, Https, HttpsFailure, NoSuchName, Resolver, TlsaRecord
+from fubako.client.probe_domain import policy_of
+from fubako.net.interface import Answer, DnsFailure, Https, NoSuchName, Resolver, TlsaRecord
 from fubako.trust import mtasts
 
 HOSTS_MAX = 20
@@ -24,7 +25,7 @@ async def lookup(resolver: Resolver, https: Https | None, domain: str) -> dict[s
     records = sorted(answer.records) or [(0, domain)]
     if any(not host for _, host in records):
         raise NoMail(f"{domain} takes no mail (null MX, RFC 7505)")
-    policy, problem = await _policy(resolver, https, domain)
+    policy, problem = await policy_of(resolver, https, domain)
     hosts = [await _host(resolver, answer, preference, host, policy) for preference, host in records[:HOSTS_MAX]]
     if not answer.records and not hosts[0]["addresses"]:
         raise NoMail(f"{domain} has no mail servers and no address")
@@ -36,25 +37,6 @@ async def lookup(resolver: Resolver, https: Https | None, domain: str) -> dict[s
         "mta_sts_problem": problem,
         "hosts": hosts,
     }
-
-
-async def _policy(resolver: Resolver, https: Https | None, domain: str) -> tuple[mtasts.Policy | None, str]:
-    """(the policy, what is wrong with it)."""
-    try:
-        found = mtasts.record_id((await resolver.texts(f"_mta-sts.{domain}")).records)
-    except NoSuchName:
-        return None, ""
-    except DnsFailure as failure:
-        return None, str(failure)
-    if not found or https is None:
-        return None, ""
-    try:
-        answer = await https.get(f"mta-sts.{domain}", mtasts.PATH, mtasts.POLICY_OCTETS_MAX)
-        if answer.status != 200:
-            return None, f"https://mta-sts.{domain} answers {answer.status}"
-        return mtasts.parse(answer.content), ""
-    except (HttpsFailure, mtasts.StsError) as error:
-        return None, str(error)
 
 
 async def _host(

@@ -184,7 +184,7 @@ async def _followed(account: Account, roads: Roads, every: int, *, as_json: bool
     """One account; returns where trying again is no use."""
     pause = PAUSE_SECONDS
     while True:
-        outcome, code = await _one(account, roads, partial(_stay, every, as_json))
+        outcome, code = await _one(account, roads, partial(_stay, account, every, as_json))
         if outcome.problem or outcome.fetched:
             _told([(outcome, code)], as_json=as_json)
         if code in (NOT_BELIEVED, CHANGED, DOWNGRADED, LOGIN_REFUSED, CONFIG):
@@ -193,13 +193,14 @@ async def _followed(account: Account, roads: Roads, every: int, *, as_json: bool
         await asyncio.sleep(pause if outcome.problem else every)
 
 
-async def _stay(every: int, as_json: bool, connection: ImapConnection, outcome: Outcome) -> None:
+async def _stay(account: Account, every: int, as_json: bool, connection: ImapConnection, outcome: Outcome) -> None:
     """Between two looks at a mailbox, on the same connection."""
     if outcome.fetched:
         _told([(outcome, 0)], as_json=as_json)
+    there = outcome.there
     outcome.fetched = outcome.there = outcome.octets = outcome.deleted = outcome.large = 0
-    if "IDLE" in connection.capabilities:
-        await connection.wait(IDLE_SECONDS)
+    if "IDLE" in connection.capabilities and len(account.folders) == 1:  # it watches one folder
+        await connection.wait(IDLE_SECONDS, there)
     else:
         await asyncio.sleep(every)
 

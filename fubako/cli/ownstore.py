@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fubako import app
-from fubako.admin.inject import Injector
+from fubako.admin.inject import Injected, Injector
 from fubako.cli.compat import injector
 from fubako.cli.configured import load_found
 from fubako.client.connection import ClientError
@@ -31,14 +31,22 @@ class StorePlace:
             self._store = app.open_store(base / config.directory)
             self._injector = injector(self._store, config, base, Env())
         for letter in letters:
-            people = [Recipient(parse_address(one)) for one in self._addressed.of(letter.content)]
-            done = await self._injector.inject(
-                "fetch", Sender(NULL, size=len(letter.content)), people, letter.content, letter.hop
-            )
-            if done.refused:
+            people = self._addressed.of(letter.content)
+            done = await self._inject(letter, people)
+            if (
+                done.refused and self._addressed.recipient not in people
+            ):  # it is not lost, and those who have it get it once
+                done = await self._inject(letter, [self._addressed.recipient])
+            if done.refused and done.accepted is None:
                 raise ClientError(f"{self._config}: {done.refused[0][0]}: {done.refused[0][1]}")
             if done.accepted is None or not done.accepted.ok:
                 raise ClientError(f"{self._config}: {done.accepted}")
+
+    async def _inject(self, letter: Fetched, people: Sequence[str]) -> Injected:
+        assert self._injector is not None
+        recipients = [Recipient(parse_address(one)) for one in people]
+        sender = Sender(NULL, size=len(letter.content))
+        return await self._injector.inject("fetch", sender, recipients, letter.content, letter.hop)
 
     async def close(self) -> None:
         if self._store is not None:

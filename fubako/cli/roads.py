@@ -107,7 +107,7 @@ async def _wrap(
     here: tuple[str, int], peer: Peer, ours: ServerTls | None, starttls: str, proxy: int, *, asks: bool
 ) -> int:
     tasks: set[asyncio.Task[None]] = set()
-    env = Env()
+    env, name = Env(), socket.getfqdn()
 
     def admitted(facts: TlsFacts | None) -> bool:
         return facts is not None and facts.peer is not None and not facts.peer.chain_error
@@ -125,9 +125,7 @@ async def _wrap(
                 await wrapping.towards(near, peer, env, starttls, said)
             else:
                 admits = admitted if asks else None
-                await wrapping.before(
-                    near, ours.pump(), connected, starttls=starttls, name=socket.getfqdn(), admits=admits
-                )
+                await wrapping.before(near, ours.pump(), connected, starttls=starttls, name=name, admits=admits)
         except (ClientError, NotBelieved, TlsError, ProtocolError, StreamClosed, StreamTimeout, OSError) as error:
             click.echo(f"fubako: {near.peer}: {visible(str(error) or type(error).__name__)}", err=True)
         finally:

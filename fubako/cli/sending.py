@@ -1,12 +1,10 @@
 """`fubako send`: a letter into the outbox, and from there to a submission server."""
 
 import json
-import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import click
@@ -17,23 +15,20 @@ from fubako.cli.exits import DATAERR, TEMPFAIL, USAGE
 from fubako.cli.fetching import FAULTS
 from fubako.cli.trusting import known_peers, telling, transcript_option
 from fubako.client import settings
-from fubako.client.connection import ClientError
+from fubako.client.handing import Carry, account_of, carrier, is_for
 from fubako.client.imap import ImapConnection
 from fubako.client.mailbox import OpenMailbox
-from fubako.client.outbox import Outbox, Postponed, Waiting, by_program, from_line, hand_over, settle
+from fubako.client.outbox import Outbox, Postponed, Waiting, settle
 from fubako.client.places import Fetched, Maildir
 from fubako.client.roads import Roads
 from fubako.client.settings import Account, SettingsError
-from fubako.client.smtp import SmtpConnection
 from fubako.clock import Env
 from fubako.message import compose
 from fubako.message.address import Address, AddressError, parse_address
 from fubako.message.trace import mail_date
-from fubako.net.program import talk
 from fubako.protocol.imap import utf7
 from fubako.telemetry import visible
 
-PROGRAM_SECONDS = 300.0
 _TROUBLES = tuple(kind for kind, _ in FAULTS)
 _NOT_NOW: tuple[type[Exception], ...] = (*_TROUBLES, Postponed)
 LETTER_OCTETS_MAX = 100 * 1024 * 1024
@@ -124,18 +119,9 @@ def send(
 
 def _identity(accounts: list[Account], name: str, sender: str, letter: compose.Draft) -> tuple[Account, str]:
     """The account of a letter, and its sender: what is named, else by whom it says it is, else the first one."""
-    given = next((one for one in accounts if one.name == name), None)
     author = sender or str(_author(letter) or "")
-    if given is None and author:
-        named_so = [one for one in accounts if author.lower() in (one.user.lower(), *map(str.lower, one.identities))]
-        given = next((one for one in (*named_so, *accounts) if _is_for(one, author)), None)
-    given = given or accounts[0]
-    return given, sender or (author if author and _is_for(given, author) else given.user)
-
-
-def _is_for(account: Account, address: str) -> bool:
-    names = {account.user.lower(), *map(str.lower, account.identities)}
-    return address.lower() in names or f"*@{address.lower().rpartition('@')[2]}" in names
+    given = next((one for one in accounts if one.name == name), None) or account_of(accounts, author)
+    return given, sender or (author if author and is_for(given, author) else given.user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +144,8 @@ def _direct(
         octets = _read()
         if isinstance(octets, int):
             return octets
-        made = _made(
-            octets, sender or str(_author(compose.draft(octets)) or ""), given, from_header=from_header, subject=subject
-        )
+        draft = compose.draft(octets)
+        made = _made(draft, sender or str(_author(draft) or ""), given, from_header=from_header, subject=subject)
         if isinstance(made, int):
             return made
         letter = direct.Letter(made.sender, made.recipients, made.content, sealed)
@@ -191,10 +176,9 @@ class Made:
     created: int
 
 
-def _made(octets: bytes, author: str, given: tuple[str, ...], *, from_header: bool, subject: str) -> Made | int:
+def _made(letter: compose.Draft, author: str, given: tuple[str, ...], *, from_header: bool, subject: str) -> Made | int:
     """Or an exit code, with a sentence."""
     env = Env()
-    letter = compose.draft(octets)
     try:
         address = parse_address(author)
         if not address.domain:
@@ -227,8 +211,9 @@ def _taken(
     octets = _read()
     if isinstance(octets, int):
         return octets
-    account, author = _identity(accounts, name, sender, compose.draft(octets))
-    made = _made(octets, author, given, from_header=from_header, subject=subject)
+    draft = compose.draft(octets)
+    account, author = _identity(accounts, name, sender, draft)
+    made = _made(draft, author, given, from_header=from_header, subject=subject)
     if isinstance(made, int):
         return made
     people = tuple(map(str, made.recipients))
@@ -295,19 +280,10 @@ async def _one(outbox: Outbox, roads: Roads, account: Account, letters: list[Wai
     code = 0
     try:
         fresh = [letter for letter in letters if not letter.sent]
-        if fresh and (account.program or (account.ssh_command and "%T" in account.ssh_command)):
-            for letter in fresh:
-                code = max(
-                    code, await _letter(outbox, partial(_by_program, roads, account), letter, copied=bool(account.sent))
-                )
-        elif fresh:
-            async with roads.ready(account) as connection:
-                assert isinstance(connection, SmtpConnection)
+        if fresh:
+            async with carrier(roads, account) as (carry, _):
                 for letter in fresh:
-                    code = max(
-                        code, await _letter(outbox, partial(hand_over, connection), letter, copied=bool(account.sent))
-                    )
-                await connection.quit()
+                    code = max(code, await _letter(outbox, carry, letter, copied=bool(account.sent)))
     except _NOT_NOW as error:
         reason = visible(str(error) or type(error).__name__)
         waiting = [one for one in outbox.all() if one.account == account.name and not one.sent]
@@ -321,37 +297,7 @@ async def _one(outbox: Outbox, roads: Roads, account: Account, letters: list[Wai
     return code
 
 
-def _filled(word: str, recipients: Sequence[str]) -> list[str]:
-    return [word.replace("%T", one) for one in recipients] if "%T" in word else [word]
-
-
-async def _by_program(roads: Roads, account: Account, letter: Waiting, content: bytes) -> None:
-    """Raises ClientError, Postponed, NotBelieved."""
-    first = from_line(letter, letter.created) if account.from_line else b""
-    if account.program:
-        words = [word.replace("%F", letter.sender) for word in account.program]
-        words = [one for word in words for one in _filled(word, letter.recipients)]
-    else:
-        people = " ".join(map(shlex.quote, letter.recipients))
-        words = [account.ssh_command.replace("%F", shlex.quote(letter.sender)).replace("%T", people)]
-    if any(one.startswith("-") for one in (*letter.recipients, letter.sender)):
-        raise ClientError("an address that begins with - would be an option of the program")
-
-    async def run(given: bytes) -> tuple[int, bytes]:
-        if not account.program:
-            return await roads.run_by_ssh(account, words[0], given, PROGRAM_SECONDS)
-        try:
-            code, _, wrong = await talk(words, given, PROGRAM_SECONDS)
-        except (OSError, TimeoutError) as error:
-            raise Postponed(f"{words[0]}: {error or 'it took too long'}") from None
-        return code, wrong
-
-    await by_program(run, letter, content, first)
-
-
-async def _letter(
-    outbox: Outbox, carry: Callable[[Waiting, bytes], Awaitable[Waiting | None]], letter: Waiting, *, copied: bool
-) -> int:
+async def _letter(outbox: Outbox, carry: Carry, letter: Waiting, *, copied: bool) -> int:
     done = await settle(outbox, carry, letter, copied=copied)
     if done.held:
         click.echo(

@@ -248,6 +248,11 @@ def trust_import(file: Path, kind: str, host: str) -> int:
         return DATAERR
     for warning in warnings:
         click.echo(f"fubako: {visible(warning)}", err=True)
+    for rule in rules:
+        if rule.kind == "signer" and not rule.host:
+            click.echo(
+                visible(f"fubako: {rule.subject} is believed for every server from now on, as {kind} did"), err=True
+            )
     fresh = known.add_rules(rules)
     click.echo(f"{len(rules)} taken from {file} ({kind}), {fresh} of them new")
     return 0

@@ -9,7 +9,7 @@ import asyncio
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fubako.client import probe
@@ -56,7 +56,6 @@ class Checked:
     problem: str = ""
     tls: str = ""
     mechanisms: tuple[str, ...] = ()
-    reachable: bool = True
 
 
 @dataclass(slots=True)
@@ -185,7 +184,7 @@ async def check(endpoint: Endpoint, ca_files: Sequence[Path] = ()) -> Checked:
     service = _PROBED[endpoint.protocol, endpoint.tls]
     seen = await probe.look(endpoint.host, service, endpoint.port, endpoint.host, ca_files)
     if not seen.open:
-        return Checked(endpoint, seen.problem or "no answer", reachable=False)
+        return Checked(endpoint, seen.problem or "no answer")
     if not seen.tls:
         return Checked(endpoint, seen.problem or "it does not offer STARTTLS")
     return Checked(endpoint, seen.not_believed, seen.tls, tuple(seen.sealed))
@@ -206,8 +205,3 @@ async def best(
                 if checked.tls and there is None:
                     there = checked
     return there
-
-
-def without_domain(endpoint: Endpoint, address: Address) -> Endpoint:
-    """The same with the local part as the name to log in with."""
-    return replace(endpoint, user=address.local)

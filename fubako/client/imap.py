@@ -8,7 +8,7 @@ from fubako.clock import Env
 from fubako.net.interface import StreamTimeout
 from fubako.net.line import Line
 from fubako.protocol.engine import ProtocolError
-from fubako.protocol.imap.client import Completed, Continue, Event, Greeting, ImapClient, Untagged
+from fubako.protocol.imap.client import Completed, Continue, Event, Greeting, ImapClient, Untagged, Value
 
 
 class ImapConnection(Connection[Event]):
@@ -20,6 +20,7 @@ class ImapConnection(Connection[Event]):
         super().__init__(peer, line, env)
         self.engine = engine
         self.capabilities: list[str] = []
+        self.exists = 0  # letters of the selected mailbox
 
     async def greet(self) -> None:
         if self.peer.implicit_tls:
@@ -64,6 +65,8 @@ class ImapConnection(Connection[Event]):
             raise ProtocolError("the server asks for more")
         if not event.ok:
             raise ClientError(f"{text.split(' ', 1)[0]}: the server said {event.text.decode('utf-8', 'replace')}")
+        for values in event.untagged:
+            self._count(values)
         return event
 
     async def login(self, credentials: Credentials) -> None:
@@ -97,20 +100,26 @@ class ImapConnection(Connection[Event]):
             raise fault(f"the server refused the login: {text}")
         return None
 
-    async def wait(self, seconds: float) -> bool:
-        """IDLE until a letter comes (RFC 2177), or for so long; whether something came. Raises ClientError."""
+    async def wait(self, seconds: float, known: int) -> bool:
+        """IDLE until a letter comes (RFC 2177), or for so long; whether something came. `known`: how many letters the mailbox had
+        when it was read: one that came since is not waited for. Raises ClientError."""
+        if self.exists != known:
+            return True
+        self.engine.watching, came, idling = True, False, False  # it may be told in front of the answer to IDLE
         self.engine.command("IDLE")
-        event = await self.line.event()
-        if not isinstance(event, Continue):
-            raise ClientError("IDLE: the server does not wait")
-        self.engine.watching, came = True, False
         before, self.line.stream.idle_seconds = self.line.stream.idle_seconds, seconds
         try:
-            while not came:
+            while True:
                 event = await self.line.event()
-                if isinstance(event, Completed):
-                    raise ClientError("IDLE: the server ended it")
-                came = isinstance(event, Untagged) and event.values[1:2] in ([b"EXISTS"], [b"RECENT"])
+                if isinstance(event, Untagged):
+                    self._count(event.values)
+                    came = came or self.exists != known
+                elif isinstance(event, Completed):
+                    raise ClientError(f"IDLE: the server said {event.text.decode('utf-8', 'replace')}")
+                elif isinstance(event, Continue):
+                    idling = True
+                if came and idling:
+                    break
         except StreamTimeout:
             came = False
         finally:
@@ -119,7 +128,16 @@ class ImapConnection(Connection[Event]):
         event = await self.line.event()
         if not isinstance(event, Completed) or not event.ok:
             raise ClientError("IDLE: the server does not come back")
+        for values in event.untagged:
+            self._count(values)
         return came
+
+    def _count(self, values: list[Value]) -> None:
+        """EXISTS and EXPUNGE tell how many letters there are."""
+        if values[1:2] == [b"EXISTS"] and isinstance(values[0], bytes) and values[0].isdigit():
+            self.exists = int(values[0][:10])
+        elif values[1:2] == [b"EXPUNGE"]:
+            self.exists -= 1
 
     async def fetch_all(self, mailbox: str) -> list[bytes]:
         """Every message of a mailbox, whole, without marking it as read."""

@@ -31,6 +31,7 @@ from fubako.protocol.smtp_client import Reply, SmtpClient
 
 MDA_SECONDS = 300.0
 SYNCS_AT_ONCE = 8
+FILES_AT_ONCE = 50  # open; several accounts write at the same time
 _FROM = re.compile(rb"^(>*From )", re.MULTILINE)
 _PLAIN = re.compile(r"[^A-Za-z0-9.@_+=/-]")
 
@@ -94,28 +95,29 @@ class Maildir:
     def _put(self, letters: Sequence[Fetched]) -> None:
         """Contents first, then one sync of the folder: a crash leaves a file in tmp, or the letter."""
         host = socket.gethostname().replace("/", "_").replace(":", "_")
-        made: list[tuple[Path, Path]] = []
-        with ExitStack() as files:
-            handles = []
-            for letter in letters:
-                name = f"{letter.name}.{host}"
-                if name in self._there:
-                    continue
-                path = self._folder / "tmp" / name
-                file = files.enter_context(open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)))
-                file.write(letter.content.replace(b"\r\n", b"\n"))
-                file.flush()
-                handles.append(file.fileno())
-                made.append((path, self._folder / "new" / name))
-            # all are written first and then synced side by side: one commit of the file system serves several
-            with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-                for _ in pool.map(os.fsync, handles):
-                    pass
+        fresh = [(letter, f"{letter.name}.{host}") for letter in letters if f"{letter.name}.{host}" not in self._there]
+        with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
+            for at in range(0, len(fresh), FILES_AT_ONCE):
+                self._written(fresh[at : at + FILES_AT_ONCE], pool)
+        made = [(self._folder / "tmp" / name, self._folder / "new" / name) for _, name in fresh]
         for path, target in made:
             path.rename(target)
             self._there.add(target.name)
         if made:
             _sync(self._folder / "new")
+
+    def _written(self, letters: Sequence[tuple[Fetched, str]], pool: ThreadPoolExecutor) -> None:
+        """All are written first and then synced side by side: one commit of the file system serves several."""
+        with ExitStack() as files:
+            handles = []
+            for letter, name in letters:
+                path = self._folder / "tmp" / name
+                file = files.enter_context(open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)))
+                file.write(letter.content.replace(b"\r\n", b"\n"))
+                file.flush()
+                handles.append(file.fileno())
+            for _ in pool.map(os.fsync, handles):
+                pass
 
     async def close(self) -> None:
         """There is nothing to close."""

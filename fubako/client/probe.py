@@ -121,7 +121,7 @@ async def look_closer(seen: Seen, host: str, server_name: str, *, relay: bool = 
     """TLS versions; with `relay` whether a letter for another domain would be taken (none is sent); with the address of a
     mailbox of one's own there, ends of a letter that are none (CVE-2023-51764): where one is taken for an end, an empty letter
     arrives there."""
-    if seen.tls:
+    if seen.open and (SERVICES[seen.service][2] or seen.starttls):
         took = await asyncio.gather(*(_takes(seen, host, server_name, version) for version in VERSIONS))
         seen.versions = [version for version, good in zip(VERSIONS, took, strict=True) if good]
     if seen.open and SERVICES[seen.service][1] == "smtp" and not SERVICES[seen.service][2]:
@@ -383,7 +383,7 @@ def _of(one: Seen) -> list[Finding]:
     if old:
         text = f"TLS {' and '.join(old)} is still spoken: who is between can have a client use it (RFC 8996)"
         found.append(Finding("weak", one.service, text, "TLS 1.2 is the least, 1.3 the aim"))
-    if one.tls and one.versions and "1.3" not in one.versions:
+    if one.versions and "1.3" not in one.versions:
         found.append(Finding("weak", one.service, "TLS 1.3 is not spoken", "update the server's TLS library"))
     if one.relays:
         text = f"a stranger's letter for another domain is taken ({FAR_AWAY}): an open relay"

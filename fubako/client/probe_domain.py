@@ -2,11 +2,11 @@
 TLSA, MTA-STS, TLSRPT, SPF, DKIM, DMARC. Only questions; nothing is sent to the domain but the fetch of its MTA-STS policy."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fubako.client.probe import Finding
-from fubako.net.interface import Answer, DnsFailure, Https, HttpsFailure, NoSuchName, Resolver
+from fubako.net.interface import DnsFailure, Https, HttpsFailure, NoSuchName, Resolver
 from fubako.policy import dmarc, spf
 from fubako.trust import dane, mtasts
 
@@ -70,7 +70,11 @@ async def look(name: str, resolver: Resolver, https: Https, selectors: Sequence[
     )
     named = zip((*selectors, *SELECTORS), keys, strict=True)
     found.dkim = list(dict.fromkeys(one for one, texts in named if any("p=" in text for text in texts)))
-    await _sts(found, asked, https)
+    policy, found.sts_problem = await policy_of(resolver, https, name)
+    if policy is not None:
+        found.sts = policy.mode
+        missing = [host.name for host in found.hosts if not policy.allows(host.name)]
+        found.sts_problem = f"the policy does not name {', '.join(missing)}" if missing else ""
     return found
 
 
@@ -95,8 +99,8 @@ class _Asked:
             addresses = await self.resolver.addresses(name)
             made.addresses = addresses.records
             if signed and addresses.authentic:
-                keys: Answer[object] = await self.resolver.tlsa(f"_25._tcp.{name}")
-                made.tlsa = len(dane.usable(keys.records)) if keys.authentic else 0  # type: ignore[arg-type]
+                keys = await self.resolver.tlsa(f"_25._tcp.{name}")
+                made.tlsa = len(dane.usable(keys.records)) if keys.authentic else 0
         except NoSuchName:
             made.problem = "" if made.addresses else "the name does not exist"
         except DnsFailure as failure:
@@ -111,23 +115,23 @@ class _Asked:
         self.found.services[name] = [f"{host or 'none'}:{port}" for _, _, port, host in answer.records]
 
 
-async def _sts(found: Domain, asked: _Asked, https: Https) -> None:
-    texts = await asked.texts(f"_mta-sts.{found.name}")
-    if not mtasts.record_id([text.encode() for text in texts]):
-        return
+async def policy_of(resolver: Resolver, https: Https | None, domain: str) -> tuple[mtasts.Policy | None, str]:
+    """(the MTA-STS policy that a domain publishes, what is wrong with it); `https` None: nothing is fetched."""
     try:
-        answer = await https.get(f"mta-sts.{found.name}", mtasts.PATH, mtasts.POLICY_OCTETS_MAX)
+        announced = mtasts.record_id((await resolver.texts(f"_mta-sts.{domain}")).records)
+    except NoSuchName:
+        return None, ""
+    except DnsFailure as failure:
+        return None, str(failure)
+    if not announced or https is None:
+        return None, ""
+    try:
+        answer = await https.get(f"mta-sts.{domain}", mtasts.PATH, mtasts.POLICY_OCTETS_MAX)
         if answer.status != 200:
-            found.sts_problem = f"https://mta-sts.{found.name} answers {answer.status}"
-            return
-        policy = mtasts.parse(answer.content)
+            return None, f"https://mta-sts.{domain} answers {answer.status}"
+        return mtasts.parse(answer.content), ""
     except (HttpsFailure, mtasts.StsError) as error:
-        found.sts_problem = str(error)
-        return
-    found.sts = policy.mode
-    missing = [host.name for host in found.hosts if not policy.allows(host.name)]
-    if missing:
-        found.sts_problem = f"the policy does not name {', '.join(missing)}"
+        return None, str(error)
 
 
 def findings(found: Domain) -> list[Finding]:
@@ -167,9 +171,8 @@ def findings(found: Domain) -> list[Finding]:
     return sorted(made, key=lambda one: order[one.grade])
 
 
-def _authors(found: Domain, add: object) -> None:
+def _authors(found: Domain, add: Callable[[str, str, str], None]) -> None:
     """Whether others can write in the domain's name."""
-    assert callable(add)
     if not found.spf:
         add("weak", "any machine can send in its name: there is no SPF record", "v=spf1 … -all")
     else:
@@ -189,6 +192,6 @@ def _authors(found: Domain, add: object) -> None:
     elif "p=none" in found.dmarc.replace(" ", "").lower():
         add("weak", "forged letters are let through: DMARC says p=none", "p=quarantine, then p=reject")
     else:
-        add("good", f"forged letters are not let through: {found.dmarc}")
+        add("good", f"forged letters are not let through: {found.dmarc}", "")
     if not found.dkim:
         add("weak", "no DKIM key was found under the usual names", "name yours with --selector, or sign your letters")

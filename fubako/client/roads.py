@@ -14,7 +14,7 @@ from fubako.client import imap, pop3, smtp
 from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
 from fubako.client.passwords import password
 from fubako.client.settings import Account
-from fubako.client.transcript import Transcript, WatchedLine
+from fubako.client.transcript import Transcript, Watched
 from fubako.clock import Env
 from fubako.net import program, socks, tcp
 from fubako.net.interface import CertificateFacts, DnsFailure, NoSuchName, Resolver, Stream, TlsaRecord
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 E = TypeVar("E")
 PRECONNECT_SECONDS = 60.0
 OPEN_SECONDS = 20.0  # in which a port has to open after preconnect
-_ACCEPTED = (
-    ("your decision", "always"), ("the first use", "first-use"), ("its pinned", "pin"), ("a certificate that", "pin"),
-    ("the signer", "signer"), ("DANE", "dane"),
-)  # fmt: skip
 Ready = imap.ImapConnection | pop3.Pop3Connection | smtp.SmtpConnection
 # what a person answers who is shown a certificate that nobody vouches for, and why, and who signed it (empty: nobody who could be
 # accepted): reject, once, always, signer
@@ -64,9 +60,8 @@ class Roads:
         self.transcript: Callable[[str], None] | None = None  # who is told what is said
         self.extra: list[Rule] = []  # of this run: what another program's file says
         self._once: set[tuple[str, int, str]] = set()
-        self._records: dict[
-            tuple[str, int], tuple[TlsaRecord, ...]
-        ] = {}  # what DNSSEC says of servers, where DANE is asked for
+        # what DNSSEC says of servers, where DANE is asked for
+        self._records: dict[tuple[str, int], tuple[TlsaRecord, ...]] = {}
 
     @asynccontextmanager
     async def ready(self, account: Account) -> AsyncIterator[Ready]:
@@ -122,7 +117,7 @@ class Roads:
         if tell is None:
             return Line(engine, stream)
         tell(f"== {account.name}: {stream.peer}")
-        return WatchedLine(engine, stream, Transcript(tell))
+        return Line(Watched(engine, stream, Transcript(tell)), stream)
 
     async def _log_in(self, account: Account, connection: Ready, *, unprotected: bool) -> None:
         if connection.line.stream.tls is not None:
@@ -148,7 +143,7 @@ class Roads:
         until = time.monotonic() + OPEN_SECONDS
         while True:
             try:
-                return await tcp.connect(account.host, account.port_used)
+                return await self._first_leg(account)
             except (OSError, TimeoutError) as error:
                 if time.monotonic() > until:
                     raise ClientError(
@@ -252,17 +247,15 @@ class Roads:
             # MD5 tells no forgery apart: from the first time on it is the SHA-256 fingerprint that counts
             self._known.check(host, port, facts, by_authority=False)
             self._strengthen(fitting, facts)
-        return Believed(f"its pinned certificate{_expired(facts, self._env)}")
+        return Believed(f"its pinned certificate{_expired(facts, self._env)}", "pin")
 
     def _by_rule(self, account: Account, name: str, facts: CertificateFacts) -> Believed | None:
-        """DANE, a certificate that was taken over from another program, or a signer that the user accepted."""
+        """DANE, a certificate that was taken over from another program, or a signer that the user accepted. Raises NotBelieved
+        where DNSSEC says another key."""
         host, port = account.host, account.port_used
         records = self._records.get((host, port), ())
         if records:
-            try:
-                found = dane.judge(records, facts, [name])
-            except NotBelieved:
-                return None
+            found = dane.judge(records, facts, [name])  # another key than DNSSEC says is nobody's to accept
             self._known.check(host, port, facts, by_authority=True)
             return found
         for one in (*self.extra, *self._known.rules("certificate", host, port)):
@@ -271,11 +264,11 @@ class Roads:
             if one.fits(facts):
                 if one.value.startswith("md5:"):
                     self._strengthen([one], facts)
-                return Believed(f"a certificate that you have{_expired(facts, self._env)}")
+                return Believed(f"a certificate that you have{_expired(facts, self._env)}", "pin")
         for one in (*self.extra, *self._known.rules("signer", host, port)):
             if one.kind == "signer" and one.covers(host.lower(), port) and one.signed(facts, name):
                 self._known.check(host, port, facts, by_authority=True)
-                return Believed(f"the signer {one.subject}")
+                return Believed(f"the signer {one.subject}", "signer")
         return None
 
     def _strengthen(self, rules: list[Rule], facts: CertificateFacts) -> None:
@@ -302,31 +295,30 @@ class Roads:
         host, port = account.host, account.port_used
         known = self._known.check(host, port, facts, by_authority=False)
         if known is not None and known.accepted in ("always", "first-use"):
-            return Believed("your decision" if known.accepted == "always" else "the first use")
+            return Believed("your decision" if known.accepted == "always" else "the first use", known.accepted)
         if (host, port, facts.sha256) in self._once:
-            return Believed("your decision for now")
+            return Believed("your decision for now", "")
         if known is None and "first-use" in account.trust:
-            return Believed("the first use")
+            return Believed("the first use", "first-use")
         above = rules.signer(facts, name, port, "your decision", int(self._env.clock.now()))
         match self._ask(facts, reason, above.subject if above else ""):
             case "signer" if above is not None:
                 self._known.add_rules([above])
-                return Believed(f"the signer {above.subject}")
+                return Believed(f"the signer {above.subject}", "signer")
             case "once":
                 self._once.add((host, port, facts.sha256))
-                return Believed("your decision for now")
+                return Believed("your decision for now", "")
             case "always":
-                return Believed("your decision")
+                return Believed("your decision", "always")
         raise NotBelieved(reason)
 
     def _note(self, account: Account, connection: Ready) -> None:
         """A good connection is remembered, unless it was believed for now only."""
         tls, believed = connection.line.stream.tls, connection.believed
-        if tls is None or tls.peer is None or believed is None or believed.by == "your decision for now":
+        if tls is None or tls.peer is None or believed is None or not believed.kind:
             return
-        accepted = next((word for words, word in _ACCEPTED if believed.by.startswith(words)), "authority")
         self._known.note(
-            account.host, account.port_used, account.protocol, tls.peer, accepted, tls.version, connection.mechanism,
+            account.host, account.port_used, account.protocol, tls.peer, believed.kind, tls.version, connection.mechanism,
             int(self._env.clock.now()),
         )  # fmt: skip
 

@@ -5,9 +5,9 @@ It is for people who look for a fault: nothing depends on it.
 
 import re
 from collections.abc import Callable
+from typing import Generic
 
-from fubako.net.interface import Pump, Stream, StreamClosed
-from fubako.net.line import Line
+from fubako.net.interface import Stream
 from fubako.protocol.engine import E_co, Engine
 from fubako.telemetry import visible
 
@@ -83,8 +83,6 @@ class Transcript:
             return login[0] + (b" ***" if len(line) > len(login[0]) else b"")
         if words:
             return words[1] + b" ***"
-        if line.upper() == b"DATA":
-            self._content = False
         long = _LONG.match(line)
         if (long and long[1].upper() in (b"RETR", b"TOP", b"CAPA")) or (long and b" " not in line.strip()):
             self._long.append(True)
@@ -105,42 +103,36 @@ class Transcript:
         self._tell(f"{sign} {text[:LINE_SIGNS_MAX]}{' …' if len(text) > LINE_SIGNS_MAX else ''}")
 
 
-class WatchedLine(Line[E_co]):
-    """A `Line` that tells what passes."""
-
-    __slots__ = ("_watch",)
+class Watched(Generic[E_co]):
+    """An engine that tells what goes into it and what comes out."""
 
     def __init__(self, engine: Engine[E_co], stream: Stream, watch: Transcript) -> None:
-        super().__init__(engine, stream)
-        self._watch = watch
+        self._engine, self._stream, self._watch = engine, stream, watch
 
-    async def event(self) -> E_co:
-        engine = self.engine
-        while (event := engine.next_event()) is None:
-            if self._speak():
-                await self.stream.drain()
-            octets = await self.stream.read()
-            if not octets:
-                raise StreamClosed("the peer ended the connection")
-            self._watch(False, octets, self._sealed)
-            engine.receive(octets)
-        return event
+    @property
+    def pending(self) -> bool:
+        return self._engine.pending
 
     @property
     def _sealed(self) -> bool:
-        return self.stream.tls is not None or self.stream.ssh is not None or self.stream.local
+        return self._stream.tls is not None or self._stream.ssh is not None or self._stream.local
 
-    def _speak(self) -> bool:
-        octets = self.engine.output()
-        if not octets:
-            return False
-        self._watch(True, octets, self._sealed)
-        self.stream.write(octets)
-        return self.stream.congested
+    def receive(self, octets: bytes) -> None:
+        self._watch(False, octets, self._sealed)
+        self._engine.receive(octets)
 
-    async def start_tls(self, pump: Pump) -> None:
-        await super().start_tls(pump)
-        facts = self.stream.tls
+    def next_event(self) -> E_co | None:
+        return self._engine.next_event()
+
+    def output(self) -> bytes:
+        octets = self._engine.output()
+        if octets:
+            self._watch(True, octets, self._sealed)
+        return octets
+
+    def tls_started(self) -> None:
+        self._engine.tls_started()
+        facts = self._stream.tls
         self._watch.note(f"== {facts.version} {facts.cipher}" if facts is not None else "== TLS")
 
 

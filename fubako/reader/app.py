@@ -20,12 +20,12 @@ from textual.binding import Binding
 from textual.widgets import Input, Static
 
 from fubako.client.connection import ClientError
+from fubako.client.handing import account_of, carrier
 from fubako.client.mailbox import Entry, Folder, OpenMailbox
-from fubako.client.outbox import Outbox, Waiting, hand_over, settle
+from fubako.client.outbox import Outbox, Postponed, Waiting, settle
 from fubako.client.patterns import Pattern, PatternFault, parse
 from fubako.client.roads import Roads
 from fubako.client.settings import Account, SettingsError
-from fubako.client.smtp import SmtpConnection
 from fubako.clock import Env
 from fubako.message import answer
 from fubako.message import compose as drafting
@@ -679,7 +679,7 @@ class Reader(App[int]):
             return
         outgoing = Outgoing(edited, [], answers=answered.uid if answered else None)
         while True:
-            by = self._senders[0] if self._senders else None
+            by = self._by(outgoing)
             how = (
                 f"{by.name}: {by.host}, TLS {by.tls}" if by else "no account of protocol smtp: it can only be postponed"
             )
@@ -702,6 +702,12 @@ class Reader(App[int]):
                         self.say("thrown away")
                         return
 
+    def _by(self, outgoing: Outgoing) -> Account | None:
+        """The account that is for who stands in From."""
+        rows = outgoing.text.partition("\n\n")[0].split("\n")
+        author = next((row[5:].rpartition("<")[2].strip("> ") for row in rows if row.lower().startswith("from:")), "")
+        return account_of(self._senders, author) if self._senders else None
+
     async def _add_file(self, outgoing: Outgoing) -> None:
         given = await self._prompt("Attach file: ")
         if not given:
@@ -723,8 +729,10 @@ class Reader(App[int]):
         to = drafting.recipients(letter, sender.domain)
         now, number = self._env.clock.now(), self._env.trace_id()
         done = drafting.complete(letter, drafting.Given(sender, "", sender.domain, now, number))
-        by = self._senders[0].name if self._senders else ""
-        return Waiting(number, by, str(sender), tuple(map(str, to)), int(now), outgoing.sealed), done.content
+        by = self._by(outgoing)
+        return Waiting(
+            number, by.name if by else "", str(sender), tuple(map(str, to)), int(now), outgoing.sealed
+        ), done.content
 
     def _address(self, letter: drafting.Draft) -> Address:
         """The envelope's sender: who stands in From. Raises AddressError."""
@@ -747,13 +755,9 @@ class Reader(App[int]):
         outbox.put(waiting, content)
         try:
             with outbox.alone():
-                async with self._roads.ready(by) as connection:
-                    assert isinstance(connection, SmtpConnection)
-                    done = await settle(outbox, partial(hand_over, connection), waiting)
-                    hop = connection.hop().seal.value
-                    with suppress(*_FAULTS):
-                        await connection.quit()
-        except (*_FAULTS, NotBelieved) as error:
+                async with carrier(self._roads, by) as (carry, hop):
+                    done = await settle(outbox, carry, waiting)
+        except (*_FAULTS, NotBelieved, Postponed) as error:
             outbox.change(replace(waiting, attempts=1, problem=line(str(error))))
             self.say(f"not sent: {error}; it waits in the outbox (fubako send --flush)")
             return True
@@ -762,7 +766,8 @@ class Reader(App[int]):
             self.say(f"not sent: {done.held}")
             return False
         refused = "".join(f"; {who} was refused: {why}" for who, why in done.refused)
-        self.say(f"waits in the outbox: {done.later}" if done.later else f"sent, {hop} up to {by.host}{refused}")
+        way = f"{hop.seal.value} up to {by.host}" if hop is not None else f"by {by.name}"
+        self.say(f"waits in the outbox: {done.later}" if done.later else f"sent, {way}{refused}")
         if answered is not None:
             self._mark([answered], ANSWERED, True)
         await self._keep_copy(content)

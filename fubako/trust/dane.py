@@ -43,7 +43,7 @@ def judge(records: Sequence[TlsaRecord], facts: Facts | None, names: Sequence[st
         described = f"TLSA {one.usage} {one.selector} {one.matching}"
         if one.usage == 3:
             if matches(one, facts.chain[0]):
-                return Believed(f"DANE ({described})")  # names and dates do not count (RFC 7672 §3.1.1)
+                return Believed(f"DANE ({described})", "dane")  # names and dates do not count (RFC 7672 §3.1.1)
             continue
         anchor = next((shown for shown in facts.chain if matches(one, shown)), None)
         if anchor is None and one.selector == 0 and one.matching == 0:
@@ -54,7 +54,7 @@ def judge(records: Sequence[TlsaRecord], facts: Facts | None, names: Sequence[st
         if not wrong and not any(names_host(facts, name) for name in names):
             wrong, fault = f"the certificate is not for {names[0]}", "certificate-host-mismatch"
         if not wrong:
-            return Believed(f"DANE ({described})")
+            return Believed(f"DANE ({described})", "dane")
         reasons.append(wrong)
     if not reasons:
         raise NotBelieved("it shows another key than DNSSEC says it has (DANE)", "tlsa-invalid")

@@ -32,9 +32,10 @@ class NotBelieved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Believed:
-    """By what a peer was believed, in words."""
+    """By what a peer was believed: in words, and as it is remembered; an empty kind is for now only."""
 
     by: str
+    kind: str = "authority"  # authority, pin, dane, signer, always, first-use
 
 
 def judge(

@@ -26,8 +26,8 @@ class Zone:
         return Answer(tuple(self.records), self.authentic)
 
 
-def met(server, zone, tmp_path) -> str:
-    account = Account(name="a", host="localhost", port=server.port("imaps"), trust=("dane",))
+def met(server, zone, tmp_path, *trust) -> str:
+    account = Account(name="a", host="localhost", port=server.port("imaps"), trust=("dane", *trust))
     return asyncio.run(Roads(KnownPeers(tmp_path / "known.json"), Env(), resolver=lambda _: zone).meet(account))
 
 
@@ -59,3 +59,10 @@ def test_not_knowing_is_no_answer(server, tmp_path):
     """Who can hold back an answer must not be able to take the protection away."""
     with pytest.raises(Exception, match="not known"):
         met(server, Zone(fault=DnsFailure("timeout")), tmp_path)
+
+
+def test_another_key_than_dnssec_says_is_nobodys_to_accept(server, tmp_path):
+    """Neither the first use nor a user is asked where DNSSEC says no; both are where it says nothing."""
+    with pytest.raises(NotBelieved):
+        met(server, Zone([TlsaRecord(3, 1, 1, b"x" * 32)]), tmp_path, "first-use")
+    assert met(server, Zone(), tmp_path, "first-use") == "the first use"

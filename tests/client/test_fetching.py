@@ -1,14 +1,24 @@
 """Fetching, piece by piece: identifiers, groups, what is remembered, and known servers when several programs write."""
 
+import asyncio
+import os
+import resource
 from dataclasses import replace
 
 import pytest
 
-from fubako.client.connection import ClientError
+from fubako.client.connection import ClientError, Peer
 from fubako.client.fetch import GROUP_LETTERS, Seen, _groups, _told_apart
 from fubako.client.fetchmailrc import parse
-from fubako.client.places import Addressed
+from fubako.client.handing import account_of
+from fubako.client.imap import ImapConnection
+from fubako.client.places import Addressed, Fetched, Maildir
+from fubako.client.settings import Account
+from fubako.clock import Env
 from fubako.net.interface import CertificateFacts
+from fubako.net.line import Line
+from fubako.net.memory import pair
+from fubako.protocol.imap.client import ImapClient
 from fubako.trust.known import CertificateChanged, Downgraded, KnownPeers
 
 FACTS = CertificateFacts("CN=a", "CN=ca", ("a.test",), (), 0.0, 2e9, "a" * 64, "b" * 64)
@@ -122,3 +132,58 @@ def test_multidrop_of_fetchmail():
     assert account.multidrop["*@pop.x.test"] == "*@localhost"
     single = parse("poll x proto pop3 user u password p is ann here")[0].account
     assert single.recipient == "ann" and not single.multidrop and not single.envelope
+
+
+@pytest.mark.parametrize(
+    ("exists", "answer"),
+    [
+        (2, b""),
+        (1, b"* 2 EXISTS\r\n+ idling\r\n"),
+        (1, b"+ idling\r\n* 2 EXISTS\r\n"),
+        (1, b"+ idling\r\n* 1 EXPUNGE\r\n"),
+    ],
+)
+def test_a_letter_that_came_meanwhile_is_not_waited_for(exists, answer):
+    """Told before IDLE, in front of its answer, or behind it: each is seen at once."""
+
+    async def run() -> bool:
+        ours, theirs = pair()
+        engine = ImapClient("t")
+        engine._greeted = True
+        connection = ImapConnection(Peer("localhost", 0, "localhost", bare=True), Line(engine, ours), Env(), engine)
+        connection.exists = exists
+
+        async def serve() -> None:
+            said = await theirs.read()
+            theirs.write(answer)
+            while b"DONE" not in said:
+                said += await theirs.read()
+            theirs.write(b"t1 OK done\r\n")
+
+        serving = asyncio.ensure_future(serve()) if answer else None
+        came = await connection.wait(30, 1)
+        if serving is not None:
+            await serving
+        connection.close()
+        return came
+
+    assert asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_a_group_of_letters_needs_few_open_files(tmp_path):
+    """Several accounts are fetched at once, and a process may open a thousand files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 70, hard))
+    try:
+        asyncio.run(Maildir(tmp_path / "m").put([Fetched(f"n{n}", b"x\r\n", 0) for n in range(200)]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(list((tmp_path / "m" / "new").iterdir())) == 200
+
+
+def test_by_whose_account():
+    one = Account(name="one", protocol="smtp", user="ann@a.test", identities=("*@b.test",))
+    two = Account(name="two", protocol="smtp", user="bob@b.test")
+    assert [account_of([one, two], author).name for author in ("bob@b.test", "eve@b.test", "ann@a.test", "x@y.test", "")] == [
+        "two", "one", "one", "one", "one",
+    ]  # fmt: skip

@@ -404,6 +404,21 @@ def test_into_a_store_of_this_machine(me, tmp_path):
 # -- roads
 
 
+def test_after_preconnect_the_road_is_the_same(me):
+    """A socket that is not there yet is waited for; nothing goes to the host and port instead, least of all without TLS."""
+    liar = Liar(b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] x\r\n", b"%s OK x\r\n", b"%s OK x\r\n")
+    path = me.home / "socket"
+    script = me.home / "forward"
+    script.write_text(
+        f"#!/bin/sh\nsetsid socat UNIX-LISTEN:{path},fork 'EXEC:{FUBAKO} imapd --user {me.user[0]} --config"
+        f" {me.server.root}/fubako.toml' > /dev/null 2>&1 < /dev/null &\n"
+    )
+    script.chmod(0o755)
+    me.account(socket=str(path), host="127.0.0.1", port=liar.port, preconnect=str(script))
+    code, _, error = me.run("fetch")
+    assert liar.heard == b"" and code == 1, error
+
+
 def test_what_preconnect_started_is_ended(me):
     """A forward that goes on in the background, a session of its own, is gone when the program is."""
     port = free_port()

@@ -145,14 +145,19 @@ def test_versions_of_tls(server, home):
     """Ours takes 1.2 and 1.3; OpenSSL's own server, asked to, takes 1.0 and 1.1, and that is told."""
     _, seen, found = probe(home, "localhost", "--service", f"imaps={server.port('imaps')}", ca=server.ca)
     assert seen["imaps"]["versions"] == ["1.2", "1.3"] and {one["grade"] for one in found} == {"good"}
-    port = free_port()
     files = ["-cert", str(certificates() / "s.pem"), "-key", str(certificates() / "s.key")]
-    words = ["openssl", "s_server", "-accept", str(port), *files, "-cipher", "ALL:@SECLEVEL=0", "-tls1_1", "-quiet"]
-    with running(*words):
-        until(lambda: listens(port))
-        done = run(FUBAKO, "probe", "localhost", "--service", f"imaps={port}", "--json", home=home, seconds=120)
-    (one,) = json.loads(done.stdout)["ports"]
-    assert one["versions"] in (["1.1"], [])  # a library may be built without it
+    for least, most, versions in (
+        ("TLSv1", "TLSv1.3", ["1.0", "1.1", "1.2", "1.3"]),
+        ("TLSv1", "TLSv1.1", ["1.0", "1.1"]),
+    ):
+        port = free_port()
+        limits = ["-min_protocol", least, "-max_protocol", most, "-cipher", "ALL:@SECLEVEL=0", "-quiet"]
+        with running("openssl", "s_server", "-accept", str(port), *files, *limits):
+            until(lambda port=port: listens(port))
+            done = run(FUBAKO, "probe", "localhost", "--service", f"imaps={port}", "--json", home=home, seconds=120)
+        facts = json.loads(done.stdout)
+        assert facts["ports"][0]["versions"] == versions
+        assert any("TLS 1.0 and 1.1 is still spoken" in one["text"] for one in facts["findings"])
 
 
 def test_a_relay_is_found_and_no_letter_is_sent(server, home):
