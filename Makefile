@@ -7,6 +7,8 @@ INSTALL := $(if $(CI),--force-reinstall .,-e .)
 SEED ?= 0
 RUNS ?= 10000
 WORLDS ?= 300
+# tests side by side; each file stays whole, because its tests share what they start
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); expr $$( [ $$n -lt 8 ] && echo $$n || echo 7) + 1)
 
 .PHONY: run test check fix bench fuzz interop sim docs lock clean
 
@@ -15,7 +17,7 @@ run: .venv/run.stamp
 
 test: .venv/dev.stamp
 	tests/install-programs
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(PYTEST)
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check fubako tests bench docs
@@ -33,7 +35,7 @@ docs: .venv/dev.stamp
 
 interop: .venv/dev.stamp
 	tests/install-programs
-	$(BIN)/pytest tests/interop $(PYTEST)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/interop $(PYTEST)
 
 # more crashes and worlds than every `make test` has, and others: make sim RUNS=1000000 WORLDS=10000 SEED=7
 sim: .venv/dev.stamp

@@ -50,7 +50,6 @@ from fubako.telemetry import Telemetry
 
 GRACE_SECONDS = 10.0
 COMPACT_SECONDS = 3600.0
-PROXY_SECONDS = 10.0  # in which a proxy must say for whom it speaks
 SENT_SECONDS = 30 * 24 * 3600  # how long `trace` knows what became of letters that left
 _SESSIONS: dict[str, Callable[[Resources, Arrival], Session]] = {
     "smtp": SmtpSession,
@@ -295,20 +294,11 @@ class Application:
         try:
             if not within(stream.peer.rpartition(":")[0].strip("[]"), one.proxies):
                 raise ProxyError("only the proxies of the configuration may come in here")
-            stream.idle_seconds = PROXY_SECONDS
-            heard = b""
-            while (found := proxy.parse(heard)) is None:
-                octets = await stream.read()
-                if not octets:
-                    raise ProxyError("the proxy said nothing")
-                heard += octets
+            await proxy.introduced(stream)
         except (ProxyError, StreamTimeout, StreamClosed) as error:
             self.telemetry.event("proxy.refused", service=one.service, peer=stream.peer, reason=str(error))
             stream.close()
             return
-        proxied, length = found
-        stream.put_back(heard[length:])
-        stream.peer, stream.tls = proxied.peer or stream.peer, proxied.tls
         serve(stream)
 
     def _ended(self, task: asyncio.Task[None], peer: str) -> None:

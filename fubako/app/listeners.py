@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fubako.config import SERVICES, UNIX_SERVICES, Config, ConfigError, Network, networks, split_address
-from fubako.net import tcp
+from fubako.net import tcp, unix
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,16 @@ def _bind_unix(path: Path) -> socket.socket:
     if path.is_socket():
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            probe.connect(str(path))
+            with unix.address(path) as name:
+                probe.connect(name)
         except OSError:
             path.unlink(missing_ok=True)
         finally:
             probe.close()
     mask = os.umask(0o117)
     try:
-        listener.bind(str(path))
+        with unix.address(path) as name:
+            listener.bind(name)
     except OSError:
         listener.close()
         raise

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -15,11 +16,13 @@ from fubako.cli.exits import NOHOST, TEMPFAIL
 from fubako.client import wrap as wrapping
 from fubako.client.connection import ClientError, Peer
 from fubako.clock import Env
-from fubako.config import Config, ConfigError, Dns, is_loopback, split_address
+from fubako.config import Config, ConfigError, Dns, Network, is_loopback, networks, split_address
 from fubako.net import proxy as proxying
 from fubako.net import tcp
 from fubako.net.interface import Stream, StreamClosed, StreamTimeout, TlsError, TlsFacts
+from fubako.net.proxy import ProxyError
 from fubako.net.tls import Certificate, ServerTls
+from fubako.policy.gate import within
 from fubako.protocol.engine import ProtocolError
 from fubako.telemetry import visible
 from fubako.trust.judge import NotBelieved
@@ -64,12 +67,20 @@ CONNECTIONS_MAX = 500
     "--proxy", type=click.Choice(["v1", "v2"]), help="Tell TARGET who the client is (PROXY protocol; v2 with its TLS)."
 )
 @click.option(
+    "--accept-proxy",
+    "proxies",
+    multiple=True,
+    metavar="NETWORK",
+    help="Who connects is a proxy of this network, and says who the client is (PROXY protocol v1 or v2); nobody else is let in.",
+)
+@json_option
+@click.option(
     "--anywhere", is_flag=True, help="Let the side without TLS be on another machine, where others can read it."
 )
 def wrap(
     listen: str, target: str, starttls: str | None, server_name: str, ca_file: tuple[Path, ...], pin: tuple[str, ...],
     client_cert: Path | None, client_key: Path | None, cert: tuple[Path, ...], key: tuple[Path, ...], client_ca: tuple[Path, ...],
-    proxy: str | None, anywhere: bool,
+    proxy: str | None, proxies: tuple[str, ...], as_json: bool, anywhere: bool,
 ) -> int:  # fmt: skip
     """TLS where a program has none, until Ctrl-C. LISTEN and TARGET are host:port.
 
@@ -80,7 +91,8 @@ def wrap(
     fubako wrap 0.0.0.0:143 127.0.0.1:1143 --starttls imap --cert c.pem --key k.pem
 
     Towards a server its certificate is checked, always; there is no way to leave that out but a pin. In front of one, STARTTLS is
-    the only thing that is answered before TLS. The side without TLS has to be this machine.
+    the only thing that is answered before TLS. The side without TLS has to be this machine. With --json a line is written for each
+    connection that ended: whose it was, how it was protected, how many octets went there and came back, or why it failed.
     """
     here, there = split_address(listen, "LISTEN", "address"), split_address(target, "TARGET", "address")
     plain = there if cert else here
@@ -100,36 +112,83 @@ def wrap(
     )
     pairs = [Certificate.load(*pair) for pair in zip(cert, key, strict=True)]
     ours = ServerTls(pairs, ask=bool(client_ca), client_ca_files=client_ca) if pairs else None
-    return app.run(_wrap(here, peer, ours, starttls or "", int(proxy[1]) if proxy else 0, asks=bool(client_ca)))
+    wrapped = _Wrapped(
+        here, peer, ours, starttls or "", int(proxy[1]) if proxy else 0, bool(client_ca),
+        networks(proxies, "--accept-proxy", "NETWORK"), as_json,
+    )  # fmt: skip
+    return app.run(_wrap(wrapped))
 
 
-async def _wrap(
-    here: tuple[str, int], peer: Peer, ours: ServerTls | None, starttls: str, proxy: int, *, asks: bool
-) -> int:
-    tasks: set[asyncio.Task[None]] = set()
-    env, name = Env(), socket.getfqdn()
+@dataclass(frozen=True, slots=True)
+class _Wrapped:
+    """What was asked for. `ours`: TLS of our own, in front of a server; `asks`: and its clients show certificates."""
 
-    def admitted(facts: TlsFacts | None) -> bool:
-        return facts is not None and facts.peer is not None and not facts.peer.chain_error
+    here: tuple[str, int]
+    peer: Peer
+    ours: ServerTls | None
+    starttls: str
+    proxy: int
+    asks: bool
+    proxies: tuple[Network, ...]
+    as_json: bool
 
-    async def one(near: tcp.TcpStream) -> None:
+    def admits(self, facts: TlsFacts | None) -> bool:
+        return not self.asks or (facts is not None and facts.peer is not None and not facts.peer.chain_error)
+
+    async def join(self, near: Stream) -> wrapping.Poured:
+        """Raises ClientError, NotBelieved, TlsError, ProtocolError, ProxyError, StreamClosed, StreamTimeout, OSError."""
+        if self.proxies:
+            if not within(near.peer.rpartition(":")[0].strip("[]"), self.proxies):
+                raise ProxyError("only proxies may come in here")
+            await proxying.introduced(near)
+        if self.ours is None:
+            said = proxying.header(self.proxy, near.peer, self.here, near.tls) if self.proxy else b""
+            return await wrapping.towards(near, self.peer, Env(), self.starttls, said)
+
         async def connected() -> Stream:
-            far = await tcp.connect(peer.host, peer.port)
-            if proxy:
-                far.write(proxying.header(proxy, near.peer, here, near.tls))
+            far = await tcp.connect(self.peer.host, self.peer.port)
+            if self.proxy:
+                far.write(proxying.header(self.proxy, near.peer, self.here, near.tls))
             return far
 
+        return await wrapping.before(
+            near, self.ours.pump(), connected, starttls=self.starttls, name=socket.getfqdn(), admits=self.admits
+        )
+
+    def tell(self, near: Stream, poured: wrapping.Poured, why: str) -> None:
+        if self.as_json:
+            tls = poured.tls
+            click.echo(
+                json.dumps({
+                    "client": near.peer, "tls": tls.version if tls else "", "cipher": tls.cipher if tls else "",
+                    "octets_there": poured.there, "octets_back": poured.back, "error": why,
+                }, ensure_ascii=False)
+            )  # fmt: skip
+        elif why:
+            click.echo(f"fubako: {near.peer}: {visible(why)}", err=True)
+
+
+async def _wrap(wrapped: _Wrapped) -> int:
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(near: tcp.TcpStream) -> None:
+        poured, why = wrapping.Poured(), ""
         try:
-            if ours is None:
-                said = proxying.header(proxy, near.peer, here) if proxy else b""
-                await wrapping.towards(near, peer, env, starttls, said)
-            else:
-                admits = admitted if asks else None
-                await wrapping.before(near, ours.pump(), connected, starttls=starttls, name=name, admits=admits)
-        except (ClientError, NotBelieved, TlsError, ProtocolError, StreamClosed, StreamTimeout, OSError) as error:
-            click.echo(f"fubako: {near.peer}: {visible(str(error) or type(error).__name__)}", err=True)
+            poured = await wrapped.join(near)
+        except (
+            ClientError,
+            NotBelieved,
+            TlsError,
+            ProtocolError,
+            ProxyError,
+            StreamClosed,
+            StreamTimeout,
+            OSError,
+        ) as error:
+            why = str(error) or type(error).__name__
         finally:
             near.close()
+        wrapped.tell(near, poured, why)
 
     def came(near: tcp.TcpStream) -> None:
         if len(tasks) >= CONNECTIONS_MAX:
@@ -140,13 +199,14 @@ async def _wrap(
         task.add_done_callback(tasks.discard)
 
     try:
-        server = await tcp.listen(tcp.bound_socket(*here), came)
+        server = await tcp.listen(tcp.bound_socket(*wrapped.here), came)
     except OSError as error:
-        raise ConfigError(f"LISTEN: {here[0]}:{here[1]}: {error.strerror}") from None
+        raise ConfigError(f"LISTEN: {wrapped.here[0]}:{wrapped.here[1]}: {error.strerror}") from None
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    click.echo(f"{here[0]}:{here[1]} -> {peer.host}:{peer.port}. Ctrl-C ends it.")
+    here, there = wrapped.here, wrapped.peer
+    click.echo(f"{here[0]}:{here[1]} -> {there.host}:{there.port}. Ctrl-C ends it.", err=wrapped.as_json)
     await stopping.wait()
     server.close()
     for task in tasks:

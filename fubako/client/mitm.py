@@ -104,7 +104,7 @@ class Middle:
         self.told.met = True
         try:
             if self._implicit:
-                near.begin_tls(self._tls.pump())
+                near.begin_tls(self._tls.pump(), from_start=True)
                 await near.handshake()
             await self._talk(near)
         except (StreamClosed, StreamTimeout, TlsError, OSError) as error:

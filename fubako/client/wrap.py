@@ -30,6 +30,7 @@ class Poured:
 
     there: int = 0
     back: int = 0
+    tls: TlsFacts | None = None  # of the side that has it
 
 
 async def towards(near: Stream, peer: Peer, env: Env, starttls: str = "", said: bytes = b"") -> Poured:
@@ -46,7 +47,7 @@ async def towards(near: Stream, peer: Peer, env: Env, starttls: str = "", said: 
             raise
     if starttls:
         near.write(_GREETINGS[starttls] % peer.server_name.encode())
-    return await _joined(near, far)
+    return await _joined(near, far, far.tls)
 
 
 async def _protected(far: Stream, peer: Peer, env: Env, starttls: str) -> None:
@@ -84,7 +85,7 @@ async def before(
     if starttls:
         async with asyncio.timeout(ASKED_SECONDS):
             await _asked(near, starttls, name)
-    near.begin_tls(pump)
+    near.begin_tls(pump, from_start=not starttls)
     await near.handshake()
     if admits is not None and not admits(near.tls):
         raise TlsError("the client showed no certificate that is believed")
@@ -95,7 +96,7 @@ async def before(
         except BaseException:
             far.close()
             raise
-    return await _joined(near, far)
+    return await _joined(near, far, near.tls)
 
 
 ASKED_SECONDS = 60.0
@@ -168,9 +169,9 @@ async def _greeted(far: Stream, protocol: str) -> None:
     raise StreamClosed("the server does not greet")
 
 
-async def _joined(near: Stream, far: Stream) -> Poured:
+async def _joined(near: Stream, far: Stream, tls: TlsFacts | None) -> Poured:
     """Until one side ends; what was said is still passed on."""
-    poured = Poured()
+    poured = Poured(tls=tls)
     near.idle_seconds = far.idle_seconds = IDLE_SECONDS
 
     async def pour(source: Stream, target: Stream, *, there: bool) -> None:

@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: for whom a proxy speaks, and how that client was encrypted. Pure.
+"""The PROXY protocol, versions 1 and 2: for whom a proxy speaks, and how that client was encrypted.
 
 Source: the specification of HAProxy's proxy-protocol. It is read only from peers that are configured to speak it, and then it must
 be there: nothing is guessed.
@@ -8,10 +8,11 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 
-from fubako.net.interface import TlsFacts
+from fubako.net.interface import Stream, TlsFacts
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V1_OCTETS_MAX = 107
+SECONDS = 10.0  # in which a proxy must say for whom it speaks
 V2_OCTETS_MAX = 16 + 4096
 _TLV_ALPN, _TLV_AUTHORITY, _TLV_SSL = 0x01, 0x02, 0x20
 _SSL_VERSION, _SSL_CN, _SSL_CIPHER = 0x21, 0x22, 0x23
@@ -44,6 +45,21 @@ def parse(octets: bytes) -> tuple[Proxied, int] | None:
             raise ProxyError("the line of the proxy is too long")
         return None
     return _version_1(octets[:end]), end + 2
+
+
+async def introduced(stream: Stream) -> None:
+    """Hear for whom a proxy speaks: `peer` and `tls` are then that client's. Raises ProxyError, StreamTimeout, StreamClosed."""
+    idle, stream.idle_seconds = stream.idle_seconds, SECONDS
+    heard = b""
+    while (found := parse(heard)) is None:
+        octets = await stream.read()
+        if not octets:
+            raise ProxyError("the proxy said nothing")
+        heard += octets
+    proxied, length = found
+    stream.put_back(heard[length:])
+    stream.idle_seconds = idle
+    stream.peer, stream.tls = proxied.peer or stream.peer, proxied.tls
 
 
 def _version_1(line: bytes) -> Proxied:

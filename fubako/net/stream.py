@@ -203,14 +203,23 @@ class BufferedStream:
         if self._gone:
             raise StreamClosed("the peer is gone")
 
-    def begin_tls(self, pump: Pump) -> None:
-        """From now on every byte goes through the pump. Synchronous: nothing can arrive in between."""
-        if self._inbox:
+    def begin_tls(self, pump: Pump, *, from_start: bool = False) -> None:
+        """From now on every byte goes through the pump. Synchronous: nothing can arrive in between. `from_start`: the protocol has
+        TLS from its first byte, so that what is there already belongs to the handshake."""
+        if self._inbox and not from_start:
             raise TlsError("bytes were sent behind STARTTLS")  # CVE-2011-0411
         if self._pump is not None:
             raise TlsError("TLS is already there")
+        waiting = b"".join(self._inbox)
+        self._inbox.clear()
+        self._inbox_octets = 0
+        if self._held:
+            self._held = False
+            self._hold(False)
         self._pump = pump
         self._flush_pump()
+        if waiting:
+            self._arrived(waiting)
 
     def begin_layer(self, layer: SecurityLayer) -> None:
         """From now on every byte goes through what a login agreed on (RFC 4422 §3.7), inside of TLS where there is TLS."""

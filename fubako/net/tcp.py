@@ -3,8 +3,10 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
+from fubako.net import unix
 from fubako.net.stream import BufferedStream
 
 CONNECT_SECONDS = 30.0
@@ -91,7 +93,8 @@ async def accepted(connection: socket.socket) -> TcpStream:
 async def connect_unix(path: str) -> TcpStream:
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(CONNECT_SECONDS):
-        _transport, stream = await loop.create_unix_connection(TcpStream, path)
+        with unix.address(Path(path)) as name:
+            _transport, stream = await loop.create_unix_connection(TcpStream, name)
     stream.peer = path
     return stream
 

@@ -96,7 +96,8 @@ class Session:
         ended = arrival.stream.tls is not None  # TLS ended at a proxy before us
         self.implicit_tls = arrival.implicit_tls and arrival.pump is not None and not ended
         if self.implicit_tls and arrival.pump is not None:
-            line.stream.begin_tls(arrival.pump())  # here, and not in `run`: the client may speak before our task begins
+            # here, and not in `run`: the client may speak before our task begins
+            line.stream.begin_tls(arrival.pump(), from_start=True)
         self.identity: Identity | None = None
         self.proved = arrival.proved
         self._arrival = arrival

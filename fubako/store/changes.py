@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from fubako.net import unix
 from fubako.store.interface import Place
 
 _PLACE = struct.Struct(">QQ")
@@ -62,7 +63,8 @@ class WorkerChanges(LocalChanges):
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(str(self._path))
+        with unix.address(self._path) as name:
+            self._socket.bind(name)
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._received)
 
     def publish(self, places: Iterable[Place]) -> None:
@@ -84,7 +86,8 @@ class WorkerChanges(LocalChanges):
 
     def _tell(self, path: Path, datagram: bytes) -> None:
         try:
-            self._socket.sendto(datagram, str(path))
+            with unix.address(path) as name:
+                self._socket.sendto(datagram, name)
         except ConnectionRefusedError:  # its worker is gone
             path.unlink(missing_ok=True)
             self._looked = float("-inf")

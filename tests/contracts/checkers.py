@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from peers import free_port
 from server import without
 
 from fubako.accounts import secrets
@@ -44,12 +45,6 @@ def need(*programs: str) -> None:
     missing = [one for one in programs if not shutil.which(one, path=path)]
     if missing:
         without(f"not installed: {', '.join(missing)}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until(condition, seconds=20.0):

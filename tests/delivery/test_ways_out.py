@@ -10,6 +10,7 @@ import time
 import pytest
 from memory_server import certificates
 from peer import House, Peer
+from peers import free_port
 from server import without
 
 from fubako.config import Config, ConfigError, Route, parse
@@ -17,12 +18,6 @@ from fubako.net import socks, tcp
 from fubako.net.socks import Proxy
 
 CA = str(certificates() / "ca.pem")
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture

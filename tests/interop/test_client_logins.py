@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from checkers import ALICE, Realm, environment, free_port, listens, need, running, until
+from checkers import ALICE, Realm, environment, listens, need, running, until
 from memory_server import certificates
-from peers import Postfix
+from peers import Postfix, free_port
 from server import without
 
 from fubako.client import imap, pop3, smtp

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from peer import House
+from peers import free_port
 from server import FUBAKO, without
 from test_programs import kept, run
 
@@ -71,12 +72,6 @@ def test_twenty_programs_at_once(server, user, names):
     assert sorted(letter.split(b"Subject: job ")[1].split(b"\r\n")[0] for letter in letters) == sorted(
         str(number).encode() for number in range(len(running))
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

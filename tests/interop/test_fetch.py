@@ -14,7 +14,8 @@ import threading
 import time
 
 import pytest
-from checkers import free_port, until
+from checkers import until
+from peers import free_port
 from server import FUBAKO
 from test_programs import deliver, kept
 from test_ssh import Door

@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from checkers import free_port, listens, until
+from checkers import listens, until
 from memory_server import certificates
+from peers import free_port
 from server import FUBAKO, without
 from test_fetch import User
 from test_programs import deliver, kept

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from checkers import free_port, listens, need, running, until
+from checkers import listens, need, running, until
 from internet import Dns
 from memory_server import certificates
+from peers import free_port
 from server import FUBAKO, STANDARD, have, without
 from test_fetch import Liar
 from test_programs import kept, run

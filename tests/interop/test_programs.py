@@ -241,12 +241,17 @@ class Terminal:
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p")
 
-    def wait(self, text: str, seconds: float = 20.0) -> str:
+    def wait(self, text: str, seconds: float = 30.0) -> str:
+        """The screen when the text stands on it and nothing moves any more: a program draws its parts one after the other."""
         end = time.monotonic() + seconds
-        while text not in (screen := self.screen()):
-            if time.monotonic() > end:
+        before = ""
+        while text not in (screen := self.screen()) or screen != before:
+            if time.monotonic() > end and text not in screen:
                 raise AssertionError(f"{text!r} did not appear:\n{screen}")
-            time.sleep(0.1)
+            if time.monotonic() > end + seconds:
+                raise AssertionError(f"the screen does not come to rest:\n{screen}")
+            before = screen
+            time.sleep(0.15)
         return screen
 
     def keys(self, *keys: str) -> None:

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from checkers import free_port
+from peers import free_port
 from server import Server
 from test_programs import Terminal, deliver, kept, run
 

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 
 import pytest
-from checkers import free_port, until
+from checkers import until
+from peers import free_port
 from test_fetch import User
 from test_programs import deliver
 from test_ssh import Door

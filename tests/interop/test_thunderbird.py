@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from checkers import ALICE
+from peers import free_port
 from server import free_offset
 from test_mechanisms import PASSWORD, House
 
@@ -139,8 +140,7 @@ def test_thunderbird_logs_in_and_hands_in_a_letter(eventful, home, needs, mechan
         subprocess.run(
             ["kinit", "alice"], input=ALICE + "\n", text=True, env=env, check=True, capture_output=True, timeout=30
         )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     folder = profile(eventful, home, METHODS[mechanism], port)
     events = eventful.root / "events.jsonl"
     before = len(events.read_text().splitlines())

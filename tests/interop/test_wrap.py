@@ -1,6 +1,7 @@
 """`fubako wrap`: programs without TLS speak to servers with it, and the other way round."""
 
 import imaplib
+import json
 import poplib
 import re
 import smtplib
@@ -11,8 +12,8 @@ import threading
 import time
 
 import pytest
-from checkers import free_port
 from memory_server import certificates
+from peers import free_port
 from server import FUBAKO
 from test_programs import deliver, kept, run
 
@@ -20,8 +21,8 @@ from fubako.net import proxy
 
 
 class Wrap:
-    def __init__(self, *words: str) -> None:
-        self.port = free_port()
+    def __init__(self, *words: str, listening: str = "stdout") -> None:
+        self.port, self.listening = free_port(), listening
         self.process = subprocess.Popen(
             [FUBAKO, "wrap", f"127.0.0.1:{self.port}", *words],
             stdout=subprocess.PIPE,
@@ -30,7 +31,9 @@ class Wrap:
         )
 
     def __enter__(self) -> "Wrap":
-        assert self.process.stdout.readline().endswith("Ctrl-C ends it.\n"), self.process.stderr.read()
+        assert getattr(self.process, self.listening).readline().endswith("Ctrl-C ends it.\n"), (
+            self.process.stderr.read()
+        )
         return self
 
     def __exit__(self, *_error) -> None:
@@ -246,6 +249,59 @@ def test_the_server_is_told_who_the_client_is(version):
                 assert octets[length:] == b"hello" and said.peer == f"127.0.0.1:{client.getsockname()[1]}"
                 assert (said.tls.version if said.tls else "") == ("TLSv1.3" if version == "v2" else "")
                 peer.close()
+
+
+def test_a_proxy_in_front_says_who_the_client_is(tmp_path):
+    """Header and ClientHello in one segment, as HAProxy sends them; what the proxy said is passed on; strangers are not let in."""
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        files = ("--cert", str(certificates() / "s.pem"), "--key", str(certificates() / "s.key"))
+        place = f"127.0.0.1:{backend.getsockname()[1]}"
+        context = ssl.create_default_context(cafile=certificates() / "ca.pem")
+        with Wrap(place, *files, "--proxy", "v2", "--accept-proxy", "127.0.0.0/8") as wrap:
+            coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = context.wrap_bio(coming, going, server_hostname="localhost")
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            with socket.create_connection(("127.0.0.1", wrap.port)) as raw:
+                raw.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 993\r\n" + going.read())
+                while True:
+                    coming.write(raw.recv(65536))
+                    try:
+                        client.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        pass
+                client.write(b"hello")
+                raw.sendall(going.read())
+                peer, _ = backend.accept()
+                with peer:
+                    octets = b""
+                    while b"hello" not in octets:
+                        octets += peer.recv(1000)
+                heard = proxy.parse(octets)
+                assert heard is not None and heard[0].peer == "192.0.2.7:5000" and heard[0].tls.version == "TLSv1.3"
+            with socket.create_connection(("127.0.0.1", wrap.port)) as raw:
+                raw.sendall(b"\x16\x03\x01\x00\x05hello")
+                assert raw.recv(100) == b""
+        assert "the proxy does not introduce its client" in wrap.said
+        with (
+            Wrap(place, *files, "--accept-proxy", "192.0.2.0/24") as wrap,
+            socket.create_connection(("127.0.0.1", wrap.port)) as raw,
+        ):
+            assert raw.recv(100) == b""
+        assert "only proxies may come in here" in wrap.said
+
+
+def test_json_tells_of_each_connection(server):
+    with Wrap(f"localhost:{server.port('imaps')}", "--ca-file", server.ca, "--json", listening="stderr") as wrap:
+        with socket.create_connection(("127.0.0.1", wrap.port)) as client:
+            assert client.recv(100).startswith(b"* OK")
+            client.sendall(b"a LOGOUT\r\n")
+            while client.recv(1000):
+                pass
+        told = json.loads(wrap.process.stdout.readline())
+    assert told.pop("client").startswith("127.0.0.1:") and told.pop("octets_back") > 20 and told.pop("cipher")
+    assert told == {"tls": "TLSv1.3", "octets_there": 10, "error": ""}
 
 
 def test_certificates_by_the_name_that_is_asked_for(tmp_path):

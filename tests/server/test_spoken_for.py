@@ -3,13 +3,15 @@
 import asyncio
 import json
 
+from memory_server import certificates
 from peer import House
 from test_proxy import SSL, V4, v2
 from zone import Zone
 
 from fubako import app
-from fubako.config import Inbound, Listen, networks
+from fubako.config import Certificate, Inbound, Listen, Tls, networks
 from fubako.net import tcp
+from fubako.net.tls import ClientTls
 
 SPEAKERS = {"inbound": Inbound(xclient_networks=("192.0.2.0/24",))}
 LETTER = ("MAIL FROM:<eve@evil.test>", "RCPT TO:<alice@here.test>", "DATA", "Subject: x", "", "body", ".")
@@ -97,6 +99,23 @@ def test_proxy_says_who_comes_and_how_it_was_encrypted(tmp_path):
     assert "250 2.0.0 ok" in first and journey[0]["peer"] == "198.51.100.7:5000"
     assert "AUTH" in tls and "STARTTLS" not in tls  # encrypted already, by the proxy
     assert refused == ["", ""] and counted == 2
+
+
+def test_a_proxy_that_says_the_first_octets_of_tls_with_its_header(tmp_path):
+    async def test(house):
+        socket = tcp.bound_socket("127.0.0.1", 0)
+        bound = app.Bound("submissions", socket, True, networks(("127.0.0.1/32",)))
+        await house.app.listen([bound])
+        pump = ClientTls(ca_files=[certificates() / "ca.pem"]).pump("localhost")
+        stream = await tcp.connect("127.0.0.1", socket.getsockname()[1])
+        stream.write(v2(body=V4) + pump.outgoing())
+        stream.begin_tls(pump)
+        await stream.handshake()
+        return stream.tls.version, await stream.read()
+
+    chain = Certificate(chain=str(certificates() / "s.pem"), key=str(certificates() / "s.key"))
+    version, greeting = run(tmp_path, test, more={"tls": Tls(certificates=(chain,))})
+    assert version == "TLSv1.3" and greeting.startswith(b"220 ")
 
 
 def test_a_connection_is_counted_off_where_it_was_counted(tmp_path):

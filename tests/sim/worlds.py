@@ -465,8 +465,8 @@ class World:
     async def naps(self) -> None:
         """A worker is not scheduled for longer than its lease, best of all in the middle of a letter."""
         while self.loop.time() < CHAOS_SECONDS:
-            await asyncio.sleep(0.05)
-            if self.a.up and self.a.apps[1]._runner._tasks and self.rng.random() < 0.03:
+            await asyncio.sleep(0.2)
+            if self.a.up and self.a.apps[1]._runner._tasks and self.rng.random() < 0.12:
                 self.a.processes[1].asleep_until = self.loop.time() + self.rng.uniform(5, 90)
 
     async def client(self, number: int) -> None:
