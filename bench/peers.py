@@ -59,6 +59,7 @@ class Dovecot:
     key: Path
     password: str = "benchmark password"
     kept: str = ""  # the password as its file has it; by default as it is
+    sieve: bool = False  # ManageSieve, too
     ports: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
 
@@ -72,7 +73,7 @@ class Dovecot:
         (self.root / "passwd").write_text(passwd)
         (self.root / "mail").mkdir()
         shutil.chown(self.root / "mail", 1000, 1000)
-        self.ports = {name: free_port() for name in ("imap", "imaps", "pop3s", "lmtp", "auth")}
+        self.ports = {name: free_port() for name in ("imap", "imaps", "pop3s", "lmtp", "auth", "sieve")}
         (self.root / "dovecot.conf").write_text(self.config())
         self.process = subprocess.Popen(
             ["dovecot", "-F", "-c", str(self.root / "dovecot.conf")],
@@ -84,11 +85,25 @@ class Dovecot:
 
     def config(self) -> str:
         p = self.ports
+        sieve = f"""
+service managesieve-login {{
+  inet_listener sieve {{
+    address = 127.0.0.1
+    port = {p["sieve"]}
+  }}
+}}
+protocol lmtp {{
+  mail_plugins = sieve
+}}
+plugin {{
+  sieve = file:~/sieve;active=~/.dovecot.sieve
+}}
+"""
         return f"""
 base_dir = {self.root}/run
 state_dir = {self.root}/state
 log_path = {self.root}/log
-protocols = imap pop3 lmtp
+protocols = imap pop3 lmtp{" sieve" if self.sieve else ""}
 ssl = yes
 ssl_cert = <{self.chain}
 ssl_key = <{self.key}
@@ -162,7 +177,7 @@ userdb {{
   driver = passwd-file
   args = {self.root}/passwd
 }}
-"""
+{sieve if self.sieve else ""}"""
 
     def stop(self) -> None:
         if self.process is not None:

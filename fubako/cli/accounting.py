@@ -14,7 +14,7 @@ import msgspec
 from fubako import app
 from fubako.cli.configured import json_option, show
 from fubako.cli.exits import CANTCREAT, NOHOST, NOPERM
-from fubako.cli.fetching import FAULTS
+from fubako.cli.troubles import TROUBLES, code_of
 from fubako.cli.trusting import ask, known_peers, telling, transcript_option
 from fubako.client import discover, passwords, settings
 from fubako.client.connection import LoginRefused
@@ -91,7 +91,7 @@ def account_add(
     accounts.toml. The password is never written there: it goes into the system's keyring, or a file of mode 0600.
 
     \b
-    Exit codes: 68 no server was found, 77 the login was refused, 78 settings, 80 to 82 the server is not believed.
+    Exit codes: 68 no server was found, 77 the login was refused, 78 settings, 80 to 83 the server is not believed, or has no TLS.
     """
     try:
         parsed = parse_address(address)
@@ -102,7 +102,7 @@ def account_add(
     path = accounts_file or settings.home() / "accounts.toml"
     known = settings.load(path) if path.exists() else []
     name = name or parsed.domain
-    taken = {one.name for one in known} & {name, f"{name}-send"}
+    taken = {one.name for one in known} & {name, f"{name}-send", f"{name}-filters"}
     if taken:
         click.echo(f"fubako: {path} has an account {min(taken)} already; give another --name", err=True)
         return CANTCREAT
@@ -125,7 +125,7 @@ async def _add(wanted: Wanted, path: Path, given: dict[str, object], dns: str, *
         chosen = await _servers(wanted, dns)
         if isinstance(chosen, int):
             return chosen
-        made = [_account(wanted, one, given) for one in chosen]
+        made, good = [_account(wanted, one, given) for one in chosen], list[Account]()
         words = "" if given or no_test else _typed(made[0])
         for one in made:
             settings.check(one, one.name)
@@ -133,9 +133,14 @@ async def _add(wanted: Wanted, path: Path, given: dict[str, object], dns: str, *
                 roads.passwords[one.name] = words
             if not no_test:
                 tried = await _tried(one, roads)
+                if isinstance(tried, int) and one.protocol == "sieve":
+                    click.echo(f"{one.name} is left out", err=True)
+                    continue
                 if isinstance(tried, int):
                     return tried
                 click.echo(f"{one.name}: {tried}", err=True)
+            good.append(one)
+        made = good
         if words:
             where = _keep([one.name for one in made], words)
             made = [msgspec.structs.replace(one, **where) for one in made]
@@ -154,7 +159,7 @@ async def _add(wanted: Wanted, path: Path, given: dict[str, object], dns: str, *
 
 
 async def _servers(wanted: Wanted, dns: str) -> list[Endpoint] | int:
-    """The server to read from and the one to send by; or the exit code, and the reason was said."""
+    """The server to read from, the one to send by, and where filters are kept; or the exit code, and the reason was said."""
     resolver = app.resolver(dns)
     incoming = _url(wanted.incoming, wanted, ("imap", "pop3"))
     outgoing = _url(wanted.outgoing, wanted, ("smtp",)) if wanted.outgoing != "none" else None
@@ -180,7 +185,26 @@ async def _servers(wanted: Wanted, dns: str) -> list[Endpoint] | int:
         if given is None and not _agreed(checked, wanted):
             return NOHOST
         chosen.append(checked.endpoint)
-    return chosen
+    return [*chosen, *await _filters(found, chosen[0], wanted, files)]
+
+
+async def _filters(
+    found: discover.Found, incoming: Endpoint, wanted: Wanted, files: tuple[Path, ...]
+) -> list[Endpoint]:
+    """Where scripts are kept, if anywhere: what DNS says, else ManageSieve on the machine that is read from. It is no must."""
+    if incoming.protocol != "imap":
+        return []
+    beside = Endpoint("sieve", incoming.host, settings.PORTS["sieve", "starttls"], "starttls", "guess", incoming.user)
+    said = [one for one in found.endpoints if one.protocol == "sieve"]
+    sure = [one for one in said if one.told or one.inside(wanted.address.domain.lower()) or one.host == incoming.host]
+    checked = await discover.best([*sure, beside], ("sieve",), files)
+    if checked is None or checked.problem:
+        return []
+    one = checked.endpoint
+    click.echo(
+        f"  sieve: {one.host}:{one.port}, {checked.tls}, {', '.join(checked.mechanisms) or 'no mechanism'}", err=True
+    )
+    return [one]
 
 
 def _agreed(checked: Checked, wanted: Wanted) -> bool:
@@ -216,7 +240,7 @@ def _url(text: str, wanted: Wanted, protocols: tuple[str, ...]) -> Endpoint | No
 
 
 def _account(wanted: Wanted, one: Endpoint, given: dict[str, object]) -> Account:
-    name = f"{wanted.name}-send" if one.protocol == "smtp" else wanted.name
+    name = wanted.name + {"smtp": "-send", "sieve": "-filters"}.get(one.protocol, "")
     port = 0 if settings.PORTS[one.protocol, one.tls] == one.port else one.port
     facts: dict[str, object] = {
         "name": name, "protocol": one.protocol, "host": one.host, "port": port, "tls": one.tls, "user": wanted.user or one.user,
@@ -242,9 +266,9 @@ async def _tried(one: Account, roads: Roads) -> str | int:
     except (LoginRefused, SaslFailure) as error:
         click.echo(f"fubako: {one.name}: {one.user} at {one.host}: {visible(str(error))}", err=True)
         return NOPERM
-    except tuple(kind for kind, _ in FAULTS) as error:
+    except TROUBLES as error:
         click.echo(f"fubako: {one.name}: {visible(str(error) or type(error).__name__)}", err=True)
-        return next(code for kind, code in FAULTS if isinstance(error, kind))
+        return code_of(error)
 
 
 def _keep(names: list[str], words: str) -> dict[str, object]:

@@ -10,12 +10,14 @@ from fubako.telemetry import visible
 USAGE, DATAERR, NOINPUT, NOUSER, NOHOST, UNAVAILABLE, SOFTWARE, OSERR, CANTCREAT, IOERR, TEMPFAIL, PROTOCOL, NOPERM, CONFIG = (
     64, 65, 66, 67, 68, 69, 70, 71, 73, 74, 75, 76, 77, 78
 )  # fmt: skip
+# ours, behind those of sysexits.h: the server is not believed, changed its key, offers less than before, has no TLS for us
+NOT_BELIEVED, CHANGED, DOWNGRADED, TLS_REFUSED = 80, 81, 82, 83
 
 
 def _codes() -> tuple[tuple[type[Exception], int], ...]:
     """Loaded when something went wrong, not before."""
     from fubako.accounts.directory import EntryExists, NoSuchEntry
-    from fubako.client.connection import ClientError
+    from fubako.client.connection import ClientError, LoginRefused, TlsRefused
     from fubako.client.settings import SettingsError
     from fubako.config import ConfigError
     from fubako.net.interface import DnsFailure, StreamClosed, StreamTimeout, TlsError
@@ -24,6 +26,7 @@ def _codes() -> tuple[tuple[type[Exception], int], ...]:
     from fubako.protocol.sasl import SaslFailure
     from fubako.store.interface import StoreError, StoreFull
     from fubako.trust.judge import NotBelieved
+    from fubako.trust.known import CertificateChanged, Downgraded
 
     return (
         (ConfigError, CONFIG),
@@ -34,9 +37,13 @@ def _codes() -> tuple[tuple[type[Exception], int], ...]:
         (EntryExists, CANTCREAT),
         (StoreFull, IOERR),
         (StoreError, UNAVAILABLE),
-        (NotBelieved, UNAVAILABLE),
-        (TlsError, UNAVAILABLE),
+        (CertificateChanged, CHANGED),
+        (Downgraded, DOWNGRADED),
+        (NotBelieved, NOT_BELIEVED),
+        (TlsRefused, TLS_REFUSED),
+        (TlsError, TLS_REFUSED),
         (SaslFailure, NOPERM),
+        (LoginRefused, NOPERM),
         (ClientError, PROTOCOL),
         (ProtocolError, PROTOCOL),
         (StreamClosed, UNAVAILABLE),

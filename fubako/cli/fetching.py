@@ -15,11 +15,10 @@ import msgspec
 
 from fubako import app
 from fubako.cli.configured import json_option
-from fubako.cli.exits import CONFIG, IOERR, NOPERM, PROTOCOL, TEMPFAIL, UNAVAILABLE
+from fubako.cli.troubles import FINAL, TROUBLES, code_of
 from fubako.cli.trusting import ask as ask_at_terminal
 from fubako.cli.trusting import known_peers, telling, transcript_option
 from fubako.client import fetchmailrc, settings
-from fubako.client.connection import ClientError, LoginRefused
 from fubako.client.fetch import Fetcher, Outcome, Seen
 from fubako.client.imap import ImapConnection
 from fubako.client.places import place
@@ -27,30 +26,12 @@ from fubako.client.pop3 import Pop3Connection
 from fubako.client.roads import Ask, Roads, reject
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
-from fubako.config import ConfigError
-from fubako.message.address import AddressError
-from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
-from fubako.protocol.engine import ProtocolError
-from fubako.protocol.sasl import SaslFailure
-from fubako.store.interface import StoreError
 from fubako.telemetry import visible
-from fubako.trust.judge import NotBelieved
-from fubako.trust.known import CertificateChanged, Downgraded
 
 NOTHING_NEW = 1
 WATCH_SECONDS = 60
 IDLE_SECONDS = 25 * 60.0  # a server may end it after 30 minutes (RFC 2177 §3)
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 5, 300  # after trouble
-NOT_BELIEVED, CHANGED, DOWNGRADED = 80, 81, 82
-LOGIN_REFUSED = NOPERM
-# what went wrong -> its exit code; the first that fits
-FAULTS: tuple[tuple[type[Exception], int], ...] = (
-    (CertificateChanged, CHANGED), (Downgraded, DOWNGRADED), (NotBelieved, NOT_BELIEVED), (LoginRefused, LOGIN_REFUSED),
-    (SaslFailure, LOGIN_REFUSED),
-    (SettingsError, CONFIG), (TlsError, UNAVAILABLE), (ProtocolError, PROTOCOL), (StreamTimeout, TEMPFAIL),
-    (StreamClosed, UNAVAILABLE), (ClientError, UNAVAILABLE), (StoreError, IOERR), (ConfigError, CONFIG), (AddressError, CONFIG),
-    (OSError, IOERR),
-)  # fmt: skip
 
 
 @click.command()
@@ -97,11 +78,11 @@ def fetch(
     by name, for a tunnel or this machine. Servers that were met are remembered (`fubako trust`).
 
     \b
-    Exit codes: 0 letters came, 1 nothing new, 69 no connection or TLS refused, 77 login refused, 78 settings,
-    80 certificate not believed, 81 certificate CHANGED, 82 the server offers less protection than before.
+    Exit codes: 0 letters came, 1 nothing new, 69 no connection, 77 login refused, 78 settings,
+    80 certificate not believed, 81 certificate CHANGED, 82 the server offers less protection than before, 83 no TLS.
     """
     accounts, passwords = _accounts(accounts_file, rc_file)
-    accounts = [one for one in accounts if one.protocol != "smtp"]
+    accounts = [one for one in accounts if one.protocol in ("imap", "pop3")]
     unknown = set(names) - {one.name for one in accounts}
     if unknown:
         raise click.UsageError(f"there is no account {min(unknown)}")
@@ -187,7 +168,7 @@ async def _followed(account: Account, roads: Roads, every: int, *, as_json: bool
         outcome, code = await _one(account, roads, partial(_stay, account, every, as_json))
         if outcome.problem or outcome.fetched:
             _told([(outcome, code)], as_json=as_json)
-        if code in (NOT_BELIEVED, CHANGED, DOWNGRADED, LOGIN_REFUSED, CONFIG):
+        if code in FINAL:
             return code
         pause = min(2 * pause, PAUSE_SECONDS_MAX) if outcome.problem else PAUSE_SECONDS
         await asyncio.sleep(pause if outcome.problem else every)
@@ -231,9 +212,9 @@ async def _one(
         finally:
             await target.close()
             seen.close()
-    except tuple(kind for kind, _ in FAULTS) as error:
+    except TROUBLES as error:
         outcome.problem = visible(str(error) or type(error).__name__)
-        return outcome, next(code for kind, code in FAULTS if isinstance(error, kind))
+        return outcome, code_of(error)
     return outcome, 0 if outcome.fetched else NOTHING_NEW
 
 

@@ -147,6 +147,8 @@ def _attacked(host: str, chosen: dict[str, int], command: tuple[str, ...], *, as
         raise click.UsageError("--mitm wants one --service, and a program with {port} in its arguments after --")
     service, port = next(iter(chosen.items()))
     _, protocol, implicit = probing.SERVICES[service]
+    if protocol not in mitm.PROTOCOLS:
+        raise click.UsageError(f"--mitm plays {', '.join(mitm.PROTOCOLS)}, not {protocol}")
     names = [
         name
         for name in mitm.ATTACKS

@@ -9,10 +9,10 @@ from fubako.cli.exits import Sentences
 
 _HOMES = {
     "account": "accounting", "alias": "entries", "compat": "compat", "config": "storage", "domain": "domains",
-    "fetch": "fetching", "imapd": "pipes",
-    "lmtpd": "pipes", "mx": "roads", "peer": "queueing", "policy": "policies", "pop3d": "pipes", "probe": "probing",
-    "read": "reading", "queue": "queueing", "report": "reporting", "send": "sending", "serve": "serve", "smtpd": "pipes",
-    "ssh": "ssh", "store": "storage", "trace": "entries", "trust": "trusting", "up": "up", "user": "entries", "wrap": "roads",
+    "fetch": "fetching", "imapd": "pipes", "lmtpd": "pipes", "mx": "roads", "peer": "queueing", "policy": "policies",
+    "pop3d": "pipes", "probe": "probing", "queue": "queueing", "read": "reading", "report": "reporting", "send": "sending",
+    "serve": "serve", "sieve": "sieve", "smtpd": "pipes", "ssh": "ssh", "store": "storage", "trace": "entries",
+    "trust": "trusting", "up": "up", "user": "entries", "wrap": "roads",
 }  # fmt: skip
 
 

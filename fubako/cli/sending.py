@@ -12,7 +12,7 @@ import click
 from fubako import app
 from fubako.cli.configured import json_option
 from fubako.cli.exits import DATAERR, TEMPFAIL, USAGE
-from fubako.cli.fetching import FAULTS
+from fubako.cli.troubles import TROUBLES
 from fubako.cli.trusting import known_peers, telling, transcript_option
 from fubako.client import settings
 from fubako.client.handing import Carry, account_of, carrier, is_for
@@ -29,8 +29,7 @@ from fubako.message.trace import mail_date
 from fubako.protocol.imap import utf7
 from fubako.telemetry import visible
 
-_TROUBLES = tuple(kind for kind, _ in FAULTS)
-_NOT_NOW: tuple[type[Exception], ...] = (*_TROUBLES, Postponed)
+_NOT_NOW: tuple[type[Exception], ...] = (*TROUBLES, Postponed)
 LETTER_OCTETS_MAX = 100 * 1024 * 1024
 
 
@@ -254,7 +253,7 @@ class Sent:
         try:
             if account.sent:
                 await self._put(account.sent, letter, outbox.content(letter))
-        except _TROUBLES as error:
+        except TROUBLES as error:
             reason = visible(str(error) or type(error).__name__)
             outbox.change(replace(letter, problem=f"sent; its copy could not be kept: {reason}"))
             click.echo(f"fubako: {letter.number} was sent, but its copy could not be kept: {reason}", err=True)

@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,11 +26,15 @@ from fubako.trust.judge import Believed, NotBelieved, judge
 
 E = TypeVar("E")
 ACCEPTED = tuple(name for name in CLIENT_PREFERENCE if name != "DIGEST-MD5")
-_SERVICES = {"smtp": "smtp", "submission": "smtp", "lmtp": "lmtp", "pop3": "pop", "imap": "imap"}
+_SERVICES = {"smtp": "smtp", "submission": "smtp", "lmtp": "lmtp", "pop3": "pop", "imap": "imap", "sieve": "sieve"}
 
 
 class ClientError(Exception):
     """The server refused, or cannot be used as asked; the message says what it said."""
+
+
+class TlsRefused(ClientError):
+    """The server does not begin TLS, or somebody on the way sees to it that it does not."""
 
 
 class LoginRefused(ClientError):
@@ -68,7 +73,7 @@ class Credentials:
 
 
 class Connection(Generic[E]):
-    """What the three clients share."""
+    """What the clients share."""
 
     protocol = ""
 
@@ -110,6 +115,17 @@ class Connection(Generic[E]):
     def refused_certificate(self, _reason: NotBelieved) -> None:
         """Nobody vouches for the server: a client ends the connection."""
         self.line.close()
+
+    @contextmanager
+    def beginning_tls(self) -> Iterator[None]:
+        """Around the command that asks for TLS. Raises TlsRefused where the server refuses, ProtocolError where it spoke before."""
+        self.nothing_unasked()
+        try:
+            yield
+        except TlsRefused:
+            raise
+        except ClientError as error:
+            raise TlsRefused(f"{error}; nothing else was said") from None
 
     def nothing_unasked(self) -> None:
         """Before STARTTLS is said: an answer that is there already was not the server's (C-PREREPLY)."""

@@ -22,13 +22,13 @@ FOUND_MAX = 40
 _SERVICES = (
     # SRV name, protocol, TLS
     ("_imaps", "imap", "implicit"), ("_imap", "imap", "starttls"), ("_pop3s", "pop3", "implicit"), ("_pop3", "pop3", "starttls"),
-    ("_submissions", "smtp", "implicit"), ("_submission", "smtp", "starttls"),
+    ("_submissions", "smtp", "implicit"), ("_submission", "smtp", "starttls"), ("_sieve", "sieve", "starttls"),
 )  # fmt: skip
 _USUAL = {"imap": ("imap", "mail"), "pop3": ("pop3", "pop", "mail"), "smtp": ("smtp", "mail")}
 _PORTS = {"imap": ((993, "implicit"), (143, "starttls")), "pop3": ((995, "implicit"), (110, "starttls")),
           "smtp": ((465, "implicit"), (587, "starttls"))}  # fmt: skip
 _PROBED = {("imap", "implicit"): "imaps", ("imap", "starttls"): "imap", ("pop3", "implicit"): "pop3s", ("pop3", "starttls"): "pop3",
-           ("smtp", "implicit"): "submissions", ("smtp", "starttls"): "submission"}  # fmt: skip
+           ("smtp", "implicit"): "submissions", ("smtp", "starttls"): "submission", ("sieve", "starttls"): "sieve"}  # fmt: skip
 _HOST = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
 

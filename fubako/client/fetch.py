@@ -22,7 +22,7 @@ from fubako.client.pop3 import Pop3Connection
 from fubako.client.settings import Account
 from fubako.clock import Env
 from fubako.message.hop import Hop
-from fubako.protocol.imap.client import Value
+from fubako.protocol.literals import Value
 
 T = TypeVar("T")
 GROUP_OCTETS = 4 * 1024 * 1024

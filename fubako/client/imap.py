@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fubako.client.connection import ClientError, Connection, Credentials, LoginRefused, Peer, open_stream
+from fubako.client.connection import ClientError, Connection, Credentials, LoginRefused, Peer, TlsRefused, open_stream
 from fubako.clock import Env
 from fubako.net.interface import StreamTimeout
 from fubako.net.line import Line
 from fubako.protocol.engine import ProtocolError
-from fubako.protocol.imap.client import Completed, Continue, Event, Greeting, ImapClient, Untagged, Value
+from fubako.protocol.imap.client import Completed, Continue, Event, Greeting, ImapClient, Untagged
+from fubako.protocol.literals import Value
 
 
 class ImapConnection(Connection[Event]):
@@ -35,7 +36,8 @@ class ImapConnection(Connection[Event]):
             self.preauth = True
         elif not isinstance(greeting, Greeting) or greeting.condition != "OK":
             # PREAUTH on a channel that anybody can write to means that nobody proved anything (CVE-2020-14093)
-            raise ClientError("the server's greeting is not one to go on with")
+            without = isinstance(greeting, Greeting) and greeting.condition == "PREAUTH" and not self.peer.implicit_tls
+            raise (TlsRefused if without else ClientError)("the server's greeting is not one to go on with")
         if not self.peer.implicit_tls and not self.peer.bare:
             await self._starttls()
         await self._ask_capabilities()
@@ -48,8 +50,8 @@ class ImapConnection(Connection[Event]):
         await self._starttls()
 
     async def _starttls(self) -> None:
-        self.nothing_unasked()
-        await self.command("STARTTLS")
+        with self.beginning_tls():
+            await self.command("STARTTLS")
         await self.protect()
 
     async def _ask_capabilities(self) -> None:

@@ -14,7 +14,8 @@ from fubako.message.hop import Seal
 from fubako.message.words import decode_words
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import utf7
-from fubako.protocol.imap.client import Completed, Continue, Value
+from fubako.protocol.imap.client import Completed, Continue
+from fubako.protocol.literals import Value
 
 CHUNK = 500  # letters whose envelopes are asked for at once
 LETTERS_MAX = 1_000_000

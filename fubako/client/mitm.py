@@ -58,6 +58,7 @@ _WORDS = {
         b"220 go\r\n", b"502 5.5.1 no TLS here\r\n", b"250-injected\r\n250 AUTH PLAIN LOGIN\r\n", re.compile(rb"250-STARTTLS\r\n"),
     ),
 }  # fmt: skip
+PROTOCOLS = tuple(_WORDS)
 # what nobody in between may hear: (pattern on one line of the program, what it is)
 _SECRETS = (
     (

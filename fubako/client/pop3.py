@@ -41,9 +41,9 @@ class Pop3Connection(Connection[Reply]):
         await self._stls()
 
     async def _stls(self) -> None:
-        self.nothing_unasked()
-        self.engine.command("STLS")
-        await self._ok()
+        with self.beginning_tls():
+            self.engine.command("STLS")
+            await self._ok()
         await self.protect()
 
     async def _ok(self) -> Reply:

@@ -19,9 +19,10 @@ SERVICES: dict[str, tuple[int, str, bool]] = {
     # name: (port, protocol, TLS from the first byte)
     "smtp": (25, "smtp", False), "submissions": (465, "smtp", True), "submission": (587, "smtp", False),
     "pop3": (110, "pop3", False), "pop3s": (995, "pop3", True), "imap": (143, "imap", False), "imaps": (993, "imap", True),
+    "sieve": (4190, "sieve", False),
 }  # fmt: skip
-_SAY_TLS = {"smtp": b"STARTTLS", "pop3": b"STLS", "imap": b"x2 STARTTLS"}
-_NOOP = {"smtp": b"NOOP", "pop3": b"CAPA", "imap": b"x3 NOOP"}
+_SAY_TLS = {"smtp": b"STARTTLS", "pop3": b"STLS", "imap": b"x2 STARTTLS", "sieve": b"STARTTLS"}
+_NOOP = {"smtp": b"NOOP", "pop3": b"CAPA", "imap": b"x3 NOOP", "sieve": b"NOOP"}
 
 
 @dataclass(slots=True)
@@ -108,6 +109,23 @@ class _Talk:
                 return lines
         raise _Odd("its reply does not end")
 
+    async def capabilities(self) -> list[str]:
+        """Of ManageSieve (RFC 5804 §1.7): the lines, and the OK behind them."""
+        lines: list[str] = []
+        while len(lines) < LINES_MAX:
+            lines.append(await self.line())
+            if lines[-1].upper().startswith(("OK", "NO", "BYE")):
+                return lines
+        raise _Odd("its reply does not end")
+
+    async def greeting(self, protocol: str) -> str:
+        if protocol == "smtp":
+            return (await self.smtp())[-1]
+        if protocol == "sieve":
+            lines = await self.capabilities()
+            return next((line for line in lines if line.upper().startswith('"IMPLEMENTATION"')), lines[-1])
+        return await self.line()
+
 
 VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 ENDS = {
@@ -140,7 +158,7 @@ async def _takes(seen: Seen, host: str, server_name: str, version: str) -> bool:
             try:
                 talk = _Talk(stream)
                 if not implicit:
-                    await (talk.smtp() if protocol == "smtp" else talk.line())
+                    await talk.greeting(protocol)
                     await _offers(talk, protocol)
                     await _begin(talk, protocol)
                 await stream.start_tls(trial(server_name, version))
@@ -235,7 +253,7 @@ async def _one(seen: Seen, talk: _Talk, tls: ClientTls, protocol: str, server_na
     if implicit:
         await stream.start_tls(tls.pump(server_name))
         _judged(seen, stream, server_name)
-    seen.greeting = (await talk.smtp())[-1] if protocol == "smtp" else await talk.line()
+    seen.greeting = await talk.greeting(protocol)
     offered, seen.starttls = await _offers(talk, protocol)
     if implicit:
         seen.sealed, seen.starttls = offered, False
@@ -246,6 +264,8 @@ async def _one(seen: Seen, talk: _Talk, tls: ClientTls, protocol: str, server_na
     await _begin(talk, protocol)
     await stream.start_tls(tls.pump(server_name))
     _judged(seen, stream, server_name)
+    if protocol == "sieve":
+        await talk.greeting(protocol)  # it is said again (RFC 5804 §2.2)
     seen.sealed = (await _offers(talk, protocol))[0]
 
 
@@ -271,6 +291,11 @@ async def _offers(talk: _Talk, protocol: str) -> tuple[list[str], bool]:
             words = [line.strip().upper() for line in await talk.listing()]
             found = next((line.split()[1:] for line in words if line.startswith("SASL ")), [])
             return found + (["USER"] if "USER" in words else []), "STLS" in words
+        case "sieve":
+            talk.say(b"CAPABILITY")
+            words = [line.strip().upper() for line in await talk.capabilities()]
+            found = next((line.partition(" ")[2].strip('"').split() for line in words if line.startswith('"SASL"')), [])
+            return found, '"STARTTLS"' in words
         case _:
             talk.say(b"x1 CAPABILITY")
             lines = await talk.tagged("x1")
@@ -289,8 +314,8 @@ async def _begin(talk: _Talk, protocol: str, behind: bytes = b"") -> None:
         if protocol == "imap"
         else await talk.line()
     )
-    good = {"smtp": "220", "pop3": "+OK", "imap": "x2 OK"}[protocol]
-    if not reply.startswith(good):
+    good = {"smtp": "220", "pop3": "+OK", "imap": "x2 OK", "sieve": "OK"}[protocol]
+    if not reply.upper().startswith(good.upper()):
         raise _Odd(f"it offers STARTTLS and does not begin it: {reply[:80]}")
 
 
@@ -301,11 +326,13 @@ async def _slips(host: str, port: int, protocol: str, tls: ClientTls, server_nam
             stream = await tcp.connect(host, port)
             talk = _Talk(stream)
             try:
-                await (talk.smtp() if protocol == "smtp" else talk.line())
+                await talk.greeting(protocol)
                 await _offers(talk, protocol)
                 await _begin(talk, protocol, _NOOP[protocol] + b"\r\n")
                 await stream.start_tls(tls.pump(server_name))
                 stream.idle_seconds = 2.0
+                if protocol == "sieve":
+                    await talk.greeting(protocol)
                 return bool(await talk.line())
             finally:
                 stream.close()

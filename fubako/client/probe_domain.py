@@ -13,7 +13,7 @@ from fubako.trust import dane, mtasts
 HOSTS_MAX = 10
 # what large senders call their keys; a selector can be anything, so that "none found" says little
 SELECTORS = ("default", "dkim", "mail", "selector1", "selector2", "google", "s1", "s2", "k1", "fubako", "20230601", "x")
-SERVICES = ("_imaps", "_imap", "_pop3s", "_pop3", "_submissions", "_submission")
+SERVICES = ("_imaps", "_imap", "_pop3s", "_pop3", "_submissions", "_submission", "_sieve")
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fubako.client import imap, pop3, smtp
-from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer
+from fubako.client import imap, managesieve, pop3, smtp
+from fubako.client.connection import ACCEPTED, ClientError, Credentials, Peer, TlsRefused
 from fubako.client.passwords import password
 from fubako.client.settings import Account
 from fubako.client.transcript import Transcript, Watched
@@ -22,6 +22,7 @@ from fubako.net.line import Line
 from fubako.net.program import tunnel
 from fubako.protocol.engine import Engine
 from fubako.protocol.imap.client import ImapClient
+from fubako.protocol.managesieve import ManageSieveClient
 from fubako.protocol.pop3 import Pop3Client
 from fubako.protocol.smtp_client import SmtpClient
 from fubako.trust import dane, rules
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 E = TypeVar("E")
 PRECONNECT_SECONDS = 60.0
 OPEN_SECONDS = 20.0  # in which a port has to open after preconnect
-Ready = imap.ImapConnection | pop3.Pop3Connection | smtp.SmtpConnection
+Ready = imap.ImapConnection | pop3.Pop3Connection | smtp.SmtpConnection | managesieve.ManageSieveConnection
 # what a person answers who is shown a certificate that nobody vouches for, and why, and who signed it (empty: nobody who could be
 # accepted): reject, once, always, signer
 Ask = Callable[[CertificateFacts, str, str], str]
@@ -100,14 +101,21 @@ class Roads:
         elif account.protocol == "pop3":
             talker = Pop3Client()
             connection = pop3.Pop3Connection(peer, self._line(account, talker, stream), self._env, talker)
+        elif account.protocol == "sieve":
+            keeper = ManageSieveClient()
+            connection = managesieve.ManageSieveConnection(peer, self._line(account, keeper, stream), self._env, keeper)
         else:
             sender = SmtpClient()
             connection = smtp.SmtpConnection(peer, self._line(account, sender, stream), self._env, sender)
         try:
-            if isinstance(connection, smtp.SmtpConnection):
-                await connection.greet(socket.getfqdn())
-            else:
-                await connection.greet()
+            try:
+                if isinstance(connection, smtp.SmtpConnection):
+                    await connection.greet(socket.getfqdn())
+                else:
+                    await connection.greet()
+            except TlsRefused:
+                self._known.check_starttls(account.host, account.port_used)
+                raise
             yield connection
         finally:
             connection.close()

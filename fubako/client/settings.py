@@ -10,7 +10,8 @@ from msgspec import Meta, Struct
 
 PORTS = {("imap", "implicit"): 993, ("imap", "starttls"): 143, ("imap", "none"): 143,
          ("smtp", "implicit"): 465, ("smtp", "starttls"): 587, ("smtp", "none"): 587,
-         ("pop3", "implicit"): 995, ("pop3", "starttls"): 110, ("pop3", "none"): 110}  # fmt: skip
+         ("pop3", "implicit"): 995, ("pop3", "starttls"): 110, ("pop3", "none"): 110,
+         ("sieve", "implicit"): 4190, ("sieve", "starttls"): 4190, ("sieve", "none"): 4190}  # fmt: skip
 
 
 class SettingsError(Exception):
@@ -21,7 +22,13 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One mailbox elsewhere. Write one `[[account]]` each."""
 
     name: Annotated[str, Meta(description="How you call it.", min_length=1)]
-    protocol: Annotated[str, Meta(description="imap, pop3, or smtp to send.", pattern="^(imap|pop3|smtp)$")] = "imap"
+    protocol: Annotated[
+        str,
+        Meta(
+            description="imap, pop3, smtp to send, or sieve for filters (ManageSieve, which has STARTTLS).",
+            pattern="^(imap|pop3|smtp|sieve)$",
+        ),
+    ] = "imap"
     host: Annotated[str, Meta(description="The server.", min_length=1)] = "localhost"
     port: Annotated[int, Meta(description="0: the protocol's own.", ge=0, le=65535)] = 0
     tls: Annotated[
@@ -198,6 +205,10 @@ def check(account: Account, place: str) -> None:
         raise SettingsError(f"{place}: {account.name}: program is for protocol smtp, and no road beside it")
     if account.ssh_command and not account.ssh:
         raise SettingsError(f"{place}: {account.name}: ssh_command needs ssh, the machine that runs it")
+    if account.protocol == "sieve" and account.tls == "implicit" and not account.port:
+        raise SettingsError(
+            f'{place}: {account.name}: ManageSieve begins in the clear on 4190: tls = "starttls" is meant'
+        )
     proved = account.tunnel or account.socket or account.ssh_command
     if account.tls == "none" and not proved and account.host not in ("localhost", "127.0.0.1", "::1"):
         raise SettingsError(

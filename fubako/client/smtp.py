@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fubako.client.connection import ClientError, Connection, Credentials, LoginRefused, Peer, open_stream
+from fubako.client.connection import ClientError, Connection, Credentials, LoginRefused, Peer, TlsRefused, open_stream
 from fubako.clock import Env
 from fubako.message.address import Address
 from fubako.message.status import Status
@@ -40,10 +40,10 @@ class SmtpConnection(Connection[Reply]):
 
     async def _starttls(self) -> None:
         if "STARTTLS" not in self.extensions:
-            raise ClientError("the server does not offer STARTTLS; nothing was sent")
-        self.nothing_unasked()
-        self.engine.command("STARTTLS")
-        await self._expect(220)
+            raise TlsRefused("the server does not offer STARTTLS; nothing was sent")
+        with self.beginning_tls():
+            self.engine.command("STARTTLS")
+            await self._expect(220)
         await self.protect()
 
     async def _ehlo(self, hello: str) -> None:

@@ -28,6 +28,11 @@ class LiteralEngine(LineEngine):
     def pending(self) -> bool:
         return super().pending or bool(self._pieces)
 
+    def tls_started(self) -> None:
+        super().tls_started()
+        self._pieces, self._literals, self._left = [], [], 0
+        self._partial.clear()
+
     def _gathered(self) -> tuple[list[bytes], list[bytes]] | None:
         """Lines and literals of the next response, or None. Raises ProtocolError."""
         while True:

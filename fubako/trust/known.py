@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fubako.net.interface import CertificateFacts
@@ -48,6 +49,10 @@ class KnownPeer:
     mechanism: str = ""
     history: tuple[str, ...] = ()
     certificate: str = ""  # the leaf's DER in base64
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 class KnownPeers:
@@ -137,9 +142,9 @@ class KnownPeers:
         if by_authority and known.accepted in ("authority", "signer", "dane", "pin"):
             return known
         raise CertificateChanged(
-            f"{host}:{port} shows ANOTHER key than the one that was accepted ({known.accepted}, first seen"
-            f" {known.first_seen}): was SHA-256 {known.sha256} of {known.subject}, is {facts.sha256} of {facts.subject} issued by"
-            f" {facts.issuer}. If the change is right: fubako trust forget {host} {port}"
+            f"{host}:{port} shows ANOTHER key than the one that was accepted ({known.accepted}, first seen on"
+            f" {_day(known.first_seen)}): was SHA-256 {known.sha256} of {known.subject}, is {facts.sha256} of {facts.subject}"
+            f" issued by {facts.issuer}. If the change is right: fubako trust forget {host} {port}"
         )
 
     def check_tls(self, host: str, port: int, version: str) -> None:
@@ -150,6 +155,15 @@ class KnownPeers:
                 raise Downgraded(
                     f"{host}:{port} speaks {version}, and spoke {known.tls} before; fubako trust forget {host} {port}"
                 )
+
+    def check_starttls(self, host: str, port: int) -> None:
+        """A server that had TLS and does not begin it any more. Raises Downgraded."""
+        known = self.find(host, port)
+        if known is not None and known.tls:
+            raise Downgraded(
+                f"{host}:{port} spoke {known.tls} before (last on {_day(known.last_seen)}), and does not begin TLS now: somebody on"
+                f" the way may hide it; nothing was said. If the change is right: fubako trust forget {host} {port}"
+            )
 
     def check_mechanisms(self, host: str, port: int, offered: list[str]) -> None:
         """A server that knew SCRAM and now wants the password itself. Raises Downgraded."""
