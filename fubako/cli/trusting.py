@@ -73,6 +73,14 @@ def telling(path: str) -> Callable[[str], None] | None:
     return lambda text: print(text, file=file, flush=True)
 
 
+def _said(facts: dict[str, object], text: str, *, as_json: bool) -> None:
+    """What was done, for a program or a person."""
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    elif text:
+        click.echo(text)
+
+
 @click.group()
 def trust() -> None:
     """Servers that your programs have met: their keys, how they were accepted, and the best protection seen."""
@@ -129,17 +137,18 @@ def trust_show(host: str, port: int, as_json: bool) -> int:
 @trust.command("add")
 @click.argument("host")
 @click.argument("port", type=int, default=0)
-@click.option("--protocol", type=click.Choice(["imap", "pop3", "smtp"]), default="imap", show_default=True)
-@click.option("--starttls", is_flag=True, help="The server begins TLS when it is asked to.")
+@click.option("--protocol", type=click.Choice(["imap", "pop3", "smtp", "sieve"]), default="imap", show_default=True)
+@click.option("--starttls", is_flag=True, help="The server begins TLS when it is asked to, as those of sieve do.")
 @click.option("--fingerprint", "given", default="", help="Accept this key, and no other, without asking.")
 @transcript_option
-def trust_add(host: str, port: int, protocol: str, starttls: bool, given: str, transcript: str) -> int:
+@json_option
+def trust_add(host: str, port: int, protocol: str, starttls: bool, given: str, transcript: str, as_json: bool) -> int:
     """Meet a server now: its certificate is shown, and you are asked. Nobody logs in.
 
     With --fingerprint (SHA-256 of the certificate, or spki:…) nothing is asked: it is accepted when it is the one, and refused
-    otherwise.
+    otherwise. Exit codes: 69 no connection, 80 not believed, 81 the key CHANGED, 82 less protection than before, 83 no TLS.
     """
-    tls = "starttls" if starttls else "implicit"
+    tls = "starttls" if starttls or protocol == "sieve" else "implicit"
     try:
         pin = fingerprint(given) if given else ""
     except RuleFault as fault:
@@ -160,8 +169,14 @@ def trust_add(host: str, port: int, protocol: str, starttls: bool, given: str, t
         decide = compared if pin else ask if sys.stdin.isatty() else reject
         roads = Roads(known_peers(), Env(), decide, resolver=app.resolver)
         roads.transcript = telling(transcript)
-        believed = await roads.meet(account)
-        click.echo(f"{host}:{account.port_used}: believed by {believed}")
+        try:
+            believed = await roads.meet(account)
+        finally:
+            await roads.close()
+        _said(
+            {"host": host, "port": account.port_used, "believed_by": believed},
+            f"{host}:{account.port_used}: believed by {believed}", as_json=as_json,
+        )  # fmt: skip
         return 0
 
     return app.run(met())
@@ -172,7 +187,8 @@ def trust_add(host: str, port: int, protocol: str, starttls: bool, given: str, t
 @click.argument("port", type=int)
 @click.argument("fingerprints", nargs=-1, metavar="[FINGERPRINT]...")
 @click.option("--remove", is_flag=True, help="Take the server's pins away.")
-def trust_pin(host: str, port: int, fingerprints: tuple[str, ...], remove: bool) -> int:
+@json_option
+def trust_pin(host: str, port: int, fingerprints: tuple[str, ...], remove: bool, as_json: bool) -> int:
     """Believe these certificates or keys and nothing else, no authority either.
 
     Without a fingerprint: the key that the server has now, as it is known. Several pins are one set: a key that is kept in reserve
@@ -182,7 +198,8 @@ def trust_pin(host: str, port: int, fingerprints: tuple[str, ...], remove: bool)
     old = [rule for rule in known.rules("pin", host, port) if rule.host == host.lower() and rule.port == port]
     if remove:
         known.replace_rules(old, [])
-        click.echo(f"{len(old)} pins of {host}:{port} are gone")
+        gone = {"host": host, "port": port, "removed": [rule.value for rule in old]}
+        _said(gone, f"{len(old)} pins of {host}:{port} are gone", as_json=as_json)
         return 0
     peer = known.find(host, port)
     if not fingerprints and peer is None:
@@ -202,21 +219,23 @@ def trust_pin(host: str, port: int, fingerprints: tuple[str, ...], remove: bool)
         )
     now = int(time.time())
     known.add_rules(Rule("pin", host.lower(), port, value, "", "fubako trust pin", now) for value in values)
-    for value in values:
-        click.echo(f"{host}:{port} {value}")
+    told = "\n".join(f"{host}:{port} {value}" for value in values)
+    _said({"host": host, "port": port, "pins": values}, told, as_json=as_json)
     return 0
 
 
 @trust.command("forget")
 @click.argument("host")
 @click.argument("port", type=int)
-def trust_forget(host: str, port: int) -> int:
+@json_option
+def trust_forget(host: str, port: int, as_json: bool) -> int:
     """Meet a server as if for the first time: after its key was changed for a reason that you know."""
     known = known_peers()
     old = [rule for rule in known.rules("", host, port) if rule.host == host.lower() and rule.port in (0, port)]
     if old:
         known.replace_rules(old, [])
     if known.forget(host, port) or old:
+        _said({"host": host, "port": port, "forgotten": True}, "", as_json=as_json)
         return 0
     click.echo(f"fubako: {host}:{port} has not been met", err=True)
     return NOINPUT
@@ -229,7 +248,8 @@ def trust_forget(host: str, port: int) -> int:
     help="Whose file it is; told by its content when not given.",
 )  # fmt: skip
 @click.option("--host", default="", help="For PEM: the server that the certificates speak of; any when not given.")
-def trust_import(file: Path, kind: str, host: str) -> int:
+@json_option
+def trust_import(file: Path, kind: str, host: str, as_json: bool) -> int:
     """Take over what another program believes: mutt's certificate_file, .fetchmailrc, .msmtprc, stunnel.conf, PEM, or our export.
 
     What is known here already stays; where the file says another key of a server, that is told (exit code 65). MD5 fingerprints are
@@ -241,7 +261,7 @@ def trust_import(file: Path, kind: str, host: str) -> int:
         if kind == "guess":
             kind = _guessed(file, text)
         if kind == "fubako":
-            return _ours(known, text)
+            return _ours(known, text, as_json=as_json)
         rules, warnings = _foreign(kind, file, text, host, now)
     except (OSError, RuleFault, fetchmailrc.FetchmailFault) as error:
         click.echo(f"fubako: {file}: {error}", err=True)
@@ -254,7 +274,8 @@ def trust_import(file: Path, kind: str, host: str) -> int:
                 visible(f"fubako: {rule.subject} is believed for every server from now on, as {kind} did"), err=True
             )
     fresh = known.add_rules(rules)
-    click.echo(f"{len(rules)} taken from {file} ({kind}), {fresh} of them new")
+    facts = {"file": str(file), "kind": kind, "taken": len(rules), "new": fresh, "warnings": warnings}
+    _said(facts, f"{len(rules)} taken from {file} ({kind}), {fresh} of them new", as_json=as_json)
     return 0
 
 
@@ -291,7 +312,7 @@ def _foreign(kind: str, file: Path, text: str, host: str, now: int) -> foreign.F
     return foreign.pem(text, source, now, host)
 
 
-def _ours(known: KnownPeers, text: str) -> int:
+def _ours(known: KnownPeers, text: str, *, as_json: bool) -> int:
     try:
         kept = json.loads(text)
         peers = [KnownPeer(**{**one, "history": tuple(one["history"])}) for one in kept["peers"]]
@@ -300,7 +321,9 @@ def _ours(known: KnownPeers, text: str) -> int:
         raise RuleFault(f"it is no export of Fubako: {error}") from None
     fresh, others = known.adopt(peers)
     fresh += known.add_rules(rules)
-    click.echo(f"{len(peers) + len(rules)} read, {fresh} of them new")
+    count = len(peers) + len(rules)
+    facts = {"kind": "fubako", "taken": count, "new": fresh, "others": [f"{peer.host}:{peer.port}" for peer in others]}
+    _said(facts, f"{count} read, {fresh} of them new", as_json=as_json)
     for peer in others:
         click.echo(
             f"fubako: {peer.host}:{peer.port}: the file says ANOTHER key, {peer.sha256}; what is known here stays",

@@ -7,6 +7,7 @@ from memory_server import certificates
 
 from fubako.client.connection import ClientError, Credentials, Peer
 from fubako.client.imap import ImapConnection
+from fubako.client.managesieve import ManageSieveConnection
 from fubako.client.pop3 import Pop3Connection
 from fubako.client.smtp import SmtpConnection
 from fubako.clock import Env
@@ -16,6 +17,7 @@ from fubako.net.memory import pair
 from fubako.net.tls import Certificate, ServerTls
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap.client import ImapClient
+from fubako.protocol.managesieve import ManageSieveClient
 from fubako.protocol.pop3 import Pop3Client
 from fubako.protocol.sasl import SaslFailure
 from fubako.protocol.smtp_client import SmtpClient
@@ -50,6 +52,15 @@ SCRIPTS = {
     "C-INJ-I": ("imap", [(None, b"* OK x\r\n"), (b"STARTTLS", b"TAG OK go\r\n* CAPABILITY X\r\nb OK\r\n* BYE x\r\n")]),
     "C-LITERAL": ("imap", [(None, b"* OK x\r\n"), (b"STARTTLS", b"* X {4294967295}\r\n")]),
     "C-NESTED": ("imap", [(None, b"* OK x\r\n"), (b"STARTTLS", b"* X " + b"(" * 100_000 + b"\r\n")]),
+    "C-STRIP-V": ("sieve", [(None, b'"SASL" "PLAIN"\r\nOK\r\n'), (b"STARTTLS", b"NO no\r\n")]),
+    "C-REFUSE-V": ("sieve", [(None, b'"STARTTLS"\r\nOK\r\n'), (b"STARTTLS", b"BYE (TRYLATER) later\r\n")]),
+    "C-PREREPLY-V": ("sieve", [(None, b'"STARTTLS"\r\nOK\r\nOK\r\n')]),
+    "C-INJ-V": ("sieve", [(None, b'"STARTTLS"\r\nOK\r\n'), (b"STARTTLS", b'OK go\r\n"SASL" "PLAIN"\r\nOK\r\n')]),
+    "C-INJ-V-fragment": ("sieve", [(None, b'"STARTTLS"\r\nOK\r\n'), (b"STARTTLS", b'OK go\r\n{5}\r\nab')]),
+    "C-OWNER-V": ("sieve", [(None, b'"OWNER" "alice"\r\nOK\r\n'), (b"STARTTLS", b"NO you are in\r\n")]),
+    "C-LITERAL-V": ("sieve", [(None, b"{4294967295}\r\n")]),
+    "C-NESTED-V": ("sieve", [(None, b"OK " + b"(" * 100_000 + b"\r\n")]),
+    "C-BADGREET-V": ("sieve", [(None, b"+OK hello\r\n")]),
 }  # fmt: skip
 
 
@@ -62,6 +73,9 @@ def connect(protocol: str, stream, peer: Peer):
     if protocol == "pop3":
         engine = Pop3Client()
         connection = Pop3Connection(peer, Line(engine, stream), env, engine)
+    elif protocol == "sieve":
+        engine = ManageSieveClient()
+        connection = ManageSieveConnection(peer, Line(engine, stream), env, engine)
     else:
         engine = ImapClient("f" + env.random(3).hex() + "x")
         connection = ImapConnection(peer, Line(engine, stream), env, engine)

@@ -1,6 +1,7 @@
 """Hostile input for every parser: it parses, or it raises the one error that its interface names."""
 
 import contextlib
+import re
 from contextlib import suppress
 
 import pytest
@@ -23,6 +24,7 @@ from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import render, utf7
 from fubako.protocol.imap.client import ImapClient
 from fubako.protocol.imap.server import ImapServer, State
+from fubako.protocol.managesieve import ManageSieveClient
 from fubako.protocol.pop3 import Pop3Client, Pop3Server
 from fubako.protocol.sasl import Binding, Lookup, SaslFailure, anonymous, digest_md5, external, gssapi, oauth, scram
 from fubako.protocol.sasl.gssapi import GssStep
@@ -42,6 +44,26 @@ IMAP_WORDS = st.sampled_from(
      b"\r\n", b"FLAGS", b"\\Seen", b'"', b"NIL", b"OR ", b"NOT ", b"HEADER.FIELDS (", b"1.2.", b"MIME", b"LIST ", b"RETURN (",
      b"APPEND ", b"~{2}", b"*", b"%", b"CHARSET ", b"MODSEQ 1", b"SELECT INBOX", b" ", b"4294967296", b"AUTHENTICATE PLAIN "]
 )  # fmt: skip
+SIEVE_WORDS = st.sampled_from(
+    [
+        b"OK",
+        b"NO",
+        b"BYE",
+        b" (",
+        b")",
+        b'"',
+        b'"x"',
+        b"{3}\r\n",
+        b"abc",
+        b"\r\n",
+        b" ",
+        b"SASL ",
+        b"ACTIVE",
+        b"\\",
+        b"QUOTA/MAX",
+        b"{99}",
+    ]
+)
 SMTP_WORDS = st.sampled_from(
     [b"EHLO x\r\n", b"MAIL FROM:<a@b.c>", b"RCPT TO:<d@e.f>", b" SIZE=5", b" BODY=BINARYMIME", b"\r\n", b"DATA\r\n", b".\r\n",
      b"\r\n.\r\n", b"BDAT 5\r\n", b"BDAT 3 LAST\r\n", b"RSET\r\n", b"\n", b"\r", b"..", b"AUTH PLAIN =\r\n", b"QUIT\r\n", b"abc"]
@@ -117,6 +139,38 @@ def test_imap_client(octets):
     client.command("NOOP")
     client.output()
     drain(client, octets, max(1, len(octets)))
+
+
+@given(soup(SIEVE_WORDS))
+def test_managesieve_client(octets):
+    for command in ("LISTSCRIPTS", "AUTHENTICATE"):
+        client = ManageSieveClient()
+        client.command(command)
+        client.output()
+        drain(client, octets, max(1, len(octets)))
+
+
+@given(st.text(max_size=2000), st.binary(max_size=50))
+def test_managesieve_arguments_are_one_command(name, script):
+    """Whatever is said in an argument, a server hears one command: strings as RFC 5804 §4 has them."""
+    client = ManageSieveClient()
+    try:
+        client.command("PUTSCRIPT", name, script)
+    except UnicodeEncodeError:  # a surrogate is nothing that can be said
+        return
+    rest = client.output().removeprefix(b"PUTSCRIPT ")
+    for wanted in (name.encode(), script):
+        quoted = re.match(rb'"((?:[^"\\\x00-\x1f]|\\["\\])*)"', rest)
+        literal = re.match(rb"\{(\d+)\+\}\r\n", rest)
+        if quoted:
+            assert re.sub(rb"\\(.)", rb"\1", quoted[1]) == wanted and len(wanted) <= 1024
+            rest = rest[quoted.end() :]
+        else:
+            assert literal is not None and int(literal[1]) == len(wanted)
+            assert rest[literal.end() :].startswith(wanted)
+            rest = rest[literal.end() + len(wanted) :]
+        rest = rest.removeprefix(b" ")
+    assert rest == b"\r\n"
 
 
 @given(st.binary(max_size=300))

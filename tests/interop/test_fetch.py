@@ -255,10 +255,28 @@ def test_no_password_is_said_to_who_hides_tls(me, protocol, answers):
     liar = Liar(*answers)
     me.account(protocol=protocol, tls="starttls", port=liar.port)
     code, _, error = me.run("fetch")
-    assert code in (69, 76), error
+    assert code in (69, 76, 83), error
     time.sleep(0.1)
     said = liar.heard.upper()
     assert not re.search(rb"LOGIN|AUTH|USER|PASS|SELECT|EXAMINE|APOP", said.replace(b"STARTTLS", b"")), liar.heard
+
+
+def test_tls_refused_is_told_apart_and_hidden_tls_is_an_alarm(me):
+    """No TLS is no failed connection; and where TLS was before, somebody hides it."""
+    refusing = Liar(IMAP, b"%s BAD no\r\n")
+    me.account(tls="starttls", port=refusing.port)
+    code, _, error = me.run("fetch")
+    assert code == 83 and "STARTTLS" in error
+    me.account(tls="starttls", port=free_port())
+    assert me.run("fetch")[0] == 69
+    me.account(tls="starttls", port=me.server.port("imap"))
+    assert me.run("fetch")[0] == 1
+    hiding = Liar(IMAP, b"%s BAD no\r\n")
+    path = me.folder / "known.json"
+    path.write_text(path.read_text().replace(str(me.server.port("imap")), str(hiding.port)))
+    me.account(tls="starttls", port=hiding.port)
+    code, _, error = me.run("fetch")
+    assert code == 82 and "spoke TLSv1.3 before" in error and "fubako trust forget" in error
 
 
 def test_settings_that_would_leak(me):

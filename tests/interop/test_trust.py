@@ -35,14 +35,23 @@ def test_add_with_a_fingerprint(me):
     """Compared, never asked; and a server that is not believed is not met."""
     port = str(me.server.port("imaps"))
     code, _, error = me.run("trust", "add", "localhost", port)
-    assert code == 69 and "authority" in error
-    assert me.run("trust", "add", "localhost", port, "--fingerprint", "ab" * 32)[0] == 69
+    assert code == 80 and "authority" in error
+    assert me.run("trust", "add", "localhost", port, "--fingerprint", "ab" * 32)[0] == 80
     assert me.run("trust", "add", "localhost", port, "--fingerprint", "ab")[0] == 64
     assert json.loads(me.run("trust", "list", "--json")[1]) == []
     code, said, _ = me.run(
         "trust", "add", "localhost", port, "--fingerprint", hashlib.sha256(shown(me.server)).hexdigest()
     )
     assert code == 0 and "your decision" in said
+    fingerprint = "spki:" + json.loads(me.run("trust", "show", "localhost", port, "--json")[1])["spki_sha256"]
+    told = json.loads(me.run("trust", "pin", "localhost", port, "--json")[1])
+    assert told == {"host": "localhost", "port": int(port), "pins": [fingerprint]}
+    assert json.loads(me.run("trust", "pin", "localhost", port, "--remove", "--json")[1])["removed"] == [fingerprint]
+    assert json.loads(me.run("trust", "add", "localhost", port, "--json")[1])["believed_by"] == "your decision"
+    (me.home / "mine.json").write_text(me.run("trust", "export")[1])
+    assert json.loads(me.run("trust", "import", str(me.home / "mine.json"), "--json")[1])["new"] == 0
+    assert json.loads(me.run("trust", "forget", "localhost", port, "--json")[1])["forgotten"] is True
+    assert json.loads(me.run("trust", "import", str(me.home / "mine.json"), "--json")[1])["new"] == 1
     me.account(trust=["public"])
     assert me.run("fetch")[0] == 1
 
