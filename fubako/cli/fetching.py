@@ -226,7 +226,8 @@ def _opened(account: Account) -> tuple[Any, Seen]:
         from fubako.cli.ownstore import StorePlace  # the server's half, for who asks for it
 
         return StorePlace(account), Seen(settings.home() / "fetched" / key)
-    return place(account), Seen(settings.home() / "fetched" / key)
+    folder = settings.home() / "fetched"
+    return place(account, folder / f"{key}.mbox"), Seen(folder / key)
 
 
 def _progress(name: str) -> Any:

@@ -1,7 +1,7 @@
 """`StorePlace`: fetched letters into a store of Fubako on this machine, without a server between."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from fubako import app
@@ -24,6 +24,9 @@ class StorePlace:
         self._addressed = Addressed(account.recipient or account.user, account.envelope, account.multidrop)
         self._store: app.Store | None = None
         self._injector: Injector | None = None
+
+    async def begin(self, remembered: Set[str]) -> None:
+        """What was taken, is in the store."""
 
     async def put(self, letters: Sequence[Fetched]) -> None:
         if self._injector is None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,6 +66,10 @@ class Seen:
 
     def __contains__(self, name: str) -> bool:
         return name in self._came
+
+    def latest(self, count: int) -> list[str]:
+        """Those that came last."""
+        return list(islice(reversed(self._came), count))
 
     def before(self, name: str, at: float) -> bool:
         return self._came.get(name, at) < at
@@ -131,6 +136,9 @@ class Fetcher:
         key = json.dumps([account.protocol, account.host, account.user, identifier])
         return f"fubako-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
+    async def _begin(self) -> None:
+        await self.place.begin({self.name(one) for one in self.seen.latest(GROUP_LETTERS)})
+
     def _leaves(self, identifier: str) -> bool:
         """Whether a letter that is here is deleted there."""
         days = self.account.delete_after_days
@@ -150,6 +158,7 @@ class Fetcher:
 
     async def pop3(self, connection: Pop3Connection) -> None:
         """Raises ClientError and what the connection and the place raise."""
+        await self._begin()
         uids = _told_apart(await self._listing(connection, "UIDL"))
         sizes = {
             number: int(size) for number, size in (await self._listing(connection, "LIST")).items() if size.isdigit()
@@ -198,6 +207,7 @@ class Fetcher:
     # -- IMAP
 
     async def imap(self, connection: ImapConnection) -> None:
+        await self._begin()
         for folder in self.account.folders:
             await self._folder(connection, folder)
 

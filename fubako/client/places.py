@@ -1,20 +1,22 @@
 """Where fetched letters go: Maildir, mbox, LMTP, SMTP, a program. What was put is durable when `put` returns.
 
 A letter has a name that its server's identifiers determine, so that after a crash it is seen that it is there already: exactly once
-for Maildir; for mbox, LMTP, SMTP and programs at least once.
+for Maildir and mbox; for LMTP, SMTP and programs at least once.
 """
 
 import asyncio
 import fcntl
+import hashlib
+import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from fubako.client.connection import ClientError
 from fubako.client.settings import Account
@@ -75,6 +77,11 @@ class Addressed:
 
 
 class Place(Protocol):
+    async def begin(self, remembered: Set[str]) -> None:
+        """Before anything is put: what a crash left half done is put right. `remembered`: names of the letters that were written
+        down last as fetched. Raises OSError."""
+        ...
+
     async def put(self, letters: Sequence[Fetched]) -> None:
         """All of them, durably. Raises ClientError, OSError."""
         ...
@@ -88,6 +95,9 @@ class Maildir:
         for part in ("tmp", "new", "cur"):
             (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._there = {path.name.partition(":")[0] for part in ("new", "cur") for path in (folder / part).iterdir()}
+
+    async def begin(self, remembered: Set[str]) -> None:
+        """A name is a letter: there is nothing to put right."""
 
     async def put(self, letters: Sequence[Fetched]) -> None:
         await asyncio.to_thread(self._put, letters)
@@ -124,31 +134,95 @@ class Maildir:
 
 
 class Mbox:
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    """mboxrd, under fcntl's lock. `log`: a file in which a group stands until it is remembered as fetched, so that what a crash
+    cut off is completed, and what it left whole is not written twice."""
+
+    def __init__(self, path: Path, log: Path | None = None) -> None:
+        self._path, self._log = path, log
+        self._there: set[str] = set()
+
+    async def begin(self, remembered: Set[str]) -> None:
+        if self._log is not None and self._log.exists():
+            await asyncio.to_thread(self._complete, self._log, remembered)
 
     async def put(self, letters: Sequence[Fetched]) -> None:
         await asyncio.to_thread(self._put, letters)
 
     def _put(self, letters: Sequence[Fetched]) -> None:
-        """mboxrd, under fcntl's lock; what was written in part is taken back."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path, "ab", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)
+        """What was written in part is taken back."""
+        fresh = [letter for letter in letters if letter.name not in self._there]
+        octets = b"".join(map(_mbox_entry, fresh))
+        if not octets:
+            return
+        with self._locked() as file:
             before = file.seek(0, os.SEEK_END)
-            try:
-                for letter in letters:
-                    body = _FROM.sub(rb">\1", letter.content.replace(b"\r\n", b"\n"))
-                    line = f"From fubako {from_line_date(letter.at)}\n".encode()
-                    file.write(line + body + (b"\n" if body.endswith(b"\n") else b"\n\n"))
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)
-                raise
+            if self._log is not None:
+                _write_log(self._log, [letter.name for letter in fresh], before, octets)
+            self._append(file, before, octets)
+
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path, "a+b", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            yield file
+
+    @staticmethod
+    def _append(file: BinaryIO, before: int, octets: bytes) -> None:
+        try:
+            file.write(octets)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
+
+    def _complete(self, log: Path, remembered: Set[str]) -> None:
+        """What stood in the log is in the mbox then, once, unless somebody else wrote behind a part of it, or took it away."""
+        entry = _read_log(log)
+        if entry is None or remembered.issuperset(entry[0]):
+            log.unlink()  # the crash came before the mbox was touched; or there was none
+            return
+        names, before, octets = entry
+        with self._locked() as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(min(before, end))
+            there = file.read(len(octets))
+            if there == octets:
+                self._there = set(names)
+            elif end == before + len(there) and octets.startswith(there):
+                self._append(file, end, octets[len(there) :])
+                self._there = set(names)
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """There is nothing to close; the log stays until what stands in it is known to be remembered."""
+
+
+def _mbox_entry(letter: Fetched) -> bytes:
+    body = _FROM.sub(rb">\1", letter.content.replace(b"\r\n", b"\n"))
+    line = f"From fubako {from_line_date(letter.at)}\n".encode()
+    return line + body + (b"\n" if body.endswith(b"\n") else b"\n\n")
+
+
+def _write_log(log: Path, names: Sequence[str], before: int, octets: bytes) -> None:
+    """Durable before the mbox is touched. Raises OSError."""
+    head = json.dumps({"names": names, "before": before, "sha256": hashlib.sha256(octets).hexdigest()}).encode()
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(log, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+        file.write(head + b"\n" + octets)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_log(log: Path) -> tuple[list[str], int, bytes] | None:
+    """Names, size of the mbox before, what was to be appended; None where the log itself was cut off."""
+    head, _, octets = log.read_bytes().partition(b"\n")
+    try:
+        facts = json.loads(head)
+        whole = facts["sha256"] == hashlib.sha256(octets).hexdigest()
+        return (facts["names"], facts["before"], octets) if whole else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class Mda:
@@ -157,6 +231,9 @@ class Mda:
 
     def __init__(self, program: Sequence[str], addressed: Addressed) -> None:
         self._program, self._addressed = program, addressed
+
+    async def begin(self, remembered: Set[str]) -> None:
+        """What the program did, it did."""
 
     async def put(self, letters: Sequence[Fetched]) -> None:
         for letter in letters:
@@ -185,6 +262,9 @@ class Server:
         self._socket = os.path.expanduser(where.partition(":")[2])
         self._line: Line[Reply] | None = None
         self._engine = SmtpClient()
+
+    async def begin(self, remembered: Set[str]) -> None:
+        """What the server took, it has."""
 
     async def put(self, letters: Sequence[Fetched]) -> None:
         for letter in letters:
@@ -259,14 +339,15 @@ def _sync(folder: Path) -> None:
         os.close(fd)
 
 
-def place(account: Account) -> Place:
+def place(account: Account, log: Path | None = None) -> Place:
+    """`log`: where an mbox notes what it is about to write."""
     kind, _, where = account.deliver.partition(":")
     addressed = Addressed(account.recipient or account.user, account.envelope, account.multidrop)
     match kind:
         case "maildir":
             return Maildir(Path(where).expanduser())
         case "mbox":
-            return Mbox(Path(where).expanduser())
+            return Mbox(Path(where).expanduser(), log)
         case "mda":
             return Mda(account.mda, addressed)
         case _:
