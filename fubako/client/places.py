@@ -180,7 +180,7 @@ class Mbox:
     def _complete(self, log: Path, remembered: Set[str]) -> None:
         """What stood in the log is in the mbox then, once, unless somebody else wrote behind a part of it, or took it away."""
         entry = _read_log(log)
-        if entry is None or remembered.issuperset(entry[0]):
+        if entry is None or set(entry[0]) <= remembered:
             log.unlink()  # the crash came before the mbox was touched; or there was none
             return
         names, before, octets = entry
