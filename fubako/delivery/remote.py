@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from fubako.client.connection import ClientError, Credentials, Peer
 from fubako.client.smtp import SmtpConnection
@@ -260,6 +261,7 @@ class Carrier(SmtpConnection):
         self.close()
 
 
+@lru_cache(256)
 def _outcome(status: Status) -> Status:
     """A reply as a delivery status: with an enhanced code, and never one that belongs to another class."""
     first = str(status.code)[0]

@@ -298,7 +298,7 @@ class Runner:
                     site.went_well()
                 job = None
                 if not self._closing and (carrier is None or carrier.carried < LETTERS_A_CONNECTION):
-                    job = await self._next(site) if carrier is not None else site.take()
+                    job = await site.next(LINGER_SECONDS) if carrier is not None else site.take()
         except NoRoute as problem:
             await self._all([*([job] if job else []), *site.take_all()], problem.status)
         except Unreachable as problem:
@@ -329,22 +329,6 @@ class Runner:
             self._loaded.difference_update(one.key for one in job.recipients)
         for lane in self._lanes.values():
             lane.look_at = 0
-
-    async def _next(self, site: Site) -> Job | None:
-        """The next letter for an open connection, which waits a little for it."""
-        job = site.take()
-        if job is None:
-            site.idle += 1
-            try:
-                async with asyncio.timeout(LINGER_SECONDS):
-                    while job is None:  # of all who wait one gets it
-                        await site.more.wait()
-                        job = site.take()
-            except TimeoutError:
-                pass
-            finally:
-                site.idle -= 1
-        return job
 
     async def _connect(self, hop: NextHop, letter: Outgoing) -> Carrier:
         """The first server of the destination that answers as is demanded. Raises Unreachable with the last reason."""

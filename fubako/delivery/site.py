@@ -29,23 +29,31 @@ class Site:
         default_factory=dict
     )  # by priority (RFC 6710), then by sender
     active: int = 0  # sessions
-    idle: int = 0  # those of them whose connection waits for another letter
     limit: float = 2.0
-    more: asyncio.Event = field(default_factory=asyncio.Event)
+    idlers: list[asyncio.Future[Job | None]] = field(default_factory=list)  # connections that wait for another letter
 
     @property
     def waiting(self) -> int:
         """How many letters."""
         return sum(len(some) for senders in self.jobs.values() for some in senders.values())
 
+    @property
+    def idle(self) -> int:
+        """How many connections wait for a letter."""
+        return len(self.idlers)
+
     def add(self, job: Job) -> None:
-        self.more.set()
+        """It goes to the connection that has waited the shortest, so that those which are not needed end."""
+        while self.idlers:
+            idler = self.idlers.pop()
+            if not idler.done():
+                idler.set_result(job)
+                return
         senders = self.jobs.setdefault(job.letter.priority, OrderedDict())
         senders.setdefault(job.letter.submitter or job.letter.sender, deque()).append(job)
 
     def take(self) -> Job | None:
         if not self.jobs:
-            self.more.clear()
             return None
         priority = max(self.jobs)
         senders = self.jobs[priority]
@@ -56,6 +64,27 @@ class Site:
         elif not senders:
             del self.jobs[priority]
         return job
+
+    async def next(self, seconds: float) -> Job | None:
+        """A letter for an open connection, which waits a little for it."""
+        job = self.take()
+        if job is not None:
+            return job
+        loop = asyncio.get_running_loop()
+        idler: asyncio.Future[Job | None] = loop.create_future()
+        self.idlers.append(idler)
+        timer = loop.call_later(seconds, self._expire, idler)
+        try:
+            return await idler
+        finally:
+            timer.cancel()
+            if idler in self.idlers:  # it was cancelled
+                self.idlers.remove(idler)
+
+    def _expire(self, idler: "asyncio.Future[Job | None]") -> None:
+        if not idler.done():
+            self.idlers.remove(idler)
+            idler.set_result(None)
 
     def take_all(self) -> list[Job]:
         found = [job for senders in self.jobs.values() for waiting in senders.values() for job in waiting]

@@ -33,6 +33,7 @@ class BufferedStream:
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # asked for once: each time is a system call (Python 3.11)
         self._deadline = 0.0
         self._writable: asyncio.Future[None] | None = None
 
@@ -149,7 +150,9 @@ class BufferedStream:
 
     async def _wait(self) -> None:
         """Until something happens or the peer has been silent for `idle_seconds`. One timer serves a whole connection."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         if not self._silent:  # a nudge is not a word of the peer: its silence goes on
             self._deadline = loop.time() + self.idle_seconds
         if self._timer is None or self._timer.when() > self._deadline:
@@ -164,7 +167,8 @@ class BufferedStream:
 
     def _tick(self) -> None:
         """The timer is not moved at every read: when it rings early it is set anew."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        assert loop is not None  # it set the timer
         self._timer = None
         if self._at_end and not self._waiter:
             return

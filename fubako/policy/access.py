@@ -58,6 +58,9 @@ class Access:
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self._rules = rules
         self._by_name = any(map(_names_client, rules))
+        tags = {key.partition(":")[0] if ":" in key else "" for key in rules}
+        self._of_senders = not tags <= {"connect", "to"}  # a key without a tag is for all of them
+        self._of_recipients = not tags <= {"connect", "from"}
         self._clients = lru_cache(maxsize=10_000)(self._connect)
 
     @property
@@ -76,10 +79,10 @@ class Access:
         return self._first("connect", _networks(client)) or self._first("connect", _domains(name) if name else iter(()))
 
     def sender(self, address: str) -> Match | None:
-        return self._first("from", _address_keys(address))
+        return self._first("from", _address_keys(address)) if self._of_senders else None
 
     def recipient(self, address: str) -> Match | None:
-        return self._first("to", _address_keys(address))
+        return self._first("to", _address_keys(address)) if self._of_recipients else None
 
     def _first(self, stage: str, keys: Iterator[str]) -> Match | None:
         for key in keys:

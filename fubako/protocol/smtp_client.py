@@ -7,6 +7,7 @@ reply, are a ProtocolError (CVE-2021-38371 and its kind).
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fubako.message.address import Address
 from fubako.message.status import Status
@@ -75,7 +76,7 @@ class SmtpClient(LineEngine):
         if sign == b"-":
             return None
         lines, self._lines = self._lines, []
-        return Reply(self._expected.pop(0), _status(self._code, lines))
+        return Reply(self._expected.pop(0), _status(self._code, tuple(lines)))
 
     def command(self, verb: str, *words: str) -> None:
         """Send one command. Raises ValueError when a word holds a control character (command injection)."""
@@ -109,7 +110,8 @@ class SmtpClient(LineEngine):
         self._expected += ["content"] * replies
 
 
-def _status(code: int, lines: list[str]) -> Status:
+@lru_cache(256)
+def _status(code: int, lines: tuple[str, ...]) -> Status:
     """Split off the enhanced code when every line carries the same one (RFC 2034 §4)."""
     head = lines[0].split(" ", 1)[0]
     parts = head.split(".")

@@ -172,6 +172,14 @@ class SegmentCore:
             self._abandon(start)
             raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
 
+    @property
+    def runs_out(self) -> bool:
+        """Whether `reserve` has something to do."""
+        if self._active is None:
+            return False
+        end = self._active.size()
+        return self._reserved - end < RESERVE_OCTETS // 4 and end < self._segment_max
+
     def reserve(self) -> None:
         """Write zeros ahead where they run out. May run beside `place`; without room on the disk it does nothing."""
         handle = self._active
@@ -326,7 +334,7 @@ class SegmentBlobs:
     ) -> None:
         for (_, future), result in zip(batch, [error] * len(batch) if error else refs, strict=True):
             settle(future, result)
-        if self._gathering.busy and not error:
+        if self._gathering.busy and not error and self.core.runs_out:
             self._syncing.run(self.core.reserve, _nothing)
         if self._waiting:
             self._gather()

@@ -77,7 +77,7 @@ class SqliteCore:
         self._checkpoint_pages, self._wal_pages = checkpoint_pages, 0
         self._lock_fd = -1 if exclusive else os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._writer = self._connect()
+            self._writer = self._connect(mapped=False)  # it would be mapped anew whenever another process has written
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute(f"PRAGMA synchronous={synchronous}")
             self._writer.set_wal_hook(self._committed)
@@ -85,15 +85,15 @@ class SqliteCore:
             self.commit([lambda tx: schema.migrate(tx, found is not None)])
         except apsw.Error as error:
             raise StoreError(f"the database {path} cannot be opened: {error}") from None
-        self._reader = self._writer if exclusive else self._connect()
+        self._reader = self._writer if exclusive else self._connect(mapped=True)
 
-    def _connect(self) -> apsw.Connection:
+    def _connect(self, *, mapped: bool) -> apsw.Connection:
         connection = apsw.Connection(self._path, vfs=self._vfs, statementcachesize=300)
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
         if self._exclusive:  # before the file is looked at: its WAL would ask for shared memory
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        if not self._exclusive:
+        if mapped:
             connection.execute(f"PRAGMA mmap_size={_MMAP_OCTETS}")
         return connection
 
