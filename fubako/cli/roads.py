@@ -114,7 +114,7 @@ def wrap(
     ours = ServerTls(pairs, ask=bool(client_ca), client_ca_files=client_ca) if pairs else None
     wrapped = _Wrapped(
         here, peer, ours, starttls or "", int(proxy[1]) if proxy else 0, bool(client_ca),
-        networks(proxies, "--accept-proxy", "NETWORK"), as_json,
+        networks(proxies, "--accept-proxy", "NETWORK"), as_json, socket.getfqdn(),
     )  # fmt: skip
     return app.run(_wrap(wrapped))
 
@@ -131,6 +131,7 @@ class _Wrapped:
     asks: bool
     proxies: tuple[Network, ...]
     as_json: bool
+    name: str  # of this machine, for greetings
 
     def admits(self, facts: TlsFacts | None) -> bool:
         return not self.asks or (facts is not None and facts.peer is not None and not facts.peer.chain_error)
@@ -152,7 +153,7 @@ class _Wrapped:
             return far
 
         return await wrapping.before(
-            near, self.ours.pump(), connected, starttls=self.starttls, name=socket.getfqdn(), admits=self.admits
+            near, self.ours.pump(), connected, starttls=self.starttls, name=self.name, admits=self.admits
         )
 
     def tell(self, near: Stream, poured: wrapping.Poured, why: str) -> None:

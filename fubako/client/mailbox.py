@@ -22,6 +22,8 @@ LETTERS_MAX = 1_000_000
 _SEALS = {seal.keyword.lower(): seal for seal in Seal}
 _ROLES = ("sent", "drafts", "trash", "junk", "archive")
 _ITEMS = "(UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)"
+REFERENCES_MAX = 50
+_MESSAGE_ID = re.compile(rb"<[^<>\s]{1,250}>")
 _CODE = re.compile(rb"\[([A-Z-]+)(?: ([^\]]*))?\]")
 
 
@@ -49,6 +51,7 @@ class Entry:
     to: tuple[str, ...] = ()
     message_id: str = ""
     in_reply_to: str = ""
+    references: tuple[str, ...] | None = None  # the nearest last (RFC 5322 §3.6.4); None: not asked for
     tagged: bool = False
     changes: dict[str, bool] = field(default_factory=dict)  # flags that were changed here and not yet there
 
@@ -151,6 +154,19 @@ class OpenMailbox:
         return {
             _number(one) for line in done.untagged if line and line[0] == b"SEARCH" for one in line[1:]
         } - {0}  # fmt: skip
+
+    async def references(self, uids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+        """Message-IDs of what a letter answers, which ENVELOPE does not tell."""
+        found: dict[int, tuple[str, ...]] = {}
+        for start in range(0, len(uids), CHUNK):
+            part = ",".join(map(str, uids[start : start + CHUNK]))
+            done = await self._command(f"UID FETCH {part} (UID BODY.PEEK[HEADER.FIELDS (REFERENCES)])")
+            for line in done.untagged:
+                items = _items(line)
+                field = next((value for name, value in items.items() if name.upper().startswith(b"BODY[HEADER")), None)
+                if uid := _number(items.get(b"UID")):
+                    found[uid] = message_ids(field) if isinstance(field, bytes) else ()
+        return found
 
     # -- letters
 
@@ -266,6 +282,11 @@ def _entry(line: list[Value]) -> Entry | None:
         _text(envelope[1]), name or address, address, tuple(map(_address, to)), _text(envelope[9]),
         _text(envelope[8]).split(" ")[0],
     )  # fmt: skip
+
+
+def message_ids(value: bytes) -> tuple[str, ...]:
+    """Those in a field, at most REFERENCES_MAX, the last ones."""
+    return tuple(one.decode("utf-8", "replace") for one in _MESSAGE_ID.findall(value)[-REFERENCES_MAX:])
 
 
 def _text(value: Value) -> str:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from email.utils import parsedate_tz
 
 from fubako.client.connection import ClientError
-from fubako.client.mailbox import Entry, Folder, OpenMailbox
+from fubako.client.mailbox import Entry, Folder, OpenMailbox, message_ids
 from fubako.client.pop3 import Pop3Connection
 from fubako.message.display import view
 from fubako.message.headers import first_fields, header_end
@@ -145,6 +145,7 @@ def _entry(uid: int, octets: int, header: bytes) -> Entry:
         (decode_words(box.name) if box and box.name else "") or address, address,
         tuple(_address(one.mailbox, one.host) for one in to if one.mailbox and one.host),
         decode_words(fields.get(b"message-id", b"")).strip(), decode_words(fields.get(b"in-reply-to", b"")).strip().split(" ")[0],
+        message_ids(fields.get(b"references", b"")),
     )  # fmt: skip
 
 

@@ -157,7 +157,7 @@ class Mbox:
         with self._locked() as file:
             before = file.seek(0, os.SEEK_END)
             if self._log is not None:
-                _write_log(self._log, [letter.name for letter in fresh], before, octets)
+                _write_log(self._log, [letter.name for letter in letters], before, octets)
             self._append(file, before, octets)
 
     @contextmanager

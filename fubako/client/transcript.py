@@ -90,7 +90,10 @@ class Transcript:
         return line
 
     def _answered(self, way: "_Way", line: bytes) -> None:
-        continued = line.startswith((b"+ ", b"334")) or line == b"+"
+        continued = line.startswith((b"+ ", b"* ", b"334", b'"', b"{")) or line in (
+            b"+",
+            b"",
+        )  # ManageSieve has strings
         if self._login and not continued:
             self._login = False
         if line.startswith(b"354"):

@@ -4,9 +4,10 @@ import asyncio
 import ctypes
 import os
 import signal
+import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -18,18 +19,40 @@ async def talk(
 ) -> tuple[int, bytes, bytes]:
     """Exit code, standard output and standard error of a program that reads `given`. Raises TimeoutError, OSError; whatever ends
     the wait, the program does not run on."""
-    process = await asyncio.create_subprocess_exec(
-        *program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment
-    )  # fmt: skip
+    with _input(given) as readable:
+        process = await asyncio.create_subprocess_exec(
+            *program, stdin=readable, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment
+        )  # fmt: skip
     try:
         async with asyncio.timeout(seconds):
-            said, wrong = await process.communicate(given)
+            said, wrong = await process.communicate()
     except BaseException:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
         raise
     return process.returncode or 0, said, wrong
+
+
+@contextmanager
+def _input(given: bytes) -> Iterator[int]:
+    """A descriptor to read it from. No pipe: a program may end without reading, while we would still be writing."""
+    if not given:
+        yield asyncio.subprocess.DEVNULL
+        return
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("given")
+    else:
+        fd, path = tempfile.mkstemp()
+        os.unlink(path)
+    try:
+        rest = memoryview(given)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class ProgramStream(BufferedStream, asyncio.SubprocessProtocol):

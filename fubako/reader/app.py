@@ -2,41 +2,29 @@
 
 import asyncio
 import os
-import shlex
-import subprocess
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding
+from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from fubako.client.connection import ClientError
-from fubako.client.handing import account_of, carrier
 from fubako.client.mailbox import Entry, Folder, OpenMailbox
-from fubako.client.outbox import Outbox, Postponed, Waiting, settle
 from fubako.client.patterns import Pattern, PatternFault, parse
 from fubako.client.roads import Roads
-from fubako.client.settings import Account, SettingsError
+from fubako.client.settings import Account
 from fubako.clock import Env
-from fubako.message import answer
-from fubako.message import compose as drafting
-from fubako.message.address import Address, AddressError, parse_address
 from fubako.message.display import Attachment, View, clean, legs, line, view
-from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
-from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import utf7
-from fubako.protocol.sasl import SaslFailure
 from fubako.reader.letters import (
-    ANSWERED,
     DELETED,
     SEALS,
     SEEN,
@@ -46,14 +34,14 @@ from fubako.reader.letters import (
     threaded,
 )  # fmt: skip
 from fubako.reader.road import Asked, FolderRenewed, Road
-from fubako.reader.screens import Certificate, Choice, Compose, Outgoing, Page, Prompt, Question, Reading
+from fubako.reader.screens import Certificate, Choice, Page, Prompt, Question, Reading
+from fubako.reader.writing import FAULTS, Writer
 from fubako.trust.judge import NotBelieved
 from fubako.trust.known import CertificateChanged, Downgraded
 
+T = TypeVar("T")
 LOOK_SECONDS = 30.0
 SHOW_SECONDS = 1.0  # how often a large folder that is being read is put in order
-ATTACHMENT_OCTETS_MAX = 50 * 1024 * 1024
-_FAULTS = (ClientError, ProtocolError, SaslFailure, SettingsError, StreamClosed, StreamTimeout, TlsError, OSError)
 
 _KEYS = (
     ("j,down", "move(1)"), ("k,up", "move(-1)"), ("space,pagedown,ctrl+f", "page(1)"), ("minus,pageup,ctrl+b", "page(-1)"),
@@ -61,7 +49,7 @@ _KEYS = (
     ("d", "mark('\\\\Deleted', 1, 1)"), ("u", "mark('\\\\Deleted', 0, 1)"), ("N", "turn('\\\\Seen')"),
     ("F", "turn('\\\\Flagged')"), ("D", "ask('delete_pattern')"), ("U", "ask('undelete_pattern')"), ("t", "tag"),
     ("T", "ask('tag_pattern')"), ("semicolon", "tagged"), ("l", "ask('limit')"), ("slash", "ask('search')"), ("n", "again"),
-    ("o", "order"), ("c", "ask('change')"), ("y", "work('folders')"), ("r", "work('reply')"), ("g", "work('group')"),
+    ("o", "work('order')"), ("c", "ask('change')"), ("y", "work('folders')"), ("r", "work('reply')"), ("g", "work('group')"),
     ("f", "work('forward')"), ("m", "ask('new')"), ("v", "work('attachments')"), ("J", "work('journey')"),
     ("s", "ask('move_to')"), ("C", "ask('copy_to')"), ("dollar_sign", "work('sync')"), ("q", "work('leave')"),
     ("x", "work('exit')"), ("question_mark", "work('help')"), ("ctrl+r", "work('reload')"),
@@ -111,11 +99,9 @@ class Reader(App[int]):
         super().__init__()
         self.account = account
         self.road = Road(account, roads, self._road_changed)
-        self._roads, self._asked = roads, asked
-        self._senders = list(senders)
+        self._asked = asked
         self._wire = utf7.encode(folder or account.folders[0])
-        self._home, self._editor, self._read_only, self._sent = home, editor, read_only, sent
-        self._sender = sender or account.user
+        self._read_only = read_only
         self.entries: list[Entry] = []
         self._limit: Pattern | None = None
         self._limit_words = self._search_words = ""
@@ -123,9 +109,9 @@ class Reader(App[int]):
         self._for_tagged = False
         self._generation = 0
         self._folders: list[Folder] = []
-        self._env = Env()
+        self._writer = Writer(self, roads, list(senders), sender or account.user, home, editor, sent, Env())
         self._left = False
-        self._words = ""
+        self.said = ""  # the line that the user sees
 
     # -- the screen
 
@@ -158,10 +144,10 @@ class Reader(App[int]):
 
     def say(self, words: str) -> None:
         """One line for the user, where it is seen."""
-        self._words = line(words)
-        self._fill("message", self._words)
+        self.said = line(words)
+        self._fill("message", self.said)
         if len(self.screen_stack) > 1:
-            self.notify(self._words, markup=False)
+            self.notify(self.said, markup=False)
 
     def _titled(self) -> None:
         count = Counter[str]()
@@ -203,7 +189,6 @@ class Reader(App[int]):
             "tag",
             "tagged",
             "again",
-            "order",
         ):
             return len(self.screen_stack) == 1
         return super().check_action(action, parameters)
@@ -230,7 +215,7 @@ class Reader(App[int]):
                 return
             except (CertificateChanged, Downgraded) as reason:
                 text = Text(clean(str(reason)) + "\n\nNothing was said to this server.\n", "bold red")
-                await self.push_screen_wait(Page("THE SERVER IS NOT WHAT IT WAS", text, "q: back"))
+                await self.shown(Page("THE SERVER IS NOT WHAT IT WAS", text, "q: back"))
                 self.say(str(reason))
                 return
             except NotBelieved as reason:
@@ -238,17 +223,18 @@ class Reader(App[int]):
                     self.say(str(reason))
                     return
                 facts, why, signer = self._asked.question
-                key = await self.push_screen_wait(Certificate(facts, why, signer))
+                key = await self.shown(Certificate(facts, why, signer))
                 if key not in ("o", "a", "s"):
                     self.say("rejected; nothing was said to the server")
                     return
                 self._asked.answers[facts.sha256] = {"o": "once", "a": "always", "s": "signer"}[key]
-            except _FAULTS as error:
+            except FAULTS as error:
                 self.say(str(error) or type(error).__name__)
                 return
 
-    async def _prompt(self, question: str, value: str = "") -> str | None:
-        return await self.push_screen_wait(Prompt(question, value))
+    async def shown(self, screen: Screen[T]) -> T | None:
+        """What the user answered."""
+        return await self.push_screen_wait(screen)
 
     # -- folders and the list
 
@@ -274,7 +260,7 @@ class Reader(App[int]):
                 self.say(f"{len(self.entries)} of {box.exists} letters")
         self._show()
         self.say("" if self.entries else "there is no letter here")
-        await self._known_folders()
+        await self.known_folders()
 
     def _to_first(self) -> None:
         """The first unread letter, else the newest."""
@@ -283,7 +269,7 @@ class Reader(App[int]):
         )
         self.letters.move(unread)
 
-    async def _known_folders(self) -> list[Folder]:
+    async def known_folders(self) -> list[Folder]:
         if not self._folders:
             self._folders = await self.road.use(lambda box: box.folders())
         return self._folders
@@ -314,13 +300,13 @@ class Reader(App[int]):
             self.say(f"{len(fresh)} new: {fresh[0].sender}: {fresh[0].subject}")
 
     async def job_folders(self) -> None:
-        folders = [one for one in await self._known_folders() if one.selectable]
+        folders = [one for one in await self.known_folders() if one.selectable]
         at = next((number for number, one in enumerate(folders) if one.wire == self._wire), 0)
         rows = [
             line(one.name) + (f"   ({one.role})" if one.role and one.role != one.name.lower() else "")
             for one in folders
         ]
-        chosen = await self.push_screen_wait(Choice("Folders   Enter: open   q: back", rows, at))
+        chosen = await self.shown(Choice("Folders   Enter: open   q: back", rows, at))
         if chosen is not None:
             await self._go(folders[chosen].wire)
 
@@ -372,7 +358,7 @@ class Reader(App[int]):
         self._for_tagged = True
         self.say("for all that are tagged: ")
 
-    def _mark(self, entries: Iterable[Entry], flag: str, on: bool) -> None:
+    def mark(self, entries: Iterable[Entry], flag: str, on: bool) -> None:
         if self._read_only:
             self.say("the folder is open for reading only")
             return
@@ -383,13 +369,13 @@ class Reader(App[int]):
 
     def action_mark(self, flag: str, on: int, onward: int) -> None:
         chosen = self._chosen()
-        self._mark(chosen, flag, bool(on))
+        self.mark(chosen, flag, bool(on))
         if onward and len(chosen) == 1:
             self.letters.move(self.letters.cursor + 1)
 
     def action_turn(self, flag: str) -> None:
         for one in self._chosen():
-            self._mark([one], flag, not one.has(flag))
+            self.mark([one], flag, not one.has(flag))
 
     def action_tag(self) -> None:
         chosen = self._chosen()
@@ -454,15 +440,22 @@ class Reader(App[int]):
         self._titled()
 
     async def job_delete_pattern(self, words: str) -> None:
-        self._mark(await self._by_pattern(words), DELETED, True)
+        self.mark(await self._by_pattern(words), DELETED, True)
 
     async def job_undelete_pattern(self, words: str) -> None:
-        self._mark(await self._by_pattern(words), DELETED, False)
+        self.mark(await self._by_pattern(words), DELETED, False)
 
-    def action_order(self) -> None:
+    async def job_order(self) -> None:
         self._threads = not self._threads
         self.say("threads" if self._threads else "by date")
         self._show()
+        known = {one.message_id for one in self.entries}
+        asked = [one for one in self.entries if one.references is None and _orphan(one, known)] if self._threads else []
+        if asked:
+            found = await self.road.use(lambda box: box.references([one.uid for one in asked]))
+            for one in asked:
+                one.references = found.get(one.uid, ())
+            self._show()
 
     # -- what is told to the server
 
@@ -496,16 +489,16 @@ class Reader(App[int]):
 
     async def job_leave(self) -> None:
         count = sum(one.has(DELETED) for one in self.entries)
-        if count and await self.push_screen_wait(Question(f"Delete {count} for good? (y/[n]) ", "ny")) == "n":
+        if count and await self.shown(Question(f"Delete {count} for good? (y/[n]) ", "ny")) == "n":
             for one in self.entries:
                 one.changes.pop(DELETED.lower(), None)
                 if one.has(DELETED):
                     one.changes[DELETED.lower()] = False
         try:
             await self.job_sync()
-        except (*_FAULTS, NotBelieved) as error:
+        except (*FAULTS, NotBelieved) as error:
             words = f"The server was not told of the changes ({line(str(error))}). Leave all the same? (y/[n]) "
-            if await self.push_screen_wait(Question(words, "ny")) == "n":
+            if await self.shown(Question(words, "ny")) == "n":
                 return
         await self.job_exit()
 
@@ -521,7 +514,7 @@ class Reader(App[int]):
         uids, wire = [one.uid for one in chosen], utf7.encode(name)
         await self.road.use(lambda box: box.copy(uids, wire), again=False)
         if moved:
-            self._mark(chosen, DELETED, True)
+            self.mark(chosen, DELETED, True)
         self.say(f"{len(uids)} {'moved' if moved else 'copied'} to {name}")
 
     async def job_move_to(self, name: str) -> None:
@@ -542,7 +535,7 @@ class Reader(App[int]):
             while (entry := self.letters.entry) is not None:
                 content = await self._content(entry)
                 if not entry.has(SEEN) and not self._read_only:
-                    self._mark([entry], SEEN, True)
+                    self.mark([entry], SEEN, True)
                 shown = view(content, every_field=every)
                 title = f"{self.letters.cursor + 1}/{len(self.letters.rows)}: {line(entry.subject) or '(no subject)'}"
                 whole = (title, _page(entry, shown), f"road: {line(self.road.state)}")
@@ -567,15 +560,15 @@ class Reader(App[int]):
         """What is done with the letter that is being read."""
         match key:
             case "d" | "u":
-                self._mark([entry], DELETED, key == "d")
+                self.mark([entry], DELETED, key == "d")
             case "J":
                 await self._journey(entry, content)
             case "v":
                 await self._attachments(content, shown)
             case "r" | "g":
-                await self._write(answer.reply(content, self._sender, everybody=key == "g"), entry)
+                await self._writer.reply(entry, content, everybody=key == "g")
             case "f":
-                await self._write(answer.forward(content, self._sender), None)
+                await self._writer.forward(content)
 
     async def job_journey(self) -> None:
         if (entry := self.letters.entry) is not None:
@@ -607,7 +600,7 @@ class Reader(App[int]):
             if name.lower() == "authentication-results":
                 text.append(f"\n{name}: {value}\n")
                 break
-        await self.push_screen_wait(Page(f"The way of: {line(entry.subject)}", text, "q: back"))
+        await self.shown(Page(f"The way of: {line(entry.subject)}", text, "q: back"))
 
     async def job_attachments(self) -> None:
         if (entry := self.letters.entry) is not None:
@@ -622,179 +615,42 @@ class Reader(App[int]):
             f"{one.number}  {one.kind:<28} {size_words(one.octets):>6}  {one.name or 'without a name'}"
             for one in shown.attachments
         ]
-        chosen = await self.push_screen_wait(Choice("Attached   Enter: save   q: back", rows))
+        chosen = await self.shown(Choice("Attached   Enter: save   q: back", rows))
         if chosen is not None:
             await self._save(shown.attachments[chosen], content)
 
     async def _save(self, one: Attachment, letter: bytes) -> None:
-        given = await self._prompt("Save as: ", one.name or f"part-{one.number}")
+        given = await self.shown(Prompt("Save as: ", one.name or f"part-{one.number}"))
         if not given:
             return
         self.say(await asyncio.to_thread(_saved, given, one.content(letter)))
 
     async def job_help(self) -> None:
-        await self.push_screen_wait(Page("Keys", Text(HELP), "q: back"))
+        await self.shown(Page("Keys", Text(HELP), "q: back"))
 
     # -- writing
 
     async def job_new(self, to: str) -> None:
-        subject = await self._prompt("Subject: ")
-        if subject is not None:
-            await self._write(answer.blank(self._sender, to, subject), None)
+        await self._writer.blank(to)
 
     async def job_reply(self) -> None:
         if (entry := self.letters.entry) is not None:
-            await self._write(answer.reply(await self._content(entry), self._sender), entry)
+            await self._writer.reply(entry, await self._content(entry))
 
     async def job_group(self) -> None:
         if (entry := self.letters.entry) is not None:
-            await self._write(answer.reply(await self._content(entry), self._sender, everybody=True), entry)
+            await self._writer.reply(entry, await self._content(entry), everybody=True)
 
     async def job_forward(self) -> None:
         if (entry := self.letters.entry) is not None:
-            await self._write(answer.forward(await self._content(entry), self._sender), None)
+            await self._writer.forward(await self._content(entry))
 
-    def _edit(self, text: str) -> str | None:
-        """The user's editor on a file that only the user reads; None when the editor failed."""
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w+", suffix=".eml", dir=self._home, encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            try:
-                with self.suspend():
-                    code = subprocess.run([*shlex.split(self._editor), file.name], check=False).returncode  # noqa: S603 (the user's own)
-            except (OSError, ValueError) as error:
-                self.say(f"the editor {self._editor}: {error}")
-                return None
-            if code:
-                self.say(f"the editor ended with {code}")
-                return None
-            return Path(file.name).read_text(
-                encoding="utf-8", errors="replace"
-            )  # an editor may have made the file anew
 
-    async def _write(self, text: str, answered: Entry | None) -> None:
-        edited = self._edit(text)
-        if edited is None:
-            return
-        outgoing = Outgoing(edited, [], answers=answered.uid if answered else None)
-        while True:
-            by = self._by(outgoing)
-            how = (
-                f"{by.name}: {by.host}, TLS {by.tls}" if by else "no account of protocol smtp: it can only be postponed"
-            )
-            match await self.push_screen_wait(Compose(outgoing, how)):
-                case "y":
-                    if by is not None and await self._send(outgoing, by, answered):
-                        return
-                case "e":
-                    edited = self._edit(outgoing.text)
-                    outgoing.text = edited if edited is not None else outgoing.text
-                case "a":
-                    await self._add_file(outgoing)
-                case "S":
-                    outgoing.sealed = not outgoing.sealed
-                case "p":
-                    if await self._postpone(outgoing):
-                        return
-                case _:
-                    if await self.push_screen_wait(Question("Throw this letter away? (y/[n]) ", "ny")) == "y":
-                        self.say("thrown away")
-                        return
-
-    def _by(self, outgoing: Outgoing) -> Account | None:
-        """The account that is for who stands in From."""
-        rows = outgoing.text.partition("\n\n")[0].split("\n")
-        author = next((row[5:].rpartition("<")[2].strip("> ") for row in rows if row.lower().startswith("from:")), "")
-        return account_of(self._senders, author) if self._senders else None
-
-    async def _add_file(self, outgoing: Outgoing) -> None:
-        given = await self._prompt("Attach file: ")
-        if not given:
-            return
-        found = await asyncio.to_thread(_file, given)
-        if isinstance(found, str):
-            self.say(found)
-        else:
-            outgoing.attachments.append(found)
-
-    def _made(self, outgoing: Outgoing) -> tuple[Waiting, bytes] | None:
-        """As it leaves; None, and a sentence, where it cannot."""
-        try:
-            letter = drafting.draft(answer.letter(outgoing.text, outgoing.attachments))
-            sender = self._address(letter)
-        except (answer.DraftFault, AddressError) as fault:
-            self.say(str(fault))
-            return None
-        to = drafting.recipients(letter, sender.domain)
-        now, number = self._env.clock.now(), self._env.trace_id()
-        done = drafting.complete(letter, drafting.Given(sender, "", sender.domain, now, number))
-        by = self._by(outgoing)
-        return Waiting(
-            number, by.name if by else "", str(sender), tuple(map(str, to)), int(now), outgoing.sealed
-        ), done.content
-
-    def _address(self, letter: drafting.Draft) -> Address:
-        """The envelope's sender: who stands in From. Raises AddressError."""
-        named = drafting.recipients(drafting.Draft([(b"to", b"To:" + value) for value in letter.values(b"from")]), "")
-        sender = named[0] if named else parse_address(self._sender.rpartition("<")[2].rstrip("> "))
-        if not sender.domain:
-            raise AddressError("From holds no address with a domain")
-        return sender
-
-    async def _send(self, outgoing: Outgoing, by: Account, answered: Entry | None) -> bool:
-        """Into the outbox, then to the server; the copy in Sent is a matter of its own. Whether it is off the user's hands."""
-        made = self._made(outgoing)
-        if made is None:
-            return False
-        waiting, content = made
-        if not waiting.recipients:
-            self.say("there is no recipient")
-            return False
-        outbox = Outbox(self._home / "outbox")
-        outbox.put(waiting, content)
-        try:
-            with outbox.alone():
-                async with carrier(self._roads, by) as (carry, hop):
-                    done = await settle(outbox, carry, waiting)
-        except (*_FAULTS, NotBelieved, Postponed) as error:
-            outbox.change(replace(waiting, attempts=1, problem=line(str(error))))
-            self.say(f"not sent: {error}; it waits in the outbox (fubako send --flush)")
-            return True
-        if done.held:
-            outbox.drop(waiting)
-            self.say(f"not sent: {done.held}")
-            return False
-        refused = "".join(f"; {who} was refused: {why}" for who, why in done.refused)
-        way = f"{hop.seal.value} up to {by.host}" if hop is not None else f"by {by.name}"
-        self.say(f"waits in the outbox: {done.later}" if done.later else f"sent, {way}{refused}")
-        if answered is not None:
-            self._mark([answered], ANSWERED, True)
-        await self._keep_copy(content)
-        return True
-
-    async def _keep_copy(self, content: bytes) -> None:
-        folders = await self._known_folders()
-        wire = (
-            next((one.wire for one in folders if one.role == "sent"), "") if not self._sent else utf7.encode(self._sent)
-        )
-        if not wire:
-            return
-        try:
-            await self.road.use(lambda box: box.append(wire, content, SEEN), again=False)
-        except (*_FAULTS, NotBelieved) as error:
-            self.say(f"{self._words}; but no copy could be kept: {error}")
-
-    async def _postpone(self, outgoing: Outgoing) -> bool:
-        made = self._made(outgoing)
-        folders = await self._known_folders()
-        wire = next((one.wire for one in folders if one.role == "drafts"), "")
-        if made is None or not wire:
-            self.say("there is no folder for drafts" if made else self._words)
-            return False
-        await self.road.use(lambda box: box.append(wire, made[1], "\\Draft \\Seen"), again=False)
-        self.say("postponed")
-        return True
+def _orphan(one: Entry, known: Set[str]) -> bool:
+    """An answer to a letter that is not here: older ones of its thread may be."""
+    if one.in_reply_to:
+        return one.in_reply_to not in known
+    return one.subject[:4].lower() in ("re: ", "aw: ", "sv: ")
 
 
 async def _searched(box: OpenMailbox, key: str, words: str) -> set[int]:
@@ -812,16 +668,6 @@ def _saved(given: str, content: bytes) -> str:
     except OSError as error:
         return f"{path}: {error.strerror}"
     return f"saved as {path}"
-
-
-def _file(given: str) -> tuple[str, bytes] | str:
-    path = Path(given).expanduser()
-    try:
-        if path.stat().st_size > ATTACHMENT_OCTETS_MAX:
-            return f"{path} is larger than {ATTACHMENT_OCTETS_MAX} octets"
-        return path.name, path.read_bytes()
-    except OSError as error:
-        return f"{path}: {error.strerror}"
 
 
 def _page(entry: Entry, shown: View) -> Text:

@@ -37,13 +37,19 @@ def sorted_by_date(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
     return [(one, 0) for one in sorted(entries, key=lambda one: (one.received, one.uid))]
 
 
+def answered(one: Entry) -> tuple[str, ...]:
+    """Message-IDs of what a letter answers, the nearest first; where a letter is not there, the one before it stands for it."""
+    direct = (one.in_reply_to,) if one.in_reply_to else ()
+    return (*direct, *reversed(one.references or ()))
+
+
 def threaded(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
     """Answers under what they answer, each with its depth; threads in the order of their newest letter."""
     known = {one.message_id: one for one in entries if one.message_id}
     children: dict[int, list[Entry]] = {}
     roots = []
     for one in sorted(entries, key=lambda one: (one.received, one.uid)):
-        parent = known.get(one.in_reply_to) if one.in_reply_to else None
+        parent = next((known[name] for name in answered(one) if name in known), None)
         if (
             parent is None or parent is one or parent.received > one.received
         ):  # an answer is younger: so nothing runs in a circle

@@ -3,7 +3,7 @@
 import pytest
 
 from fubako.client import muttrc
-from fubako.client.mailbox import Entry, _entry, _sets
+from fubako.client.mailbox import REFERENCES_MAX, Entry, _entry, _sets, message_ids
 from fubako.client.patterns import PatternFault, parse
 from fubako.message import answer
 from fubako.message.display import clean, from_html, legs, view
@@ -68,6 +68,16 @@ def test_threads():
         entry(4, message_id="<d>", in_reply_to="<c>"), entry(5, in_reply_to="<gone>"),
     ]  # fmt: skip
     assert [(one.uid, depth) for one, depth in threaded(letters)] == [(2, 0), (1, 0), (3, 1), (4, 2), (5, 0)]
+
+
+def test_threads_over_a_letter_that_is_gone():
+    letters = [
+        entry(1, message_id="<a>"), entry(2, in_reply_to="<gone>", references=("<old>", "<a>", "<gone>")),
+        entry(3, references=("<a>",)), entry(4, in_reply_to="<gone>"),
+    ]  # fmt: skip
+    assert [(one.uid, depth) for one, depth in threaded(letters)] == [(1, 0), (2, 1), (3, 1), (4, 0)]
+    assert message_ids(b"<a@x>\r\n\t<b@x> junk <c\x00@x> <> <") == ("<a@x>", "<b@x>", "<c\x00@x>")
+    assert len(message_ids(b"<a@x>" * 1000)) == REFERENCES_MAX
 
 
 def test_letters_that_answer_each_other_are_all_shown():

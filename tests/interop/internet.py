@@ -147,7 +147,7 @@ class Chasquid:
 class PolicyHost:
     """The web server of a domain; `pages` are by host and path."""
 
-    def __init__(self, chain: Path, key: Path) -> None:
+    def __init__(self, chain: Path, key: Path, place: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.pages: dict[tuple[str, str], tuple[int, str, bytes]] = {}
         self.posted: list[tuple[str, bytes]] = []
         host = self
@@ -170,7 +170,7 @@ class PolicyHost:
             def log_message(self, *_arguments):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(place, Handler)
         self.port = self.server.server_address[1]
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(chain, key)

@@ -1,13 +1,16 @@
 """`fubako account`: found by a real resolver, tried at real servers, written down; passwords by file, command, netrc, keyring."""
 
 import json
+import time
 import tomllib
 
 import pytest
-from internet import Dns
+from internet import Dns, PolicyHost
 from server import FUBAKO, have, without
 from test_fetch import User
 from test_programs import Terminal, deliver
+
+from fubako.trust.authority import ensure_authority, ensure_server
 
 KEYRING = """
 import keyring.backend, json, os
@@ -34,6 +37,7 @@ def resolver(server, tmp_path_factory):
         "_imap._tcp IN SRV 0 0 0 .\n"
     )
     dns.zone("signed.test", records, signed=True)
+    dns.zone("described.test", "autoconfig IN A 127.0.0.77\n")
     dns.zone("plain.test", records)
     dns.zone("empty.test", "@ IN MX 10 mx.elsewhere.test.\n")
     yield dns.start()
@@ -86,6 +90,52 @@ def test_an_address_is_enough(me, resolver):
     assert [one["name"] for one in rows] == ["signed.test", "signed.test-send", "two", "two-send"]
     code, said, _ = me.run("account", "test")
     assert code == 0 and said.count("sealed") == 4
+
+
+CONFIG = """<?xml version="1.0"?><clientConfig version="1.1"><emailProvider id="described.test">
+<incomingServer type="imap"><hostname>localhost</hostname><port>%d</port><socketType>SSL</socketType>
+<username>%%EMAILLOCALPART%%@fubako.test</username></incomingServer>
+<incomingServer type="imap"><hostname>localhost</hostname><port>%d</port><socketType>plain</socketType></incomingServer>
+<outgoingServer type="smtp"><hostname>localhost</hostname><port>%d</port><socketType>STARTTLS</socketType>
+<username>%%EMAILLOCALPART%%@fubako.test</username></outgoingServer></emailProvider></clientConfig>"""
+
+
+def test_the_domains_own_description_over_https(me, resolver, tmp_path):
+    """Asked for at the domain's own host, by a real HTTPS server; only where its certificate is believed."""
+    root = tmp_path / "https"
+    root.mkdir()
+    now = time.time()
+    authority = (root / "ca.pem", root / "ca.key")
+    ensure_authority(*authority, "test", now)
+    ensure_server(root / "s.pem", root / "s.key", authority, ["autoconfig.described.test"], now)
+    try:
+        host = PolicyHost(root / "s.pem", root / "s.key", ("127.0.0.77", 443))
+    except PermissionError:
+        without("port 443 of 127.0.0.77 may not be listened on")
+    described = CONFIG % (me.server.port("imaps"), me.server.port("imap"), me.server.port("submission"))
+    host.pages["autoconfig.described.test", "/mail/config-v1.1.xml"] = (200, "text/xml", described.encode())
+    name = me.user[0].partition("@")[0]
+    words = [
+        "account",
+        "add",
+        f"{name}@described.test",
+        *me.secret,
+        *me.trust,
+        "--dns",
+        f"127.0.0.1:{resolver.port}",
+        "--json",
+    ]
+    try:
+        code, _, error = me.run(*words)
+        assert code == 68 and "describes it" not in error, error  # nobody vouches for who says so
+        me.extra["SSL_CERT_FILE"] = str(root / "ca.pem")
+        code, said, error = me.run(*words)
+        assert code == 0 and "https://autoconfig.described.test/mail/config-v1.1.xml describes it" in error, error
+    finally:
+        host.stop()
+    assert [(one["protocol"], one["port"], one["tls"], one["user"]) for one in json.loads(said)] == [
+        ("imap", me.server.port("imaps"), "implicit", me.user[0]), ("smtp", me.server.port("submission"), "starttls", me.user[0]),
+    ]  # fmt: skip
 
 
 def test_a_server_outside_the_domain_has_to_be_agreed_to(me, resolver):

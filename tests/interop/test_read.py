@@ -110,6 +110,26 @@ def test_leaving_without_telling(reader, server, user):
     assert len(kept(server, user)) == 1
 
 
+def test_threads_over_letters_that_are_not_here(reader, server, user):
+    """What is answered was deleted: References names the letter before it."""
+    answers = ((b"c", b"In-Reply-To: <b@x>\r\nReferences: <a@x>\r\n <b@x>\r\n"), (b"d", b"References: <a@x>\r\n"))
+    deliver(server, user, b"From: ann@x\r\nSubject: plan\r\nMessage-ID: <a@x>\r\n\r\nx\r\n")
+    deliver(server, user, b"From: eve@x\r\nSubject: other\r\nMessage-ID: <e@x>\r\n\r\nx\r\n")
+    for name, fields in answers:
+        deliver(
+            server,
+            user,
+            b"From: bob@x\r\nSubject: Re: plan %b\r\nMessage-ID: <%b@x>\r\n%b\r\nx\r\n" % (name, name, fields),
+        )
+    reader.settings()
+    t = reader.start()
+    assert "└▶" not in t.wait("4 letters")
+    t.keys("o")
+    rows = [row for row in t.wait("└▶Re: plan d").splitlines() if "plan" in row]
+    assert ["└▶" in row for row in rows] == [False, True, True], rows
+    assert "└▶Re: plan c" in rows[1]
+
+
 def test_patterns(reader, server, user):
     for number, (subject, text) in enumerate([("plan A", "alpha"), ("plan B", "beta"), ("other", "手紙 gamma")]):
         deliver(server, user, letter(user, subject, text, str(number)))

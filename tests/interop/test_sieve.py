@@ -1,5 +1,6 @@
 """`fubako sieve` beside Dovecot's ManageSieve: scripts are kept, checked, made active, read, renamed, deleted; one filters."""
 
+import base64
 import imaplib
 import json
 import smtplib
@@ -121,7 +122,15 @@ def test_who_is_not_believed_hears_nothing(me):
 def test_secrets_are_masked(me):
     assert me.run("sieve", "list", "--transcript", str(me.home / "said"))[0] == 0
     said = (me.home / "said").read_text()
-    assert "~> AUTHENTICATE" in said and "***" in said and "~> LISTSCRIPTS" in said and "n=" not in said
+    assert "~> AUTHENTICATE" in said and "***" in said and "~> LISTSCRIPTS" in said
+    for mechanism in ("LOGIN", "PLAIN", "CRAM-MD5"):
+        me.account(**me.filters, trust=CA, mechanisms=[mechanism])
+        assert me.run("sieve", "list", "--transcript", str(me.home / "said"))[0] == 0
+        said = (me.home / "said").read_text()
+        words = [line.split(" ", 1)[1] for line in said.splitlines() if line.startswith("~>")]
+        answers = 2 if mechanism == "LOGIN" else int(mechanism == "CRAM-MD5")
+        assert words[0].startswith(f'AUTHENTICATE "{mechanism}"') and words[1 : 1 + answers] == ["***"] * answers, said
+        assert base64.b64encode(me.dovecot.password.encode()).decode().rstrip("=")[:-1] not in said
 
 
 def test_it_is_found_beside_the_mailbox_and_probed(me):

@@ -57,8 +57,7 @@ class Chain:
         return None
 
     async def _ask(self, one: Checker, user: str, password: str) -> Verdict:
-        if self._monotonic() < one.rests_until:
-            raise BackendDown("it did not answer a moment ago")
+        self._unless_resting(one)
         if one.waiting >= WAITING_MAX:
             raise BackendDown("too many logins wait for it")
         one.turns = one.turns or asyncio.Semaphore(AT_ONCE_MAX)
@@ -66,6 +65,7 @@ class Chain:
         try:
             async with asyncio.timeout(one.seconds):
                 async with one.turns:
+                    self._unless_resting(one)  # while we waited for our turn, it may have been found dead
                     return await one.backend.check(user, password)
         except TimeoutError:
             one.rests_until = self._monotonic() + REST_SECONDS
@@ -76,6 +76,10 @@ class Chain:
             raise BackendDown("the configuration has just changed") from None
         finally:
             one.waiting -= 1
+
+    def _unless_resting(self, one: Checker) -> None:
+        if self._monotonic() < one.rests_until:
+            raise BackendDown("it did not answer a moment ago")
 
     async def close(self) -> None:
         for one in self._checkers:

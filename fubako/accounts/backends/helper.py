@@ -56,7 +56,10 @@ class Helpers:
     async def _asked(process: asyncio.subprocess.Process, user: str, password: str) -> Verdict:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps({"user": user, "password": password}).encode() + b"\n")
+        try:
+            process.stdin.write(json.dumps({"user": user, "password": password}).encode() + b"\n")
+        except RuntimeError:  # so says uvloop of a pipe that is closed
+            raise OSError(0, "the helper ended") from None
         line = await process.stdout.readline()
         if not line:
             raise OSError(0, "the helper ended")
