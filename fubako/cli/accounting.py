@@ -1,10 +1,12 @@
 """`fubako account`: find out where the mail of an address is, try it, and write it down."""
 
+import asyncio
 import json
 import os
 import re
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from fubako.message.address import Address, AddressError, parse_address
 from fubako.protocol.sasl import SaslFailure
 from fubako.telemetry import visible
 
+FILTERS_SECONDS = 4.0
 _accounts_option = click.option(
     "--accounts", "accounts_file", type=click.Path(path_type=Path), help="accounts.toml; in ~/.config/fubako when not given."
 )  # fmt: skip
@@ -88,7 +91,8 @@ def account_add(
 
     The domain's own description (autoconfig, over HTTPS), its SRV records and the usual names are looked at; the most secure server
     that is there, and whose certificate is believed, is taken. Then both are logged in to, and the account is appended to
-    accounts.toml. The password is never written there: it goes into the system's keyring, or a file of mode 0600.
+    accounts.toml; so is one for filters (`fubako sieve`), where the server has ManageSieve. The password is never written there: it
+    goes into the system's keyring, or a file of mode 0600.
 
     \b
     Exit codes: 68 no server was found, 77 the login was refused, 78 settings, 80 to 83 the server is not believed, or has no TLS.
@@ -197,7 +201,10 @@ async def _filters(
     beside = Endpoint("sieve", incoming.host, settings.PORTS["sieve", "starttls"], "starttls", "guess", incoming.user)
     said = [one for one in found.endpoints if one.protocol == "sieve"]
     sure = [one for one in said if one.told or one.inside(wanted.address.domain.lower()) or one.host == incoming.host]
-    checked = await discover.best([*sure, beside], ("sieve",), files)
+    checked = None
+    with suppress(TimeoutError):  # where nobody listens, many networks do not even say so
+        async with asyncio.timeout(FILTERS_SECONDS):
+            checked = await discover.best([*sure, beside], ("sieve",), files)
     if checked is None or checked.problem:
         return []
     one = checked.endpoint

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from checkers import until
@@ -291,8 +292,41 @@ def test_settings_that_would_leak(me):
     assert me.run("fetch")[0] == 78
 
 
+class Meter(threading.Thread):
+    """In front of a server: passes so many octets to the client, tells, and holds the rest back."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.to, self.left, self.reached = port, 0, threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection(("127.0.0.1", self.to))
+            threading.Thread(target=self.passed, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self.passed, args=(server, client, True), daemon=True).start()
+
+    def passed(self, source: socket.socket, target: socket.socket, metered: bool) -> None:
+        with suppress(OSError):
+            while octets := source.recv(65536):
+                if metered:
+                    octets, whole = octets[: self.left], len(octets)
+                    self.left -= len(octets)
+                    target.sendall(octets)
+                    if len(octets) < whole:
+                        self.reached.set()
+                        return
+                else:
+                    target.sendall(octets)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.timeout(300)
 def test_killed_again_and_again_each_letter_comes_once(me):
-    """10,000 letters; the program is killed at moments that nobody chose, until all are here."""
+    """10,000 letters; the program is killed at octets and moments that nobody chose, until all are here."""
     box = imaplib.IMAP4_SSL(
         "localhost", me.server.port("imaps"), ssl_context=ssl.create_default_context(cafile=me.server.ca)
     )
@@ -304,18 +338,24 @@ def test_killed_again_and_again_each_letter_comes_once(me):
             assert line
         assert b" OK " in line, line
     box.logout()
-    me.account()
+    meter = Meter(me.server.port("imaps"))
+    me.account(port=meter.port)
     env = {"PATH": "/usr/bin:/bin", "HOME": str(me.home), "FUBAKO_HOME": str(me.folder)}
     kills, chosen = 0, random.Random(7)
-    for _ in range(60):
+    for number in range(20):
+        by_octet = number % 2 == 0
+        meter.left = chosen.randrange(600_000) if by_octet else 1 << 40
+        meter.reached.clear()
         running = subprocess.Popen([FUBAKO, "fetch"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until(lambda one=running: meter.reached.is_set() or one.poll() is not None) if by_octet else None
         try:
-            running.wait(chosen.uniform(0.5, 1.1))
+            running.wait(chosen.uniform(0.0, 0.05) if by_octet else chosen.uniform(0.5, 1.1))
             break
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
             kills += 1
+    meter.left = 1 << 40
     code, _, error = me.run("fetch")
     assert code in (0, 1), error
     assert kills >= 5

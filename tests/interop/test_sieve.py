@@ -6,11 +6,11 @@ import json
 import smtplib
 import ssl
 import tempfile
-import tomllib
 from pathlib import Path
 
 import pytest
 from checkers import until
+from internet import Dns
 from memory_server import certificates
 from peers import Dovecot
 from server import without
@@ -133,7 +133,42 @@ def test_secrets_are_masked(me):
         assert base64.b64encode(me.dovecot.password.encode()).decode().rstrip("=")[:-1] not in said
 
 
-def test_it_is_found_beside_the_mailbox_and_probed(me):
+def test_an_address_is_enough(me, tmp_path, needs):
+    """Signed SRV records name the server of filters, too."""
+    needs("unbound")
+    dns = Dns(tmp_path / "dns")
+    ports = me.dovecot.ports
+    records = (
+        f"_imaps._tcp IN SRV 0 0 {ports['imaps']} localhost.\n_sieve._tcp IN SRV 0 0 {ports['sieve']} localhost.\n"
+    )
+    dns.zone("signed.test", records, signed=True)
+    dns.start()
+    try:
+        words = (
+            "account",
+            "add",
+            "ann@signed.test",
+            "--user",
+            USER,
+            "--password-file",
+            str(me.home / "secret"),
+            "--trust",
+            *CA,
+        )
+        more = ("--outgoing", "none", "--dns", f"127.0.0.1:{dns.port}", "--json")
+        code, said, error = me.run(*words, *more)
+    finally:
+        dns.stop()
+    assert code == 0, error
+    assert [(one["name"], one["protocol"], one["tls"]) for one in json.loads(said)] == [
+        ("signed.test", "imap", "implicit"), ("signed.test-filters", "sieve", "starttls"),
+    ]  # fmt: skip
+    assert me.run("sieve", "list", "-a", "signed.test-filters", "--json")[0] == 0
+    assert me.run("fetch", "signed.test")[0] in (0, 1)  # the account of filters is none that is fetched from
+    assert me.run("fetch", "signed.test-filters")[0] == 64
+
+
+def test_probed(me):
     port = me.dovecot.ports["sieve"]
     done = me.run(
         "probe", "localhost", "--service", f"sieve={port}", "--ca-file", str(certificates() / "ca.pem"), "--json"
@@ -142,4 +177,3 @@ def test_it_is_found_beside_the_mailbox_and_probed(me):
     (seen,) = facts["ports"]
     assert seen["tls"] == "TLSv1.3" and "SCRAM-SHA-256" in seen["sealed"] and not seen["slipped"] and seen["starttls"]
     assert "Dovecot" in seen["greeting"] and seen["versions"] == ["1.2", "1.3"]
-    assert tomllib.loads((me.folder / "accounts.toml").read_text())["account"][0]["protocol"] == "sieve"
