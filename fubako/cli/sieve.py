@@ -20,6 +20,7 @@ from fubako.client.managesieve import ManageSieveConnection
 from fubako.client.roads import Roads, reject
 from fubako.client.settings import Account, SettingsError
 from fubako.clock import Env
+from fubako.message.display import clean
 from fubako.protocol.managesieve import SCRIPT_MAX
 from fubako.telemetry import visible
 
@@ -153,7 +154,7 @@ def sieve_list(name: str, accounts_file: Path | None, transcript: str, as_json: 
 def sieve_get(
     script: str, output: Path | None, name: str, accounts_file: Path | None, transcript: str, as_json: bool
 ) -> int:  # fmt: skip
-    """Read a script."""
+    """Read a script. To a terminal it is written without what would steer the terminal, to a file or program as it is."""
 
     async def work(connection: ManageSieveConnection) -> int:
         content = await connection.script(script)
@@ -163,6 +164,8 @@ def sieve_get(
             click.echo(
                 json.dumps({"script": script, "content": content.decode("utf-8", "replace")}, ensure_ascii=False)
             )
+        elif output is None and sys.stdout.isatty():
+            click.echo(clean(content.decode("utf-8", "replace")))
         elif output is None:
             sys.stdout.buffer.write(content)
             sys.stdout.flush()

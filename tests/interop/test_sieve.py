@@ -13,8 +13,9 @@ from checkers import until
 from internet import Dns
 from memory_server import certificates
 from peers import Dovecot
-from server import without
+from server import FUBAKO, without
 from test_fetch import User
+from test_programs import Terminal
 
 SCRIPT = (
     'require ["fileinto", "mailbox"];\r\n'
@@ -106,6 +107,23 @@ def test_every_mechanism_that_both_know(me):
         me.account(**me.filters, trust=CA, mechanisms=[mechanism])
         code, said, error = me.run("account", "test", "filters")
         assert code == 0 and f"{USER} by {mechanism}, " in said, (mechanism, said, error)
+
+
+def test_a_script_steers_no_terminal(me, needs):
+    needs("tmux")
+    (me.home / "evil.sieve").write_bytes(b"# \x1b[2J\x1b]0;gone\x07 here\r\nkeep;\r\n")
+    assert me.run("sieve", "put", str(me.home / "evil.sieve"))[0] == 0
+    script = me.home / "start"
+    script.write_text(
+        f"#!/bin/sh\nexport FUBAKO_HOME={me.folder} LC_ALL=C.UTF-8\n{FUBAKO} sieve get evil\necho ended $?\nsleep 60\n"
+    )
+    script.chmod(0o755)
+    terminal = Terminal(me.home, "sieve", str(script))
+    try:
+        assert r"# \x1b[2J\x1b]0;gone\x07 here" in terminal.wait("ended 0")
+    finally:
+        terminal.close()
+    assert me.run("sieve", "delete", "evil")[0] == 0
 
 
 def test_who_is_not_believed_hears_nothing(me):
