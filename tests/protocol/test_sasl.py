@@ -15,6 +15,7 @@ from fubako.protocol.sasl import (
     client,
     cram_md5,
     digest_md5,
+    offer,
     plain,
     scram,
 )
@@ -205,6 +206,19 @@ def test_the_client_refuses_a_hostile_server_first(first):
     next(dialogue)
     with pytest.raises(SaslFailure):
         dialogue.send(first)
+
+
+def test_who_does_not_want_plus_does_not_say_that_it_was_hidden():
+    """RFC 5802 §6: "y" tells a server that has -PLUS of an attack."""
+    proofs, binding = offer.Proofs("u", "p"), Binding({"tls-exporter": b"x" * 32})
+    for names, flag in (
+        (["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"], b"n,,"), (["scram-sha-256", "scram-sha-1-plus"], b"n,,"),
+        (["SCRAM-SHA-256", "PLAIN"], b"y,,"),
+    ):  # fmt: skip
+        name, dialogue = offer.client(iter(names), proofs, "nonce", binding, ("SCRAM-SHA-256",))
+        assert name == "SCRAM-SHA-256" and next(dialogue).startswith(flag)
+    name, dialogue = offer.client(["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"], proofs, "nonce", binding)
+    assert name == "SCRAM-SHA-256-PLUS" and next(dialogue).startswith(b"p=tls-exporter,,")
 
 
 def test_a_client_takes_the_best_mechanism_and_never_one_that_is_not_allowed():

@@ -106,12 +106,15 @@ def client(
     names: Iterable[str], proofs: Proofs, nonce: str, binding: Binding, allowed: Iterable[str] = CLIENT_PREFERENCE
 ) -> tuple[str, ClientDialogue]:
     """The best mechanism that both know and that we have something for, and its dialogue. Raises SaslFailure when there is none."""
-    known = {name.upper() for name in names} & set(allowed)
+    offered = {name.upper() for name in names}
+    known = offered & set(allowed)
     if not binding.types:
         known = {name for name in known if not name.endswith("-PLUS")}
     name = next((name for name in CLIENT_PREFERENCE if name in known and proofs.can(name)), None)
     if name is None:
         raise SaslFailure("the server offers no mechanism that we accept")
+    if not name.endswith("-PLUS") and any(one.endswith("-PLUS") for one in offered):
+        binding = Binding()  # it is we who do not want it: "y" would say that the server hid it (RFC 5802 §6)
     return name, _dialogue(name, proofs, nonce, binding)
 
 
