@@ -221,6 +221,21 @@ def test_who_does_not_want_plus_does_not_say_that_it_was_hidden():
     assert name == "SCRAM-SHA-256-PLUS" and next(dialogue).startswith(b"p=tls-exporter,,")
 
 
+@pytest.mark.parametrize(
+    ("enabled", "holds"), [(("SCRAM-SHA-256",), True), (("SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"), False)]
+)
+def test_y_is_an_attack_only_where_plus_was_announced(enabled, holds):
+    """An administrator may leave -PLUS out; clients that know it say "y" then."""
+    made = offer.Offer("here.test", bytes, float, enabled, Binding({"tls-exporter": b"x" * 32}))
+    dialogue = offer.server("SCRAM-SHA-256", made)
+    next(dialogue)
+    if holds:
+        assert dialogue.send(b"y,,n=user,r=abc") is not None
+    else:
+        with pytest.raises(SaslFailure, match="somebody changed what we offered"):
+            dialogue.send(b"y,,n=user,r=abc")
+
+
 def test_a_client_takes_the_best_mechanism_and_never_one_that_is_not_allowed():
     assert (
         client(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"], Proofs("u", "p"), "n", BOUND)[0]

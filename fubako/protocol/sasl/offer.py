@@ -48,8 +48,11 @@ def message_id(offer: Offer) -> bytes:
 
 def server(name: str, offer: Offer) -> ServerDialogue | None:
     """The server's side of a mechanism, or None when it is not offered."""
-    if name not in offered(offer):
+    names = offered(offer)
+    if name not in names:
         return None
+    # "y" is told of an attack only where -PLUS was announced (RFC 5802 §6); else a client that knows it says "y" in good faith
+    binding = offer.binding if any(one.endswith("-PLUS") for one in names) else Binding()
     match name:
         case "PLAIN":
             return plain.server()
@@ -68,11 +71,11 @@ def server(name: str, offer: Offer) -> ServerDialogue | None:
         case "GSSAPI":
             return gssapi.server()
         case "GS2-KRB5" | "GS2-KRB5-PLUS":
-            return gssapi.gs2_server(dict(offer.binding.types), plus=name.endswith("-PLUS"))
+            return gssapi.gs2_server(dict(binding.types), plus=name.endswith("-PLUS"))
         case _:
             hash_name = SCRAM[name.removesuffix("-PLUS")]
             nonce, plus = offer.random(18).hex(), name.endswith("-PLUS")
-            return scram.server(nonce, offer.binding, plus=plus, hash_name=hash_name)
+            return scram.server(nonce, binding, plus=plus, hash_name=hash_name)
 
 
 @dataclass(frozen=True, slots=True)
