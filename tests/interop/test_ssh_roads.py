@@ -4,11 +4,14 @@ import getpass
 import json
 import os
 import shutil
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from checkers import until
 from peers import free_port
+from server import FUBAKO
 from test_fetch import User
 from test_programs import deliver
 from test_ssh import Door
@@ -83,6 +86,39 @@ def test_forwarded_with_tls_inside(me, sshd):
     assert "SSH with TLSv1.3" in hop and "SCRAM-SHA-256-PLUS" in hop and "believed by your authority" in hop
     me.account(ssh=sshd.way, trust=["public"], **me.common)
     assert me.run("fetch")[0] == 80
+
+
+def sessions(sshd) -> list[int]:
+    """Processes of the daemon that serve somebody."""
+    return [int(pid) for pid in Path(f"/proc/{sshd.process.pid}/task/{sshd.process.pid}/children").read_text().split()]
+
+
+def test_a_connection_that_breaks_is_made_again(me, sshd):
+    """Under --watch: the machine in between ends the session, and what comes then is fetched by a new one."""
+    me.account(ssh=sshd.way, **me.common)
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(me.home), "FUBAKO_HOME": str(me.folder)}
+    running = subprocess.Popen(
+        [FUBAKO, "fetch", "--watch", "--every", "1", "--json"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for number in range(2):
+            deliver(me.server, me.user, f"Subject: {number}\r\n\r\nx\r\n".encode())
+            until(lambda count=number + 1: len(me.letters()) == count, 60)
+            old = sessions(sshd)
+            assert old
+            for pid in old:
+                os.kill(pid, signal.SIGKILL)
+            until(lambda gone=old: not set(gone) & set(sessions(sshd)))
+    finally:
+        running.terminate()
+        said, error = running.communicate(timeout=20)
+    outcomes = [json.loads(line) for line in said.splitlines()]
+    assert sum(one["fetched"] for one in outcomes) == 2 and any(one["problem"] for one in outcomes), said
+    assert "Traceback" not in error
 
 
 def test_one_through_the_other(me, sshd):
