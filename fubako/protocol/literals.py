@@ -7,6 +7,8 @@ from fubako.protocol.lines import LineEngine, LineTooLong
 
 LINE_MAX = 1 << 20
 DEPTH_MAX = 100
+ANSWER_OCTETS_MAX = 1 << 30  # of everything that answers one command; a line counts for a little more than it holds
+LINE_COST = 100
 _LITERAL = re.compile(rb"~?\{(\d{1,10})\}$")
 _ATOM = re.compile(rb'(?:\[[^\]]*\]|[^\s()"\[\]])+(?:<\d+>)?')
 
@@ -14,11 +16,13 @@ Value = bytes | None | list["Value"]
 
 
 class LiteralEngine(LineEngine):
-    """Gathers the pieces of one response: its lines, and the literals that stood between them."""
+    """Gathers the pieces of one response: its lines, and the literals that stood between them. A subclass says `_ended` when all
+    that answers a command has come."""
 
-    def __init__(self, literal_max: int) -> None:
+    def __init__(self, literal_max: int, answer_max: int = ANSWER_OCTETS_MAX) -> None:
         super().__init__()
-        self._literal_max = literal_max
+        self._literal_max, self._answer_max = literal_max, answer_max
+        self._octets = 0
         self._pieces: list[bytes] = []
         self._literals: list[bytes] = []
         self._left = 0
@@ -30,8 +34,11 @@ class LiteralEngine(LineEngine):
 
     def tls_started(self) -> None:
         super().tls_started()
-        self._pieces, self._literals, self._left = [], [], 0
+        self._pieces, self._literals, self._left, self._octets = [], [], 0, 0
         self._partial.clear()
+
+    def _ended(self) -> None:
+        self._octets = 0
 
     def _gathered(self) -> tuple[list[bytes], list[bytes]] | None:
         """Lines and literals of the next response, or None. Raises ProtocolError."""
@@ -54,11 +61,15 @@ class LiteralEngine(LineEngine):
                 return None
             match = _LITERAL.search(line) if line.endswith(b"}") else None
             self._pieces.append(line)
+            self._octets += len(line) + LINE_COST
+            if self._octets > self._answer_max:
+                raise ProtocolError("the server's answer does not end")
             if match is None:
                 whole = self._pieces, self._literals
                 self._pieces, self._literals = [], []
                 return whole
             self._left = int(match.group(1))
+            self._octets += self._left
             if self._left > self._literal_max:
                 raise ProtocolError("the server sends a literal that is too big")
             if not self._left:

@@ -111,6 +111,7 @@ class ManageSieveClient(LiteralEngine):
             argument = inside[1] if len(inside) > 1 else b""
         text = rest[0].decode("utf-8", "replace") if rest and isinstance(rest[0], bytes) else ""
         lines, self._lines = self._lines, []
+        self._ended()
         return Response(command, condition, code, argument, text, lines)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from fubako.protocol.engine import ProtocolError
+from fubako.protocol.literals import LiteralEngine
 from fubako.protocol.managesieve import Challenge, ManageSieveClient, Response
 
 GREETING = (
@@ -116,3 +117,20 @@ def test_a_farewell_may_come_at_any_time():
     client = greeted()
     client.receive(b'BYE "too long idle"\r\n')
     assert client.next_event() == Response("", "BYE", text="too long idle")
+
+
+@pytest.mark.parametrize("kind", ["lines", "literals"])
+def test_an_answer_that_does_not_end(kind):
+    """However it is cut up, what answers one command is bounded; the next command begins anew."""
+    client = LiteralEngine(1000, 3000)
+    piece = b"x\r\n" if kind == "lines" else b"{300}\r\n" + b"y" * 300 + b"\r\n"
+    seen: list = []
+    client.receive(piece * 100)
+    with pytest.raises(ProtocolError, match="does not end"):
+        seen.extend(iter(client._gathered, None))
+    assert 2 < len(seen) < 30
+    client = LiteralEngine(1000, 3000)
+    client.receive(piece * 100)
+    for _ in range(100):
+        assert client._gathered() is not None
+        client._ended()

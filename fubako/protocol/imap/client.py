@@ -97,6 +97,7 @@ class ImapClient(LiteralEngine):
             raise ProtocolError("the server replied to a command that was not sent")
         self._sent.discard(tag)
         untagged, self._untagged = self._untagged, []
+        self._ended()
         return Completed(tag, condition.decode().upper(), text, untagged)
 
     def _star(self, rest: bytes, pieces: list[bytes], literals: list[bytes]) -> Greeting | Untagged | None:
@@ -111,4 +112,7 @@ class ImapClient(LiteralEngine):
             self._untagged.append([word.encode(), text])
         else:
             self._untagged.append(values([rest, *pieces[1:]], literals))
-        return Untagged(self._untagged.pop()) if self.watching else None
+        if not self.watching:
+            return None
+        self._ended()
+        return Untagged(self._untagged.pop())
