@@ -21,6 +21,7 @@ class StdioStream(BufferedStream, asyncio.Protocol):
         self.typed = False  # by a person at a terminal, whose lines end as a terminal's do
         self._reader: asyncio.ReadTransport | None = None
         self._writer: asyncio.WriteTransport | _FileWriter | None = None
+        self.gone: asyncio.Future[None] | None = None  # of one socket for both ways
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Both pipes report here; which is which is known to `standard`."""
@@ -34,6 +35,10 @@ class StdioStream(BufferedStream, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended()
+        if self.gone is not None:
+            self._lost()
+            if not self.gone.done():
+                self.gone.set_result(None)
 
     def pause_writing(self) -> None:
         self._writing_paused()
@@ -118,11 +123,28 @@ def inherited_socket() -> socket.socket | None:
     return found
 
 
+def _one_socket() -> socket.socket | None:
+    """Standard input and output where they are one socket, as socat and sshd make them. As two pipes they would be read twice:
+    who writes to a pipe reads from it, too, to learn that it was closed."""
+    inward, outward = os.fstat(0), os.fstat(1)
+    if not stat.S_ISSOCK(inward.st_mode) or (inward.st_dev, inward.st_ino) != (outward.st_dev, outward.st_ino):
+        return None
+    found = socket.socket(fileno=os.dup(0))
+    found.setblocking(False)
+    return found
+
+
 async def standard(peer: str) -> tuple[StdioStream, asyncio.Future[None]]:
     """The stream, and a future that is done when all that was written has left. Raises OSError, ValueError for odd files."""
     loop: Any = asyncio.get_running_loop()
     stream = StdioStream(peer)
     stream.typed = os.isatty(0)
+    both = _one_socket()
+    if both is not None:
+        stream.gone = loop.create_future()
+        transport, _ = await loop.connect_accepted_socket(lambda: stream, both)
+        stream._reader = stream._writer = transport
+        return stream, stream.gone
     if stat.S_ISREG(os.fstat(1).st_mode):
         writer, closed = _FileWriter(), loop.create_future()
         closed.set_result(None)
