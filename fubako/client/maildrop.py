@@ -100,6 +100,10 @@ class OpenMaildrop(OpenMailbox):
 
     # -- letters
 
+    async def references(self, uids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+        """They came with the headers."""
+        return {}
+
     async def letter(self, uid: int) -> bytes:
         number = self._numbers.get(uid)
         if number is None:

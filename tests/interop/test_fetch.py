@@ -347,7 +347,8 @@ def test_killed_again_and_again_each_letter_comes_once(me):
         meter.left = chosen.randrange(600_000) if by_octet else 1 << 40
         meter.reached.clear()
         running = subprocess.Popen([FUBAKO, "fetch"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(lambda one=running: meter.reached.is_set() or one.poll() is not None) if by_octet else None
+        if by_octet:
+            until(lambda one=running: meter.reached.is_set() or one.poll() is not None)
         try:
             running.wait(chosen.uniform(0.0, 0.05) if by_octet else chosen.uniform(0.5, 1.1))
             break
