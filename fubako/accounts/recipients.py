@@ -4,7 +4,7 @@ A stream of letters asks for the same few addresses thousands of times. A mailbo
 a new user is known at once; one that is gone is noticed at the commit, which finds no mailbox.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from fubako.accounts import directory
 from fubako.clock import Clock
@@ -15,8 +15,7 @@ REMEMBERED_SECONDS = 1.0
 REMEMBERED_MAX = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What an address stands for. `local`: its domain is ours (or it names none). `elsewhere`: where an alias leads out; with
     `bare` under the sender's own address, because it is a report on its way back."""
 

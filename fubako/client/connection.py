@@ -137,13 +137,13 @@ class Connection(Generic[E]):
         """Mechanisms that the server announced."""
         raise NotImplementedError  # each protocol has its own
 
-    def hop(self) -> Hop:
+    def hop(self, trace_id: str = "") -> Hop:
         tls, ssh = self.line.stream.tls, self.line.stream.ssh
         believed = self.believed.by if self.believed else f"its SSH key {ssh.key}" if ssh and not tls else ""
         return Hop(
             self.protocol, "out", self.line.stream.peer, self.env.clock.now(), self.line.stream.local and ssh is None,
             tls.version if tls else "", tls.cipher if tls else ssh.cipher if ssh else "", believed, self.user, self.mechanism,
-            self.binding, ssh=ssh.proof if ssh else "",
+            self.binding, trace_id, ssh.proof if ssh else "",
         )  # fmt: skip
 
     async def authenticate(

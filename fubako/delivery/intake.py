@@ -5,8 +5,10 @@ A crash between the two leaves content without a row, never a row without conten
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fubako.accounts import directory
 from fubako.accounts.recipients import Found
@@ -40,8 +42,7 @@ _LATER = Found(False, ())
 _SPECIAL = {"|": PROGRAM_DOMAIN, "/": FILE_DOMAIN}
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """What became of a letter, and the accounts that have it; `elsewhere`: it is in the queue, whoever it is for."""
 
     status: Status
@@ -49,8 +50,7 @@ class Accepted:
     elsewhere: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """How a letter is taken: `unit` puts its rows. `elsewhere`: nobody's mailbox has it yet, although the recipient is here."""
 
     refusal: Status | None

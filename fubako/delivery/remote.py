@@ -1,8 +1,10 @@
 """`Carrier`: one SMTP or LMTP connection to another server, protected as well as is demanded, for one letter after the other."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fubako.client.connection import ClientError, Credentials, Peer
 from fubako.client.smtp import SmtpConnection
@@ -38,8 +40,7 @@ class Unreachable(Exception):
         self.fault = fault  # what TLS lacked, by RFC 8460 §4.3
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """What a server said of one recipient. `reports`: it will report itself when that was asked for (RFC 3461).
     `again`: it went through our own intake, and is still on its way."""
 
@@ -179,15 +180,13 @@ class Carrier(SmtpConnection):
         ahead = "PIPELINING" in self.extensions and "CHUNKING" not in self.extensions and not self.lmtp
         if ahead:
             self.engine.command("DATA")
-        if reset:
-            await self._reply()
-        mailed = (await self._reply()).status
-        replies = [(await self._reply()).status for _ in recipients]
-        ready = (await self._reply()).status if ahead else None
+        said = [one.status for one in await self.line.events(reset + 1 + len(recipients) + ahead)]
+        mailed, replies = said[reset], said[reset + 1 : reset + 1 + len(recipients)]
+        ready = said[-1] if ahead else None
         accepted = [one for one, status in zip(recipients, replies, strict=True) if mailed.ok and status.ok]
         if not accepted and ready is not None and ready.code == 354:
             self.engine.content(b"")  # nobody is to get it, but it has been asked for
-            await self._reply()
+            await self.line.event()
         if not mailed.ok:
             return [Answered(one, _outcome(mailed)) for one in recipients]
         answers = {one.key: Answered(one, _outcome(status)) for one, status in zip(recipients, replies, strict=True)}
@@ -209,12 +208,12 @@ class Carrier(SmtpConnection):
         else:
             if ready is None:
                 self.engine.command("DATA")
-                ready = (await self._reply()).status
+                ready = (await self.line.event()).status
             if ready.code != 354:
                 return [ready if not ready.ok else Status(451, "4.5.0", "DATA was answered strangely")] * len(accepted)
             self._check(still_ours)
             self.engine.content(content, replies=count)
-        said = [(await self._reply()).status for _ in range(count)]
+        said = [one.status for one in await self.line.events(count)]
         return said if self.lmtp else said * len(accepted)
 
     def _check(self, still_ours: Callable[[], object]) -> None:
@@ -247,9 +246,6 @@ class Carrier(SmtpConnection):
         if "DSN" not in self.extensions:
             return []
         return ([f"NOTIFY={one.notify}"] if one.notify else []) + ([f"ORCPT={one.orcpt}"] if one.orcpt else [])
-
-    async def _reply(self) -> Reply:
-        return await self.line.event()
 
     async def quit(self) -> None:
         try:

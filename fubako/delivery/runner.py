@@ -451,7 +451,7 @@ class Runner:
             answers = await carrier.deliver(job.letter, job.recipients, content, lambda: self._held(job, 0.0))
         except (ProtocolError, StreamClosed, StreamTimeout, TlsError) as error:
             raise Unreachable(Status(451, "4.4.2", f"{name}: the connection failed: {error}")) from None
-        await self._settle(job, answers, name, replace(carrier.hop(), trace_id=job.letter.trace_id))
+        await self._settle(job, answers, name, carrier.hop(job.letter.trace_id))
 
     def _held(self, job: Job, seconds: float) -> Lane:
         """The lane of a job, when it is still ours, and for that much longer. Raises LeaseLost."""

@@ -4,13 +4,14 @@ import asyncio
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from fubako.store.queue import Outgoing, Queued
 
 SESSIONS_A_SITE_MAX = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """One letter and those of its recipients who go the same way."""
 
     lane_id: int

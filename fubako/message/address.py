@@ -4,8 +4,9 @@ A value that exists is valid: no control character, no bare CR or LF, lengths wi
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 LOCAL_OCTETS_MAX = 64
 DOMAIN_OCTETS_MAX = 255
@@ -16,6 +17,10 @@ _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e\x80-\U0010ffff]|\\[\x20-\x7e])*)"')
 _LABEL = r"[A-Za-z0-9_\x80-\U0010ffff](?:[A-Za-z0-9_\x80-\U0010ffff-]*[A-Za-z0-9_\x80-\U0010ffff])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?|\[[\x21-\x5a\x5e-\x7e]+\]")
+_SIMPLE_LABEL = r"[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*"
+_SIMPLE = re.compile(
+    rf"([A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*)@({_SIMPLE_LABEL}(?:\.{_SIMPLE_LABEL})+)"
+)  # nearly all there are
 _SOURCE_ROUTE = re.compile(r"@[^:>]*:")
 
 
@@ -23,8 +28,7 @@ class AddressError(ValueError):
     """The text is no address; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """`local@domain`; the domain in lower case, the local part as written, unquoted. Both empty: the null path."""
 
     local: str
@@ -61,6 +65,9 @@ NULL = Address("", "")
 
 def parse_address(text: str) -> Address:
     """`local@domain` without brackets. Raises AddressError."""
+    simple = _SIMPLE.fullmatch(text)
+    if simple and len(text) <= LOCAL_OCTETS_MAX:
+        return Address(simple.group(1), simple.group(2).lower())
     quoted = _QUOTED.match(text)
     plain = quoted or _DOT_STRING.match(text)
     if plain is None:
@@ -77,7 +84,7 @@ def parse_address(text: str) -> Address:
     return Address(local, domain.rstrip(".").lower())
 
 
-_SIMPLE_PATH = re.compile(r"<([A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*)@([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)>")
+_SIMPLE_PATH = re.compile(f"<{_SIMPLE.pattern}>")
 
 
 def parse_path(text: str, *, null_ok: bool = False) -> tuple[Address, str]:
@@ -86,7 +93,7 @@ def parse_path(text: str, *, null_ok: bool = False) -> tuple[Address, str]:
     `<postmaster>` without a domain is allowed (§4.1.1.3), `<>` only with `null_ok`. Raises AddressError.
     """
     simple = _SIMPLE_PATH.match(text)
-    if simple and simple.end() < LOCAL_OCTETS_MAX and simple.group(2)[0] != "-":
+    if simple and simple.end() < LOCAL_OCTETS_MAX:
         return Address(simple.group(1), simple.group(2).lower()), text[simple.end() :]
     if not text.startswith("<"):
         raise AddressError("a path stands in angle brackets")

@@ -1,13 +1,12 @@
 """The envelope of a letter and `Transaction`, what policy judges and intake accepts."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct
 
 from fubako.message.address import Address
 from fubako.message.hop import Hop
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(Struct, frozen=True):
     """One RCPT: the address and the DSN parameters that came with it (RFC 3461 §4.1, 4.2)."""
 
     address: Address
@@ -15,8 +14,7 @@ class Recipient:
     orcpt: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(Struct, frozen=True):
     """One MAIL: the reverse path and its parameters."""
 
     address: Address
@@ -35,21 +33,20 @@ class Sender:
     hold_until: int = 0  # or at this time, in seconds since the epoch
 
 
-@dataclass(slots=True)
-class Transaction:
+class Transaction(Struct):
     """A letter on its way in: who brought it, how, from whom, to whom, and its content in chunks."""
 
     hop: Hop
     hello: str
     sender: Sender
-    recipients: list[Recipient] = field(default_factory=list)
-    chunks: list[bytes] = field(default_factory=list)
+    recipients: list[Recipient] = []
+    chunks: list[bytes] = []
     protocol: str = "ESMTP"  # the Received field's `with` (RFC 3848, RFC 6531)
     trace_id: str = ""
     user: str = ""  # the account that submitted it, empty for a stranger
-    earlier: list[Hop] = field(default_factory=list)  # legs before this one
+    earlier: list[Hop] = []  # legs before this one
     again: bool = False  # it came out of our own queue: nothing is written on top of it
     at: int = 0  # when it is to go on, in seconds since the epoch; 0: now
-    fields: list[bytes] = field(default_factory=list)  # header fields that we put on top, each with its CRLF
+    fields: list[bytes] = []  # header fields that we put on top, each with its CRLF
     held: str = ""  # why it must not leave until somebody has looked at it
     keywords: tuple[str, ...] = ()  # IMAP keywords that it gets besides its seal

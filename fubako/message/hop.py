@@ -3,9 +3,12 @@
 Policy, trace, the user's screen and the log all read this one record. A hop never holds a secret.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
+from msgspec.json import encode
+from msgspec.structs import asdict
 
 
 class Seal(Enum):
@@ -24,8 +27,7 @@ class Seal(Enum):
 _ORDER = (Seal.SEALED, Seal.COVERED, Seal.OPEN)
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(Struct, frozen=True, omit_defaults=True):
     """One leg. `local` says that the bytes never left the machine's own kernel or process (a Unix socket, a pipe)."""
 
     protocol: str  # smtp, submission, imap …
@@ -68,14 +70,18 @@ class Hop:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values, without the fields that are empty."""
-        facts = {key: value for key in Hop.__slots__ if (value := getattr(self, key))}
+        facts = {key: value for key, value in asdict(self).items() if value}
         facts["seal"] = self.seal.value
         return facts
+
+    def as_json(self) -> str:
+        """`as_dict` as text, for each letter."""
+        return f'{encode(self).decode()[:-1]},"seal":"{self.seal.value}"}}'
 
 
 def hop_from_dict(facts: dict[str, Any]) -> Hop:
     """The inverse of `Hop.as_dict`; what it does not know is left aside."""
-    return Hop(**{key: value for key, value in facts.items() if key in Hop.__slots__})
+    return Hop(**{key: value for key, value in facts.items() if key in Hop.__struct_fields__})
 
 
 def weakest(hops: list[Hop]) -> Seal:

@@ -1,11 +1,11 @@
 """`Status`: one shape for an SMTP reply, a delivery outcome, a DSN field and a log field."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Status:
+
+class Status(Struct, frozen=True):
     """A reply code (RFC 5321 §4.2), an enhanced code (RFC 3463, may be empty) and a text of one or more lines."""
 
     code: int

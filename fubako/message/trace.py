@@ -4,8 +4,6 @@ import json
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from msgspec.json import encode as _encode
-
 from fubako.message.envelope import Transaction
 from fubako.message.hop import Hop, hop_from_dict
 
@@ -70,12 +68,12 @@ def _comment(hello: str) -> str:
 
 
 def journey_to_json(hops: list[Hop]) -> str:
-    return _encode([hop.as_dict() for hop in hops]).decode()
+    return f"[{','.join([hop.as_json() for hop in hops])}]"
 
 
 def journey_with(journey: str, hop: Hop) -> str:
     """The journey with one more leg, without reading it again."""
-    return f"{journey[:-1]}{',' if len(journey) > 2 else ''}{_encode(hop.as_dict()).decode()}]"
+    return f"{journey[:-1]}{',' if len(journey) > 2 else ''}{hop.as_json()}]"
 
 
 def journey_from_json(text: str) -> list[Hop]:

@@ -27,6 +27,14 @@ class Line(Generic[E_co]):
             engine.receive(octets)
         return event
 
+    async def events(self, count: int) -> list[E_co]:
+        """The next ones: a client's way to hear what was said to a group of commands."""
+        engine, found = self.engine, list[E_co]()
+        while len(found) < count:
+            event = engine.next_event()
+            found.append(event if event is not None else await self.event())
+        return found
+
     async def event_or_nudge(self) -> E_co | None:
         """Like `event`, but None when the stream was nudged."""
         engine = self.engine

@@ -108,8 +108,11 @@ class BufferedStream:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     # -- the Stream interface
 
@@ -130,26 +133,27 @@ class BufferedStream:
             if self._nudged:
                 self._nudged, self._silent = False, True
                 return None
-            await self._wait()
+            await self._arrival()
         return await self.read()
 
     async def read(self) -> bytes:
-        while not self._inbox:
+        inbox = self._inbox
+        while not inbox:
             if self._failure is not None:
                 raise self._failure
             if self._at_end:
                 return b""
-            await self._wait()
-        octets = self._inbox[0] if len(self._inbox) == 1 else b"".join(self._inbox)
-        self._inbox.clear()
+            await self._arrival()
+        octets = inbox[0] if len(inbox) == 1 else b"".join(inbox)
+        inbox.clear()
         self._inbox_octets = 0
         if self._held:
             self._held = False
             self._hold(False)
         return octets
 
-    async def _wait(self) -> None:
-        """Until something happens or the peer has been silent for `idle_seconds`. One timer serves a whole connection."""
+    def _arrival(self) -> "asyncio.Future[None]":
+        """Done when something happens; fails when the peer was silent for `idle_seconds`. One timer serves a connection."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -159,11 +163,8 @@ class BufferedStream:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = loop.call_at(self._deadline, self._tick)
-        self._waiter = loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        self._waiter = waiter = loop.create_future()
+        return waiter
 
     def _tick(self) -> None:
         """The timer is not moved at every read: when it rings early it is set anew."""
@@ -173,8 +174,9 @@ class BufferedStream:
         if self._at_end and not self._waiter:
             return
         if self._waiter is not None and loop.time() >= self._deadline - 0.001:
-            if not self._waiter.done():
-                self._waiter.set_exception(StreamTimeout("the peer said nothing for too long"))
+            waiter, self._waiter = self._waiter, None
+            if not waiter.done():
+                waiter.set_exception(StreamTimeout("the peer said nothing for too long"))
             return
         self._timer = loop.call_at(max(self._deadline, loop.time() + 1.0), self._tick)
 
@@ -242,7 +244,7 @@ class BufferedStream:
                         raise self._failure
                     if self._at_end:
                         raise TlsError("the peer ended the connection during the handshake")
-                    await self._wait()
+                    await self._arrival()
         except TimeoutError:
             raise StreamTimeout("the handshake took too long") from None
         self.tls = pump.facts()

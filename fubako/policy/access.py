@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from msgspec import Struct
+
 from fubako.message.address import AddressError, parse_address
 from fubako.message.status import Status
 from fubako.policy.verdict import Verdict
@@ -35,8 +37,7 @@ class Rule:
     status: Status | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """What a table says at one stage."""
 
     stage: str

@@ -1,12 +1,11 @@
 """`Verdict`: what a check decided, and on what evidence."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from fubako.message.status import Status
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """`status` is None when the check has no objection; `rule` names the rule that decided."""
 
     status: Status | None = None

@@ -40,12 +40,16 @@ class LineEngine:
 
 
 class LineBuffer:
-    """Bytes received and not yet used. All amounts are octets."""
+    """Bytes received and not yet used. All amounts are octets.
+
+    What comes into an empty buffer is kept as it is, because mostly it is one line or one block; what comes behind is put into a
+    bytearray, so that a peer who drips costs no more than what he sends.
+    """
 
     __slots__ = ("_data", "_searched", "_start")
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._data: bytes | bytearray = b""
         self._start = 0
         self._searched = 0
 
@@ -53,47 +57,57 @@ class LineBuffer:
         return len(self._data) - self._start
 
     def feed(self, octets: bytes) -> None:
-        if self._start and self._start == len(self._data):
-            self._data.clear()
-            self._start = self._searched = 0
+        if not self._data:
+            self._data = octets
+            return
+        if isinstance(self._data, bytes):
+            self._data = bytearray(self._data[self._start :])
+            self._searched -= self._start
+            self._start = 0
         self._data += octets
 
     def line(self, octets_max: int) -> bytes | None:
         """The next line without its CRLF, or None. Raises LineTooLong past `octets_max` (line end not counted)."""
-        end = self._data.find(b"\r\n", self._searched)
+        data = self._data
+        if not data:
+            return None
+        start = self._start
+        end = data.find(b"\r\n", self._searched)
         if end < 0:
-            self._searched = max(self._start, len(self._data) - 1)
-            if len(self) > octets_max + 1:
+            self._searched = max(start, len(data) - 1)
+            if len(data) - start > octets_max + 1:
                 raise LineTooLong("line too long")
             return None
-        if end - self._start > octets_max:
+        if end - start > octets_max:
             raise LineTooLong("line too long")
-        line = bytes(self._data[self._start : end])
+        line = data[start:end]
         self._advance(end + 2)
-        return line
+        return line if isinstance(line, bytes) else bytes(line)
 
     def take(self, octets_max: int) -> bytes:
         """What is there, at most `octets_max`; empty when nothing is."""
-        end = min(len(self._data), self._start + octets_max)
-        block = bytes(self._data[self._start : end])
+        data = self._data
+        end = min(len(data), self._start + octets_max)
+        block = data[self._start : end]
         self._advance(end)
-        return block
+        return block if isinstance(block, bytes) else bytes(block)
 
     def put_back(self, octets: bytes) -> None:
         """Return what was taken and not used."""
         if octets:
-            self._data[: self._start] = octets
+            self._data = octets + self._data[self._start :]
             self._start = self._searched = 0
 
     def clear(self) -> None:
-        self._data.clear()
+        self._data = b""
         self._start = self._searched = 0
 
     def _advance(self, place: int) -> None:
-        self._start = self._searched = place
         if place == len(self._data):
-            self._data.clear()
+            self._data = b""
             self._start = self._searched = 0
-        elif place > 65536:
+            return
+        self._start = self._searched = place
+        if place > 65536 and not isinstance(self._data, bytes):
             del self._data[:place]
             self._start = self._searched = 0

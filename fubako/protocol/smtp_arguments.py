@@ -12,6 +12,8 @@ from fubako.protocol.smtp import SyntaxFault, parse_parameters, xtext_decode
 def parse_mail(argument: str) -> Sender:
     """`FROM:<path> parameters` (RFC 5321 §4.1.1.2). Raises SyntaxFault."""
     address, parameters = _path(argument, "FROM:", null_ok=True)
+    if not parameters and address.ascii:
+        return Sender(address)
     body = parameters.pop("BODY", "7BIT").upper()
     if body not in ("7BIT", "8BITMIME", "BINARYMIME"):
         raise SyntaxFault(Status(501, "5.5.4", "BODY is 7BIT, 8BITMIME or BINARYMIME"))
@@ -48,6 +50,8 @@ def parse_mail(argument: str) -> Sender:
 def parse_rcpt(argument: str) -> Recipient:
     """`TO:<path> parameters` (RFC 5321 §4.1.1.3, RFC 3461 §4.1, 4.2). Raises SyntaxFault."""
     address, parameters = _path(argument, "TO:", null_ok=False)
+    if not parameters:
+        return Recipient(address)
     notify = parameters.pop("NOTIFY", "").upper()
     wishes = set(notify.split(",")) if notify else set()
     if wishes - {"NEVER", "SUCCESS", "FAILURE", "DELAY"} or ("NEVER" in wishes and len(wishes) > 1):

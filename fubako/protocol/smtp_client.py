@@ -6,8 +6,9 @@ reply, are a ProtocolError (CVE-2021-38371 and its kind).
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from fubako.message.address import Address
 from fubako.message.status import Status
@@ -19,8 +20,7 @@ REPLY_LINE_MAX = 4096
 REPLY_LINES_MAX = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What the server said to `command`."""
 
     command: str

@@ -5,8 +5,9 @@ is an event, and the session answers it with `reply`. The order of commands is t
 """
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 from fubako.message.envelope import Recipient, Sender
 from fubako.message.status import Status
@@ -26,82 +27,68 @@ class State(Enum):
     CHUNKS = auto()  # inside a BDAT sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Struct, frozen=True):
     verb: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartTls:
+class StartTls(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Auth:
+class Auth(Struct, frozen=True):
     mechanism: str
     initial: bytes | None  # still in base64; None: no initial response, b"=": an empty one
 
 
-@dataclass(frozen=True, slots=True)
-class AuthResponse:
+class AuthResponse(Struct, frozen=True):
     line: bytes  # base64, or b"*" to cancel
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(Struct, frozen=True):
     sender: Sender
 
 
-@dataclass(frozen=True, slots=True)
-class Rcpt:
+class Rcpt(Struct, frozen=True):
     recipient: Recipient
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(Struct, frozen=True):
     """DATA was said. Reply 354 and content follows, reply anything else and it does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """A piece of the letter, without dot-stuffing."""
 
     octets: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkEnd:
+class ChunkEnd(Struct, frozen=True):
     """A BDAT that was not the last is complete; reply 250."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContentEnd:
+class ContentEnd(Struct, frozen=True):
     """The letter is complete; reply once (LMTP: once for each recipient accepted)."""
 
     too_big: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Noop:
+class Noop(Struct, frozen=True):
     verb: str  # NOOP, VRFY, EXPN or HELP
     argument: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class XClient:
+class XClient(Struct, frozen=True):
     """A proxy says for whom it speaks (Postfix's XCLIENT); names in capitals, values decoded, empty where they are not known."""
 
     attributes: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Quit:
+class Quit(Struct, frozen=True):
     pass
 
 
@@ -122,19 +109,19 @@ Event = (
     | XClient
 )
 
-_ANY = frozenset(State)
-_GREETED = frozenset({State.READY, State.MAIL, State.RCPT})
-ALLOWED: dict[str, frozenset[State]] = {
+_ANY = tuple(State)
+_GREETED = (State.READY, State.MAIL, State.RCPT)
+ALLOWED: dict[str, tuple[State, ...]] = {
     "HELO": _ANY,
     "EHLO": _ANY,
     "LHLO": _ANY,
-    "STARTTLS": frozenset({State.READY, State.MAIL, State.RCPT}),
-    "AUTH": frozenset({State.READY}),
-    "MAIL": frozenset({State.READY}),
-    "RCPT": frozenset({State.MAIL, State.RCPT}),
-    "DATA": frozenset({State.RCPT}),
-    "BDAT": frozenset({State.MAIL, State.RCPT, State.CHUNKS}),
-    "XCLIENT": frozenset({State.CONNECTED, State.READY}),
+    "STARTTLS": (State.READY, State.MAIL, State.RCPT),
+    "AUTH": (State.READY,),
+    "MAIL": (State.READY,),
+    "RCPT": (State.MAIL, State.RCPT),
+    "DATA": (State.RCPT,),
+    "BDAT": (State.MAIL, State.RCPT, State.CHUNKS),
+    "XCLIENT": (State.CONNECTED, State.READY),
     "RSET": _ANY,
     "NOOP": _ANY,
     "VRFY": _GREETED,
@@ -142,7 +129,9 @@ ALLOWED: dict[str, frozenset[State]] = {
     "HELP": _ANY,
     "QUIT": _ANY,
 }
+_EMPTY = (Reset, Noop, Hello)
 _PLAIN: dict[str, Event] = {"STARTTLS": StartTls(), "DATA": Data(), "RSET": Reset(), "QUIT": Quit()}
+_HELLOS = ("HELO", "EHLO", "LHLO")
 _CONTENT_BLOCK = 1 << 20
 
 
@@ -209,12 +198,6 @@ class SmtpServer(LineEngine):
         self._say(status)
         event, self._waiting = self._waiting, None
         match event:
-            case Hello() if status.ok:
-                self._reset(State.READY)
-            case XClient() if status.ok:
-                self._reset(State.CONNECTED)
-            case Auth() | AuthResponse():
-                self._mode = "auth" if status.code == 334 else "command"
             case Mail() if status.ok:
                 self.state, self._sender = State.MAIL, event.sender
             case Rcpt() if status.ok:
@@ -223,6 +206,12 @@ class SmtpServer(LineEngine):
                 self._mode, self._received, self._held, self._first = "data", 0, b"\r\n", True
             case ContentEnd():
                 self._reset(State.READY)
+            case Hello() if status.ok:
+                self._reset(State.READY)
+            case XClient() if status.ok:
+                self._reset(State.CONNECTED)
+            case Auth() | AuthResponse():
+                self._mode = "auth" if status.code == 334 else "command"
             case _:
                 pass
 
@@ -250,7 +239,7 @@ class SmtpServer(LineEngine):
         verb_octets, _, rest = line.partition(b" ")
         verb = verb_octets.decode("ascii", "replace").upper()
         allowed = ALLOWED.get(verb)
-        if allowed is None or ((verb == "LHLO") is not self.lmtp and verb in ("LHLO", "HELO", "EHLO")):
+        if allowed is None or (verb in _HELLOS and (verb == "LHLO") is not self.lmtp):
             self._refuse(SYNTAX)
             return None
         try:
@@ -268,9 +257,10 @@ class SmtpServer(LineEngine):
         except SyntaxFault as fault:
             self._refuse(fault.status)
             return None
-        self._count_empty(event)
-        if isinstance(event, Reset):
-            self._reset(State.CONNECTED if self.state is State.CONNECTED else State.READY)
+        if isinstance(event, _EMPTY):
+            self._count_empty()
+            if isinstance(event, Reset):
+                self._reset(State.CONNECTED if self.state is State.CONNECTED else State.READY)
         return event
 
     def _out_of_order(self, verb: str, argument: str) -> Event | None:
@@ -280,23 +270,22 @@ class SmtpServer(LineEngine):
         self._refuse(BAD_ORDER)
         return None
 
-    def _count_empty(self, event: Event | None) -> None:
-        if isinstance(event, (Reset, Noop, Hello)):
-            self._empty += 1
-            if self._empty > self.limits.empty_commands:
-                farewell = Status(421, "4.7.0", "too many commands without a message, closing connection")
-                raise ProtocolError("too many empty commands", farewell.wire())
+    def _count_empty(self) -> None:
+        self._empty += 1
+        if self._empty > self.limits.empty_commands:
+            farewell = Status(421, "4.7.0", "too many commands without a message, closing connection")
+            raise ProtocolError("too many empty commands", farewell.wire())
 
     def _parse(self, verb: str, argument: str) -> Event | None:
         match verb:
-            case "EHLO" | "HELO" | "LHLO":
-                if not argument or len(argument) > 255 or " " in argument:
-                    raise SyntaxFault(Status(501, "5.5.4", "a name or an address literal is needed"))
-                return Hello(verb, argument)
             case "MAIL":
                 return Mail(parse_mail(argument))
             case "RCPT":
                 return Rcpt(parse_rcpt(argument))
+            case "EHLO" | "HELO" | "LHLO":
+                if not argument or len(argument) > 255 or " " in argument:
+                    raise SyntaxFault(Status(501, "5.5.4", "a name or an address literal is needed"))
+                return Hello(verb, argument)
             case "BDAT":
                 self._begin_chunk(argument)
                 return None

@@ -1,7 +1,8 @@
 """`Filters`: the milters and the filter program beside one session; what they change is done to the letter here."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from fubako.message.address import Address, AddressError, parse_address
 from fubako.message.envelope import Transaction

@@ -6,7 +6,9 @@ import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
+
+from msgspec import Struct
 
 from fubako.accounts.login import Identity, Logins, Scene
 from fubako.accounts.recipients import Recipients
@@ -68,8 +70,7 @@ class Resources:
     search: Indexer
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """A connection that came in at a service. `pump` makes the server's side of a handshake, None where there is no TLS. `proved`:
     whose it is, where that was known before the first word (a pipe, an SSH channel)."""
 
@@ -81,6 +82,11 @@ class Arrival:
     came_as: str = ""  # the account that an SSH connection belongs to
     mechanisms: tuple[str, ...] = ()  # instead of those of all services
     certificate_login: bool = False  # a client's certificate begins an IMAP session without a login
+
+
+@lru_cache(maxsize=256)
+def _host(peer: str) -> str:
+    return peer.rpartition(":")[0].strip("[]")
 
 
 class Session:
@@ -110,7 +116,7 @@ class Session:
     @property
     def client(self) -> str:
         """The peer's address without its port."""
-        return self.stream.peer.rpartition(":")[0].strip("[]")
+        return _host(self.line.stream.peer)
 
     @property
     def encrypted(self) -> bool:

@@ -1,9 +1,10 @@
 """`SmtpSession`: SMTP on 25, submission on 465 and 587, LMTP on a socket: one session, three sets of rules."""
 
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+
+from msgspec.structs import replace
 
 from fubako.accounts.login import Identity
 from fubako.accounts.recipients import Found
@@ -154,7 +155,8 @@ class SmtpSession(Session):
         return names
 
     def _may_speak_for_others(self) -> bool:
-        return self.rules.service not in _UNASKED and within(self.peer, self.resources.gate.rules.speakers)
+        speakers = self.resources.gate.rules.speakers
+        return bool(speakers) and self.rules.service not in _UNASKED and within(self.peer, speakers)
 
     async def _xclient(self, attributes: dict[str, str]) -> None:
         """From now on the session is another client's (Postfix's XCLIENT); it begins anew."""

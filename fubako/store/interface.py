@@ -1,8 +1,9 @@
 """The seams of storage. Semantics live above them and are written once."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -43,8 +44,7 @@ class Database(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class BlobRef:
+class BlobRef(Struct, frozen=True):
     """Where content lies: octets [offset, offset + size) of a segment; `blob_id` is its name for ever."""
 
     blob_id: int

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from msgspec import Struct
+
 from fubako.message.status import Status
 from fubako.store.interface import BlobRef, Row, StoreError, Transaction
 
@@ -20,8 +22,7 @@ class LeaseLost(StoreError):
     """Another owner works on this lane now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """A letter as it is queued: what it needs on its way besides its content."""
 
     blob: BlobRef
@@ -41,8 +42,7 @@ class Outgoing:
     by_mode: str = ""  # R: return it then; N: tell the sender then
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """One recipient of a queued letter."""
 
     address: str
@@ -51,8 +51,7 @@ class Target:
     orcpt: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(Struct, frozen=True):
     """A recipient that is due, with its letter's key."""
 
     lane_id: int
@@ -70,8 +69,7 @@ class Queued:
         return self.lane_id, self.queue_id, self.number
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one recipient in one attempt. `again_at` None: it is over, one way or the other."""
 
     queued: Queued
@@ -87,8 +85,7 @@ def lane_of(trace_id: str) -> int:
     return int(trace_id[-2:] or "0", 16) % LANES
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Struct, frozen=True):
     """A letter that was queued. `ready`: whoever holds its lane may send it at once."""
 
     lane_id: int
@@ -247,9 +244,9 @@ def settle(tx: Transaction, lane_id: int, epoch: int, trace_id: str, outcomes: I
 
 
 def _drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
-    if tx.row("SELECT 1 FROM queue_recipient WHERE lane_id=? AND queue_id=? LIMIT 1", (lane_id, queue_id)):
-        return
-    row = tx.row("DELETE FROM queue_letter WHERE lane_id=? AND queue_id=? RETURNING blob_id", (lane_id, queue_id))
+    row = tx.row("DELETE FROM queue_letter WHERE lane_id=? AND queue_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r"
+                 " WHERE r.lane_id=queue_letter.lane_id AND r.queue_id=queue_letter.queue_id) RETURNING blob_id",
+                 (lane_id, queue_id))  # fmt: skip
     if row is not None:
         if tx.row("DELETE FROM blob WHERE blob_id=? AND refs<=1 RETURNING 1", row) is None:
             tx.run("UPDATE blob SET refs=refs-1 WHERE blob_id=?", row)

@@ -13,7 +13,7 @@ from fubako.accounts.backends import files, sasldb
 from fubako.client import discover, mailbox, maildrop, muttrc, patterns, transcript
 from fubako.config import ConfigError, parse
 from fubako.message import answer, authentication, display, headers, mailboxes, mime, srs, text, words
-from fubako.message.address import Address, AddressError, parse_path
+from fubako.message.address import Address, AddressError, parse_address, parse_path
 from fubako.message.headers import header_end
 from fubako.message.masquerade import Masquerade
 from fubako.message.status import Status
@@ -249,6 +249,18 @@ def test_paths(given_text):
     except AddressError:
         return
     assert not any(ord(c) < 32 for c in str(address))
+
+
+@given(
+    st.text(alphabet='abZ1-._+@"\\ []:é', max_size=16),
+    st.sampled_from(["", "a@b-.test", "a@b.-c", "a@b--c.test", '"a b"@c']),
+)
+def test_a_path_that_was_taken_can_be_said_again(given_text, before):
+    try:
+        address, _rest = parse_path(f"<{before or given_text}>")
+    except AddressError:
+        return
+    assert not address.domain or parse_address(str(address)) == address
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
