@@ -495,7 +495,7 @@ class Runner:
                     if report is not None:
                         report(tx)
 
-            await self._database.write(unit)
+            await self._database.write(unit, patient=True)
             for outcome, reported in judged:
                 if outcome.again_at is not None:
                     lane.look_at = min(lane.look_at, outcome.again_at)

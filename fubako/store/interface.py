@@ -33,8 +33,9 @@ class Transaction(Protocol):
 class Database(Protocol):
     """Runs units of work. A unit is a function of the transaction alone: it may be run again."""
 
-    async def write(self, unit: Callable[[Transaction], T]) -> T:
-        """Commit with whatever else is waiting; returns when it is durable. Raises StoreFull, or what the unit raised."""
+    async def write(self, unit: Callable[[Transaction], T], *, patient: bool = False) -> T:
+        """Commit with whatever else is waiting; returns when it is durable. Raises StoreFull, or what the unit raised. `patient`:
+        no peer waits for it, so that it may wait a few milliseconds for company."""
         ...
 
     async def read(self, unit: Callable[[Transaction], T]) -> T:

@@ -53,7 +53,7 @@ from fubako.store import queue
 from fubako.store.changes import LocalChanges
 from fubako.store.interface import StoreError
 from fubako.store.segments import SegmentCore
-from fubako.store.sqlite import SqliteCore
+from fubako.store.sqlite import PATIENCE_SECONDS, SqliteCore
 from fubako.telemetry import Telemetry
 from fubako.trust.demand import Demand, Level
 
@@ -122,8 +122,8 @@ class SimDatabase:
     def __init__(self, host: "Host", core: SqliteCore, changes: LocalChanges) -> None:
         self.host, self.core, self.changes = host, core, changes
 
-    async def write(self, unit):
-        await asyncio.sleep(self.host.rng.uniform(0.0005, 0.02))
+    async def write(self, unit, *, patient=False):
+        await asyncio.sleep(self.host.rng.uniform(0.0005, 0.02 + patient * PATIENCE_SECONDS))
         (result,), places = self.host.on_disk(lambda: self.core.commit([unit]))
         self.changes.publish(places)
         await asyncio.sleep(self.host.rng.uniform(0.0, 0.005))
