@@ -8,30 +8,29 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from fubako.client.connection import Credentials
 from fubako.clock import Env
-from fubako.delivery import pipe, remote
+from fubako.delivery import pipe
 from fubako.delivery.again import Again
-from fubako.delivery.assurance import NOTHING, Assurance, Insecure, Promise
-from fubako.delivery.bounce import Reports, Unit, wanted
+from fubako.delivery.assurance import Assurance
+from fubako.delivery.bounce import Reports, Unit
+from fubako.delivery.connecting import Connector
+from fubako.delivery.outcome import by_action, outcome_of
 from fubako.delivery.remote import Answered, Carrier, Unreachable
-from fubako.delivery.route import Host, NextHop, NoRoute, Router, secret_in
+from fubako.delivery.route import NextHop, NoRoute, Router
 from fubako.delivery.schedule import Schedule
 from fubako.delivery.site import Job, Site
-from fubako.delivery.tlsresults import TlsResults
 from fubako.message.hop import Hop
 from fubako.message.report import Reported
 from fubako.message.status import Status
-from fubako.message.trace import journey_with, mail_date
-from fubako.net.interface import StreamClosed, StreamTimeout, TlsaRecord, TlsError
+from fubako.message.trace import journey_with
+from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
 from fubako.protocol.engine import ProtocolError
 from fubako.store import queue
 from fubako.store.interface import Blobs, Changes, Database, StoreError, StoreFull, Transaction
 from fubako.store.queue import LANES, QUEUE_ACCOUNT, LeaseLost, Outcome, Outgoing, Placed, Queued, Target
 from fubako.telemetry import Telemetry
-from fubako.trust.demand import Demand, Known, Level, demand
 
 LEASE_SECONDS = 30
 LEASE_MARGIN_SECONDS = 10.0  # no letter is begun when the lease ends sooner
@@ -46,7 +45,6 @@ LINGER_SECONDS = 0.2  # a connection waits so long for another letter
 GATHER_SECONDS = 0.02  # hints of new letters are looked into together
 MISSED_SECONDS = 5
 LOOK_SECONDS = 0.25  # a lane is not asked more often for all that is due
-REMEMBER_SECONDS = 30 * 24 * 3600  # how long a peer's best protection counts
 REST_SECONDS = 30.0  # after the disk was full
 
 
@@ -70,10 +68,10 @@ class Runner:
     ) -> None:  # fmt: skip
         self._database, self._blobs, self._changes = database, blobs, changes
         self._env, self._telemetry, self._router = env, telemetry, router
-        self._hostname, self._owner = hostname, owner
+        self._owner = owner
         self._schedule = schedule or Schedule()
-        self._reports, self._assurance, self._again = reports, assurance, again
-        self._tls = TlsResults(database, env)
+        self._reports, self._again = reports, again
+        self._connector = Connector(database, env, telemetry, assurance, hostname)
         self._gone = gone
         self._share = share  # how many lanes the first look takes; later everything that nobody else has
         self._lanes: dict[int, Lane] = {}
@@ -81,7 +79,6 @@ class Runner:
         self._recent: OrderedDict[int, bytes] = OrderedDict()  # contents of letters that have just come in, by blob
         self._sites: dict[str, Site] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._levels: dict[str, tuple[int, float]] = {}  # what was noted of peers, and when
         self._wake = asyncio.Event()
         self._hinted: set[int] = set()
         self._asked = float("-inf")  # when lanes were last asked for
@@ -111,7 +108,7 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         with suppress(StoreError):
-            await self._tls.write(now=True)
+            await self._connector.results.write(now=True)
             await self._database.write(lambda tx: queue.release(tx, self._owner))
 
     # -- what has just come in
@@ -167,7 +164,7 @@ class Runner:
                 self._telemetry.event("queue.bug", error=repr(error))
             self._dispatch()
             with suppress(StoreError):
-                await self._tls.write()
+                await self._connector.results.write()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(pause, 0.05)):
                     await self._wake.wait()
@@ -293,7 +290,7 @@ class Runner:
                     await self._by_intake(job)
                 else:
                     if carrier is None:
-                        carrier = await self._connect(hop, job.letter)
+                        carrier = await self._connector.connect(hop, job.letter)
                     await self._carry(job, hop, carrier)
                     site.went_well()
                 job = None
@@ -330,85 +327,6 @@ class Runner:
         for lane in self._lanes.values():
             lane.look_at = 0
 
-    async def _connect(self, hop: NextHop, letter: Outgoing) -> Carrier:
-        """The first server of the destination that answers as is demanded. Raises Unreachable with the last reason."""
-        credentials = await self._credentials(hop)
-        problem = Unreachable(Status(451, "4.4.1", "there is no server to try"))
-        if hop.kind == "lmtp-socket":
-            return await remote.connect(hop, None, "", self._env, self._hostname, Demand(Level.OPEN, ""), None)
-        promise = await self._assurance.promise(hop.domain) if hop.domain else NOTHING
-        for host in hop.hosts:
-            try:
-                known = await self._known(hop, host, letter, promise)
-            except Unreachable as found:
-                problem = found
-                self._telemetry.event("queue.unreachable", letter.trace_id, host=host.name, reason=str(found))
-                continue
-            wanted = demand(known)
-            for address in host.addresses:
-                try:
-                    carrier = await remote.connect(hop, host, address, self._env, self._hostname, wanted, credentials)
-                except Unreachable as found:
-                    problem = found
-                    self._tls.note(hop, host, known, promise, found.fault, found.status.text)
-                    self._telemetry.event("queue.unreachable", letter.trace_id, host=host.name, reason=str(found))
-                    continue
-                self._tls.note(hop, host, known, promise, carrier.fault, carrier.doubt)
-                carrier.lenient = letter.tls_optional
-                await self._note(host.name, carrier.level)
-                return carrier
-        raise problem
-
-    async def _credentials(self, hop: NextHop) -> Credentials | None:
-        """Raises Unreachable: a password of ours that cannot be had is no reason to give a letter up."""
-        route = hop.route
-        if not route.user:
-            return None
-        try:
-            if route.password_command:
-                return Credentials(route.user, await pipe.output(route.password_command))
-            return Credentials(route.user, secret_in(route.password_file) if route.password_file else "")
-        except OSError as error:
-            raise Unreachable(Status(451, "4.3.5", f"the password of the route cannot be had: {error}")) from None
-
-    async def _known(self, hop: NextHop, host: Host, letter: Outgoing, promise: Promise) -> Known:
-        """Raises Unreachable for a host that must not be used."""
-        since = int(self._env.clock.now()) - REMEMBER_SECONDS
-        tlsa: tuple[TlsaRecord, ...] = ()
-        if host.authentic:
-            try:
-                tlsa = await self._assurance.keys(host.name, host.port)
-            except Insecure as problem:
-                if not letter.tls_optional:
-                    raise Unreachable(problem.status, weak=True, fault="dnssec-invalid") from None
-        policy = promise.policy
-        if policy is not None and policy.mode != "none" and not policy.allows(host.name):
-            self._tls.note(
-                hop, host, Known(promised=policy), promise, "validation-failure", "not among the promised hosts"
-            )
-            if policy.mode == "enforce" and not letter.tls_optional:
-                words = (
-                    f"{host.name} is none of the servers that {hop.domain} promises (MTA-STS): {', '.join(policy.mx)}"
-                )
-                raise Unreachable(Status(451, "4.7.10", words), weak=True)
-        level, seen = await self._database.read(lambda tx: queue.peer_level(tx, host.name, since))
-        return Known(
-            hop.route.tls,
-            tlsa,
-            policy,
-            Level(level),
-            mail_date(seen)[5:16] if seen else "",
-            letter.require_tls,
-            letter.tls_optional,
-        )
-
-    async def _note(self, host: str, level: Level) -> None:
-        noted, at = self._levels.get(host, (-1, 0.0))
-        if level > noted or self._env.clock.monotonic() - at > 3600:
-            now = int(self._env.clock.now())
-            await self._database.write(lambda tx: queue.note_peer(tx, host, int(level), now))
-            self._levels[host] = (int(level), self._env.clock.monotonic())
-
     async def _by_program(self, job: Job, hop: NextHop) -> None:
         self._held(job, LEASE_MARGIN_SECONDS)
         content = self._content(job.letter)
@@ -434,18 +352,7 @@ class Runner:
         """One letter over an open connection. Raises Unreachable when the connection fails."""
         self._held(job, LEASE_MARGIN_SECONDS)
         name = carrier.peer.server_name
-        if (
-            job.letter.require_tls or (carrier.lenient and not job.letter.tls_optional)
-        ) and not carrier.line.stream.local:
-            # the connection was made for a letter that demands less
-            host = next((one for one in hop.hosts if one.name == name), hop.hosts[0])
-            promise = await self._assurance.promise(hop.domain) if hop.domain else NOTHING
-            wanted = demand(await self._known(hop, host, job.letter, promise))
-            unmet = wanted.unmet(
-                carrier.level if wanted.keys == carrier.demand.keys else Level.ENCRYPTED, name, carrier.doubt
-            )
-            if unmet:
-                raise Unreachable(Status(451, "4.7.10", unmet), weak=True)
+        await self._connector.enough(carrier, hop, job.letter)
         try:
             content = self._content(job.letter)
             answers = await carrier.deliver(job.letter, job.recipients, content, lambda: self._held(job, 0.0))
@@ -484,10 +391,10 @@ class Runner:
             journey = letter.journey
             if hop is not None:
                 journey = journey_with(letter.journey, hop)
-            judged = [self._judge(letter, one, peer, now, journey) for one in answers]
+            judged = [outcome_of(letter, one, peer, now, journey, self._schedule, self._chance) for one in answers]
             told = [(outcome.queued.notify, reported) for outcome, reported in judged if reported is not None]
             content = self._blobs.read(letter.blob) if told else b""
-            units = [await self._reports.prepare(letter, content, group) for group in _by_action(told)]
+            units = [await self._reports.prepare(letter, content, group) for group in by_action(told)]
 
             def unit(tx: Transaction, epoch: int = lane.epoch) -> None:
                 queue.settle(tx, job.lane_id, epoch, letter.trace_id, [outcome for outcome, _ in judged], now)
@@ -507,35 +414,8 @@ class Runner:
             self._recent.pop(letter.blob.blob_id, None)
             self._loaded.difference_update(one.queued.key for one in answers)
 
-    def _judge(
-        self, letter: Outgoing, one: Answered, peer: str, now: int, journey: str
-    ) -> tuple[Outcome, Reported | None]:
-        """The outcome of one answer, and what the sender may be told."""
-        queued, status = one.queued, one.status
-        if status.ok:
-            told = None
-            if not one.reports and wanted(queued.notify, "relayed"):
-                told = Reported(queued.address, "relayed", status, queued.orcpt, peer, now)
-            return Outcome(queued, status, peer, None, journey, goes_on=one.again), told
-        report = Reported(queued.address, "", status, queued.orcpt, peer, now)
-        if status.code >= 500:
-            return Outcome(queued, status, peer, None, journey), replace(report, action="failed")
-        if letter.deliver_by and now >= letter.deliver_by and letter.by_mode == "R":
-            final = Status(550, "5.4.7", f"not there by the time the sender set; the last answer was: {status}")
-            return Outcome(queued, final, peer, None, journey), replace(report, action="failed", status=final)
-        chance = self._env.random(1)[0] / 256
-        again = self._schedule.next_attempt(letter.created, queued.attempts + 1, now, chance)
-        if again is None:
-            days = self._schedule.give_up_after // 86400
-            final = Status(550, "5.4.7", f"given up after {days} days; the last answer was: {status}")
-            return Outcome(queued, final, peer, None, journey), replace(report, action="failed", status=final)
-        late = bool(letter.deliver_by) and now >= letter.deliver_by
-        if letter.deliver_by and not late:
-            again = min(again, letter.deliver_by)  # the sender wants to know then
-        warn = not queued.warned and (late or self._schedule.warn(letter.created, now))
-        until = letter.created + self._schedule.give_up_after
-        outcome = Outcome(queued, status, peer, again, journey, warn)
-        return outcome, replace(report, action="delayed", retry_until=until) if warn else None
+    def _chance(self) -> float:
+        return self._env.random(1)[0] / 256
 
     def _tell(self, letter: Outgoing, outcome: Outcome, reported: Reported | None) -> None:
         what = "deferred" if outcome.again_at is not None else ("sent" if outcome.status.ok else "failed")
@@ -543,10 +423,3 @@ class Runner:
             f"letter.{what}", letter.trace_id, recipient=outcome.queued.address, peer=outcome.peer, reply=str(outcome.status),
             reported=reported.action if reported else "",
         )  # fmt: skip
-
-
-def _by_action(told: Sequence[tuple[str, Reported]]) -> list[list[tuple[str, Reported]]]:
-    groups: dict[str, list[tuple[str, Reported]]] = {}
-    for one in told:
-        groups.setdefault(one[1].action, []).append(one)
-    return list(groups.values())

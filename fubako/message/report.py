@@ -6,6 +6,8 @@ Pure: time, names and boundary come in. Every foreign text goes through `visible
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from fubako.message.address import Address
 from fubako.message.headers import header_end
 from fubako.message.status import Status
@@ -30,8 +32,7 @@ _OPENINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(Struct, frozen=True):
     """One recipient in a report. `action` is failed, delayed, delivered, relayed or expanded (RFC 3464 §2.3.3)."""
 
     recipient: str

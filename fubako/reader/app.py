@@ -1,7 +1,6 @@
 """`Reader`: the list, and what its keys do. What is changed stays here until `$` or leaving says it to the server, as in mutt."""
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Set
@@ -22,19 +21,19 @@ from fubako.client.patterns import Pattern, PatternFault, parse
 from fubako.client.roads import Roads
 from fubako.client.settings import Account
 from fubako.clock import Env
-from fubako.message.display import Attachment, View, clean, legs, line, view
+from fubako.message.display import clean, line, view
 from fubako.protocol.imap import utf7
+from fubako.reader.keys import HELP, KEYS, QUESTIONS
 from fubako.reader.letters import (
     DELETED,
-    SEALS,
     SEEN,
     LetterList,
-    size_words,
     sorted_by_date,
     threaded,
 )  # fmt: skip
+from fubako.reader.opening import Opener
 from fubako.reader.road import Asked, FolderRenewed, Road
-from fubako.reader.screens import Certificate, Choice, Page, Prompt, Question, Reading
+from fubako.reader.screens import Certificate, Choice, Page, Prompt, Question
 from fubako.reader.writing import FAULTS, Writer
 from fubako.trust.judge import NotBelieved
 from fubako.trust.known import CertificateChanged, Downgraded
@@ -42,44 +41,6 @@ from fubako.trust.known import CertificateChanged, Downgraded
 T = TypeVar("T")
 LOOK_SECONDS = 30.0
 SHOW_SECONDS = 1.0  # how often a large folder that is being read is put in order
-
-_KEYS = (
-    ("j,down", "move(1)"), ("k,up", "move(-1)"), ("space,pagedown,ctrl+f", "page(1)"), ("minus,pageup,ctrl+b", "page(-1)"),
-    ("equals_sign,home", "edge(0)"), ("asterisk,end", "edge(1)"), ("tab", "unread"), ("enter", "work('read')"),
-    ("d", "mark('\\\\Deleted', 1, 1)"), ("u", "mark('\\\\Deleted', 0, 1)"), ("N", "turn('\\\\Seen')"),
-    ("F", "turn('\\\\Flagged')"), ("D", "ask('delete_pattern')"), ("U", "ask('undelete_pattern')"), ("t", "tag"),
-    ("T", "ask('tag_pattern')"), ("semicolon", "tagged"), ("l", "ask('limit')"), ("slash", "ask('search')"), ("n", "again"),
-    ("o", "work('order')"), ("c", "ask('change')"), ("y", "work('folders')"), ("r", "work('reply')"), ("g", "work('group')"),
-    ("f", "work('forward')"), ("m", "ask('new')"), ("v", "work('attachments')"), ("J", "work('journey')"),
-    ("s", "ask('move_to')"), ("C", "ask('copy_to')"), ("dollar_sign", "work('sync')"), ("q", "work('leave')"),
-    ("x", "work('exit')"), ("question_mark", "work('help')"), ("ctrl+r", "work('reload')"),
-)  # fmt: skip
-
-_QUESTIONS = {
-    "limit": "Limit to: ", "search": "Search: ", "change": "Open folder: ", "tag_pattern": "Tag: ", "delete_pattern": "Delete: ",
-    "undelete_pattern": "Undelete: ", "move_to": "Move to folder: ", "copy_to": "Copy to folder: ", "new": "To: ",
-}  # fmt: skip
-
-HELP = """\
-Moving      j k, arrows: next, previous   Space -: page   = *: first, last   Tab: next unread
-Reading     Enter: the letter   v: what is attached   J: the way it took and how it was protected
-Marking     d u: delete, undelete   D U: by pattern   N: read or not   F: flag   t T: tag, by pattern
-            ;  then a key: for all that are tagged
-Finding     /: search   n: again   l: show only what matches (~A or nothing: all)   o: threads or by date
-Answering   r: reply   g: reply to everybody   f: forward   m: a new letter
-Folders     c: change to one by name   y: the list   s: move into one   C: copy into one
-The end     $: tell the server what was changed   q: that, then leave   x: leave without it
-            Ctrl-R: read the folder again
-
-Patterns    ~f from   ~t to   ~s subject   ~L from or to   ~b in the body   ~B anywhere   ~i Message-ID   ~q seal
-            ~N unread   ~R read   ~F flagged   ~D deleted   ~Q answered   ~T tagged   ~A all
-            a word alone: from or subject;   | or   ! not   ( )
-
-Seals       ● sealed: encrypted on every leg, and each peer proved who it is
-            ◐ covered: encrypted, but a peer proved nothing    ○ open: somebody could read it    · not known
-            A server of ours says this of each letter; other servers do not know.
-The last line but one is the road: how the connection to the server is protected now.
-"""
 
 
 class Reader(App[int]):
@@ -90,7 +51,7 @@ class Reader(App[int]):
     #title, #road, #message { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
     # before anything else has a key: who types ahead reaches the prompt that a key before opened
-    BINDINGS: ClassVar = [Binding(key, action, priority=True) for key, action in _KEYS]
+    BINDINGS: ClassVar = [Binding(key, action, priority=True) for key, action in KEYS]
 
     def __init__(
         self, account: Account, roads: Roads, asked: Asked, *, senders: Iterable[Account] = (), folder: str = "", home: Path,
@@ -101,7 +62,7 @@ class Reader(App[int]):
         self.road = Road(account, roads, self._road_changed)
         self._asked = asked
         self._wire = utf7.encode(folder or account.folders[0])
-        self._read_only = read_only
+        self.read_only = read_only
         self.entries: list[Entry] = []
         self._limit: Pattern | None = None
         self._limit_words = self._search_words = ""
@@ -110,6 +71,7 @@ class Reader(App[int]):
         self._generation = 0
         self._folders: list[Folder] = []
         self._writer = Writer(self, roads, list(senders), sender or account.user, home, editor, sent, Env())
+        self._opener = Opener(self, self._writer)
         self._left = False
         self.said = ""  # the line that the user sees
 
@@ -196,7 +158,7 @@ class Reader(App[int]):
     async def action_ask(self, name: str) -> None:
         """Work that begins with a question. The prompt is there before the next key: who types ahead, types into it."""
         given: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        prompt = Prompt(_QUESTIONS[name], "Archive" if name == "move_to" else "")
+        prompt = Prompt(QUESTIONS[name], "Archive" if name == "move_to" else "")
         await self.push_screen(prompt, given.set_result)
         prompt.set_focus(prompt.query_one(Input))
 
@@ -242,7 +204,7 @@ class Reader(App[int]):
         self._generation += 1
         mine = self._generation
         self.say("")
-        box = await self.road.folder(self._wire, read_only=self._read_only)
+        box = await self.road.folder(self._wire, read_only=self.read_only)
         self.entries, self._limit, self.letters.cursor = [], None, 0
         self._show()
         shown = 0.0
@@ -359,7 +321,7 @@ class Reader(App[int]):
         self.say("for all that are tagged: ")
 
     def mark(self, entries: Iterable[Entry], flag: str, on: bool) -> None:
-        if self._read_only:
+        if self.read_only:
             self.say("the folder is open for reading only")
             return
         for one in entries:
@@ -525,105 +487,17 @@ class Reader(App[int]):
 
     # -- reading
 
-    async def _content(self, entry: Entry) -> bytes:
-        return await self.road.use(lambda box: box.letter(entry.uid))
-
     async def job_read(self) -> None:
-        page: Reading | None = None
-        every = False
-        try:
-            while (entry := self.letters.entry) is not None:
-                content = await self._content(entry)
-                if not entry.has(SEEN) and not self._read_only:
-                    self.mark([entry], SEEN, True)
-                shown = view(content, every_field=every)
-                title = f"{self.letters.cursor + 1}/{len(self.letters.rows)}: {line(entry.subject) or '(no subject)'}"
-                whole = (title, _page(entry, shown), f"road: {line(self.road.state)}")
-                if page is None:
-                    page = Reading(*whole, "qijkdJvrgfhu")
-                    await self.push_screen(page)
-                else:
-                    page.show(*whole)
-                key = "J"
-                while key in "Jvrgfu":
-                    key = await page.keys.get()
-                    await self._read_key(key, entry, content, shown)
-                if key == "h":
-                    every = not every
-                elif key in "qi" or not self.letters.move(self.letters.cursor + (-1 if key == "k" else 1)):
-                    return
-        finally:
-            if page is not None and self.is_running and page.is_current:
-                page.dismiss("q")
-
-    async def _read_key(self, key: str, entry: Entry, content: bytes, shown: View) -> None:
-        """What is done with the letter that is being read."""
-        match key:
-            case "d" | "u":
-                self.mark([entry], DELETED, key == "d")
-            case "J":
-                await self._journey(entry, content)
-            case "v":
-                await self._attachments(content, shown)
-            case "r" | "g":
-                await self._writer.reply(entry, content, everybody=key == "g")
-            case "f":
-                await self._writer.forward(content)
+        await self._opener.read()
 
     async def job_journey(self) -> None:
         if (entry := self.letters.entry) is not None:
-            await self._journey(entry, await self._content(entry))
-
-    async def _journey(self, entry: Entry, content: bytes) -> None:
-        sign, colour = SEALS[entry.seal]
-        text = Text()
-        said = (
-            f"{entry.seal.value}, says your server, which knows each leg up to itself"
-            if entry.seal
-            else "not known: this server does not say"
-        )
-        text.append(f"{sign} ", colour)
-        text.append(f"seal: {said}\n\n", "bold")
-        text.append(
-            "How it was carried, as each server on the way wrote it. Whoever wrote one can have made up all before it.\n\n"
-        )
-        for number, leg in enumerate(legs(content), 1):
-            text.append(f"{number}. ", "bold")
-            text.append(
-                f"{'encrypted' if leg.protected else 'NOT ENCRYPTED, or not said'}",
-                "green" if leg.protected else "bold red",
-            )
-            text.append(f"  to {clean(leg.by)}\n   {leg.text}\n\n")
-        text.append("And from there to here, now:\n", "bold")
-        text.append(f"   {line(self.road.state)}\n")
-        for name, value in view(content, every_field=True).headers:
-            if name.lower() == "authentication-results":
-                text.append(f"\n{name}: {value}\n")
-                break
-        await self.shown(Page(f"The way of: {line(entry.subject)}", text, "q: back"))
+            await self._opener.journey(entry, await self._opener.content(entry))
 
     async def job_attachments(self) -> None:
         if (entry := self.letters.entry) is not None:
-            content = await self._content(entry)
-            await self._attachments(content, view(content))
-
-    async def _attachments(self, content: bytes, shown: View) -> None:
-        if not shown.attachments:
-            self.say("nothing is attached")
-            return
-        rows = [
-            f"{one.number}  {one.kind:<28} {size_words(one.octets):>6}  {one.name or 'without a name'}"
-            for one in shown.attachments
-        ]
-        chosen = await self.shown(Choice("Attached   Enter: save   q: back", rows))
-        if chosen is not None:
-            await self._save(shown.attachments[chosen], content)
-
-    async def _save(self, one: Attachment, letter: bytes) -> None:
-        given = await self.shown(Prompt("Save as: ", one.name or f"part-{one.number}"))
-        if not given:
-            return
-        self.say(await asyncio.to_thread(_saved, given, one.content(letter)))
+            content = await self._opener.content(entry)
+            await self._opener.attachments(content, view(content))
 
     async def job_help(self) -> None:
         await self.shown(Page("Keys", Text(HELP), "q: back"))
@@ -635,15 +509,15 @@ class Reader(App[int]):
 
     async def job_reply(self) -> None:
         if (entry := self.letters.entry) is not None:
-            await self._writer.reply(entry, await self._content(entry))
+            await self._writer.reply(entry, await self._opener.content(entry))
 
     async def job_group(self) -> None:
         if (entry := self.letters.entry) is not None:
-            await self._writer.reply(entry, await self._content(entry), everybody=True)
+            await self._writer.reply(entry, await self._opener.content(entry), everybody=True)
 
     async def job_forward(self) -> None:
         if (entry := self.letters.entry) is not None:
-            await self._writer.forward(await self._content(entry))
+            await self._writer.forward(await self._opener.content(entry))
 
 
 def _orphan(one: Entry, known: Set[str]) -> bool:
@@ -655,30 +529,3 @@ def _orphan(one: Entry, known: Set[str]) -> bool:
 
 async def _searched(box: OpenMailbox, key: str, words: str) -> set[int]:
     return await box.search(key, words)
-
-
-def _saved(given: str, content: bytes) -> str:
-    """What became of it, in words. What is there already stays."""
-    path = Path(given).expanduser()
-    try:
-        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(content)
-    except FileExistsError:
-        return f"{path} is there already, and stays as it is"
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-    return f"saved as {path}"
-
-
-def _page(entry: Entry, shown: View) -> Text:
-    text = Text()
-    for name, value in shown.headers:
-        text.append(f"{name}: ", "bold")
-        text.append(value + "\n")
-    sign, colour = SEALS[entry.seal]
-    text.append("Seal: ", "bold")
-    text.append(f"{sign} {entry.seal.value if entry.seal else 'not known'}\n\n", colour)
-    for row in shown.text.split("\n"):
-        style = "cyan" if row.startswith(">") else "bright_black" if row.startswith("[-- ") else ""
-        text.append(row + "\n", style)
-    return text

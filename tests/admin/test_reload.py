@@ -30,7 +30,7 @@ def test_what_asks_dns_follows_even_when_nothing_asked_before(tmp_path):
 
     async def test(made):
         made.run_queue()
-        assured = made._runner._assurance._resolver
+        assured = made._runner._connector._assurance._resolver
         made.reload(replace(made.config, dns=Dns(servers=("127.0.0.1:5353",)), route=(Route(domain="*", to="mx"),)))
         return assured is made.resolver, assured is made.router._resolver, assured._servers
 

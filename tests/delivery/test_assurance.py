@@ -153,7 +153,7 @@ def test_a_host_that_is_not_promised_gets_nothing(tmp_path):
 def test_testing_only_tells(tmp_path):
     async def test(house, peer):
         assert await goes(house, peer) is False
-        await house.app._runner._tls.write(now=True)
+        await house.app._runner._connector.results.write(now=True)
         day = reports.day_of(int(house.clock.at))
         return await house.store.database.read(lambda tx: reports.sessions(tx, day, "far.test"))
 
@@ -168,7 +168,7 @@ def test_testing_only_tells(tmp_path):
 def test_a_policy_that_cannot_be_had_changes_nothing_and_is_counted(tmp_path, answer):
     async def test(house, peer):
         await goes(house, peer)
-        await house.app._runner._tls.write(now=True)
+        await house.app._runner._connector.results.write(now=True)
         day = reports.day_of(int(house.clock.at))
         return await house.store.database.read(lambda tx: reports.sessions(tx, day, "far.test"))
 

@@ -207,7 +207,7 @@ def test_what_a_policy_promises_holds_against_a_stripper_and_is_reported(world):
             await house.send("user@sts.test", "x@half.test")
             await house.until(world.chasquid.letters, 30)
             half = await why(house, "x@half.test")
-            await house.app._runner._tls.write(now=True)
+            await house.app._runner._connector.results.write(now=True)
             day = reports.day_of(int(house.clock.at))
             seen = {
                 name: await house.store.database.read(lambda tx, n=name: reports.sessions(tx, day, n))

@@ -41,8 +41,7 @@ from fubako.app import application
 from fubako.clock import Env
 from fubako.config import Certificate as CertificateSettings
 from fubako.config import Config, Queue, Route, Tls
-from fubako.delivery import remote
-from fubako.delivery import runner as runner_module
+from fubako.delivery import connecting, remote
 from fubako.delivery.bounce import Reports
 from fubako.delivery.runner import Lane, Runner
 from fubako.message.status import Status
@@ -624,7 +623,7 @@ def _done_before_reply(patch):
 
 
 def _optional_tls(patch):
-    patch(runner_module, "demand", lambda _known: Demand(Level.OPEN, ""))
+    patch(connecting, "demand", lambda _known: Demand(Level.OPEN, ""))
 
 
 def _no_fence(patch):
