@@ -10,14 +10,25 @@ from fubako.net import unix
 from fubako.net.stream import BufferedStream
 
 CONNECT_SECONDS = 30.0
+TOGETHER_OCTETS_MAX = (
+    16 * 1024
+)  # a stream with more to say says it at once, so that it learns when the peer takes no more
+
+_leaving: dict[asyncio.AbstractEventLoop, list["TcpStream"]] = {}
 
 
 class TcpStream(BufferedStream, asyncio.Protocol):
-    """One socket. `connected` is called once the peer is known."""
+    """One socket. `connected` is called once the peer is known.
+
+    What all streams say in one turn of the loop leaves together at its end: peers are woken once for all of it, not one by one to
+    work beside us, or in our place, while we still write.
+    """
 
     def __init__(self, connected: Callable[["TcpStream"], None] | None = None) -> None:
         super().__init__("")
         self._transport: asyncio.Transport | None = None
+        self._unsent: list[bytes] = []  # said in this turn of the loop
+        self._unsent_octets = 0
         self._connected = connected
         self.closed: asyncio.Future[None] | None = None
 
@@ -25,6 +36,7 @@ class TcpStream(BufferedStream, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
         name: Any = transport.get_extra_info("peername")
         if isinstance(name, tuple):
             self.peer = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
@@ -55,8 +67,27 @@ class TcpStream(BufferedStream, asyncio.Protocol):
     # -- BufferedStream
 
     def _transmit(self, octets: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is None or self._loop is None:
+            return
+        self._unsent_octets += len(octets)
+        if self._unsent_octets > TOGETHER_OCTETS_MAX:
+            self._leave()
             self._transport.write(octets)
+            return
+        if not self._unsent:
+            together = _leaving.get(self._loop)
+            if together is None:
+                together = _leaving[self._loop] = []
+                self._loop.call_soon(_leave_together, self._loop)
+            together.append(self)
+        self._unsent.append(octets)
+
+    def _leave(self) -> None:
+        unsent, self._unsent_octets = self._unsent, 0
+        if unsent:
+            self._unsent = []
+            if self._transport is not None:
+                self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 
     def _hold(self, held: bool) -> None:
         if self._transport is None:
@@ -68,7 +99,17 @@ class TcpStream(BufferedStream, asyncio.Protocol):
 
     def _shut(self) -> None:
         if self._transport is not None:
+            self._leave()
             self._transport.close()
+
+
+def _leave_together(loop: asyncio.AbstractEventLoop) -> None:
+    for stream in _leaving.pop(loop):
+        try:
+            stream._leave()
+        except Exception as error:  # the others' words leave all the same
+            loop.call_exception_handler({"message": "a stream could not be written to", "exception": error})
+            stream.close()
 
 
 async def connect(host: str, port: int, source: str = "") -> TcpStream:
