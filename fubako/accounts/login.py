@@ -3,53 +3,31 @@
 Invariant: a wrong user and a wrong password take the same way, the same time and the same words.
 """
 
-import asyncio
 import hmac
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from fubako.accounts import directory, keys, networks, secrets, totp
-from fubako.accounts.backends import BackendDown, Chain
-from fubako.accounts.directory import Account, NoSuchEntry
-from fubako.accounts.turns import Full, Rank, Turns
+from fubako.accounts import keys, secrets
+from fubako.accounts.backends import Chain
+from fubako.accounts.directory import Account
+from fubako.accounts.identity import NOWHERE, Identity, Scene
+from fubako.accounts.passwords import Passwords, enabled, found, whole
 from fubako.clock import Env
-from fubako.net.interface import CertificateFacts
 from fubako.protocol.sasl import Binding, Challenge, Lookup, Offer, SaslFailure, Success, offered, server
 from fubako.protocol.sasl.cram_md5 import apop_digest
 from fubako.protocol.sasl.gssapi import GssStep
-from fubako.protocol.sasl.mechanism import SecurityLayer, ServerDialogue
+from fubako.protocol.sasl.mechanism import ServerDialogue
 from fubako.protocol.sasl.oauth import Token
 from fubako.protocol.sasl.offer import PREFERENCE, message_id
 from fubako.protocol.sasl.scram import ScramKeys
 from fubako.store import domainkeys
-from fubako.store.interface import Database, StoreError, Transaction
+from fubako.store.interface import Database, Transaction
 
-HASH_THREADS = 2  # 64 MiB each
-WAITING_MAX = 200
-RECENT_SECONDS = 1.0  # for so long a password that just held is not looked up again; a change is noticed after that
-RECENT_MAX = 10_000
-SEEN_MAX = 50_000
 _PEPPER = "scram-pepper"
 WRONG = "wrong user or password"
 _KERBEROS = ("GSSAPI", "GS2-KRB5", "GS2-KRB5-PLUS")
 _TOKENS = ("OAUTHBEARER", "XOAUTH2")
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a session belongs to, and how it was proved. `actor`: who proved himself, where that is another one. `read_only`:
-    nobody in particular, who may look."""
-
-    account: Account
-    mechanism: str
-    binding: str = ""
-    actor: str = ""
-    read_only: bool = False
-    layer: SecurityLayer | None = field(default=None, repr=False, compare=False)
 
 
 class Tokens(Protocol):
@@ -78,23 +56,6 @@ class LoginRules:
     tokens: Tokens | None = None
     tickets: Callable[[str, bytes | None], Tickets] | None = None
     believe_authority: bool = False  # a certificate that our authority signed proves the mailbox it names
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Where somebody proves who he is. `came_as`: the account that came in by SSH. `offered`: instead of all mechanisms.
-    `network` and `failures` tell whose turn it is when many wait."""
-
-    protocol: str = ""
-    bindings: Mapping[str, bytes] = field(default_factory=dict)
-    certificate: CertificateFacts | None = None
-    came_as: str = ""
-    offered: tuple[str, ...] = ()
-    network: str = ""
-    failures: int = 0
-
-
-NOWHERE = Scene()
 
 
 def _matches(pattern: str, address: str) -> bool:
@@ -140,7 +101,9 @@ class Exchange:
     async def _answer(self, lookup: Lookup) -> object:
         match lookup.kind:
             case "password":
-                self._account = await self._logins.proved(lookup.user, lookup.password, self._scene, self._name)
+                self._account = await self._logins.passwords.proved(
+                    lookup.user, lookup.password, self._scene, self._name
+                )
                 return self._account is not None
             case "external":
                 self._account = await self._logins.outside(self._scene)
@@ -199,19 +162,14 @@ class Logins:
         self._database = database
         self._env = env
         self._random = env.random
-        self._invented_hash = secrets.invented_hash()
         self._offer = Offer(hostname, env.random, env.clock.now)
-        self._proved = secrets.ProvedPasswords(env.random(32), env.clock.monotonic)
-        self._monotonic = env.clock.monotonic
-        self._recent: dict[tuple[str, str, str], tuple[float, Account, list[secrets.Credential]]] = {}
-        self._seen: OrderedDict[tuple[int, str], None] = OrderedDict()
-        self._threads = ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="argon2")
-        self._turns = Turns(HASH_THREADS, WAITING_MAX)
+        self.passwords = Passwords(database, env)
         self.follow(rules or LoginRules())
 
     def follow(self, rules: LoginRules) -> None:
         """Other rules for logins to come; what was proved is remembered."""
         self.rules = rules
+        self.passwords.chain = rules.chain
         can = {"EXTERNAL"}
         can |= set(_TOKENS) if rules.tokens is not None else set()
         can |= set(_KERBEROS) if rules.tickets is not None else set()
@@ -252,55 +210,10 @@ class Logins:
 
     async def password(self, user: str, password: str, scene: Scene = NOWHERE) -> Identity:
         """USER/PASS and LOGIN. Raises SaslFailure."""
-        account = await self.proved(user, password, scene, "PLAIN")
+        account = await self.passwords.proved(user, password, scene, "PLAIN")
         if account is None:
             raise SaslFailure(WRONG)
         return Identity(account, "PLAIN")
-
-    async def proved(
-        self, user: str, password: str, scene: Scene = NOWHERE, mechanism: str = "PLAIN"
-    ) -> Account | None:
-        """The account whose password this is."""
-        now = self._monotonic()
-        key = (user, scene.protocol, mechanism)
-        recent = self._recent.get(key)
-        if recent is not None and recent[0] > now and self._remembered(recent[1], recent[2], password):
-            return recent[1]
-        account, found = await self.find(user)
-        credentials = [one for one in found if one.good_for(scene.protocol, mechanism)]
-        if await self.password_holds(account, credentials, password, scene):
-            if len(self._recent) >= RECENT_MAX:
-                self._recent.clear()
-            if account is not None:
-                self._recent[key] = (now + RECENT_SECONDS, account, credentials)
-            return account
-        return await self._elsewhere(user, password) if self.rules.chain else None
-
-    async def _elsewhere(self, user: str, password: str) -> Account | None:
-        """Ask the backends, for every name in the same way."""
-        assert self.rules.chain is not None
-        if not password or len(password.encode("utf-8", "replace")) > secrets.PASSWORD_OCTETS_MAX:
-            return None
-        address = (await self._database.read(lambda tx: _whole(tx, user))).lower()
-        try:
-            checker = await self.rules.chain.check(address, password)
-        except BackendDown:
-            raise SaslFailure("passwords cannot be checked now, try again later", temporary=True) from None
-        if checker is None:
-            return None
-        account = await self.named(address)
-        if account is None and checker.create:
-            account = await self._created(address)
-        return account
-
-    async def _created(self, address: str) -> Account | None:
-        def unit(tx: Transaction) -> Account | None:
-            try:
-                return directory.add_account(tx, address, int(self._env.clock.now()))
-            except StoreError:  # a domain that is not ours, an alias, an account that is switched off
-                return None
-
-        return await self._database.write(unit)
 
     async def apop(self, user: str, given: str, timestamp: bytes) -> Identity:
         """APOP (RFC 1939 §7). Raises SaslFailure."""
@@ -327,9 +240,9 @@ class Logins:
             row = tx.row("SELECT address FROM client_certificate JOIN account ON account.account_id=client_certificate.account_id"
                          " WHERE sha256=?", (facts.sha256,))  # fmt: skip
             if row is not None:
-                return _enabled(tx, row[0])
+                return enabled(tx, row[0])
             if self.rules.believe_authority and not facts.chain_error and len(facts.mail_names) == 1:
-                return _enabled(tx, facts.mail_names[0])
+                return enabled(tx, facts.mail_names[0])
             return None
 
         return await self._database.read(unit)
@@ -356,52 +269,20 @@ class Logins:
 
     async def named(self, name: str) -> Account | None:
         """The account of a name, where there is one and it is enabled."""
-        return await self._database.read(lambda tx: _enabled(tx, name)) if name else None
+        return await self._database.read(lambda tx: enabled(tx, name)) if name else None
 
     async def find(self, user: str) -> tuple[Account | None, list[secrets.Credential]]:
         """The account of a login name and its credentials; a name without a domain belongs to the only one."""
-
-        def unit(tx: Transaction) -> tuple[Account | None, list[secrets.Credential]]:
-            account = _enabled(tx, user)
-            return (None, []) if account is None else (account, secrets.of_account(tx, account.account_id))
-
-        return await self._database.read(unit)
+        return await self._database.read(lambda tx: found(tx, user))
 
     async def keys(self, user: str) -> tuple[Account | None, list[keys.SshKey]]:
         """The account of a login name and its SSH keys; the same work for a name that nobody has."""
 
         def unit(tx: Transaction) -> tuple[Account | None, list[keys.SshKey]]:
-            account = _enabled(tx, user)
+            account = enabled(tx, user)
             return account, keys.keys_of(tx, account.account_id if account is not None else 0)
 
         return await self._database.read(unit)
-
-    async def note(self, identity: Identity, network: str) -> None:
-        """An account logged in from a network: the next time it need not stand behind strangers who guess."""
-        seen = (identity.account.account_id, network)
-        if not network or seen in self._seen:
-            return
-        now = int(self._env.clock.now())
-        if await self._database.read(lambda tx: networks.stale(tx, *seen, now)):
-            await self._database.write(lambda tx: networks.note(tx, *seen, now))
-        self._seen[seen] = None
-        if len(self._seen) > SEEN_MAX:
-            self._seen.popitem(last=False)
-
-    async def _rank(self, account: Account | None, scene: Scene) -> Rank:
-        """Only asked about when somebody has to wait."""
-        known = account is not None and scene.network and (account.account_id, scene.network) in self._seen
-        if account is not None and scene.network and not known and self._turns.busy:
-            account_id = account.account_id
-            known = await self._database.read(lambda tx: networks.is_known(tx, account_id, scene.network))
-        return (0 if known else 1, scene.failures)
-
-    def _remembered(self, account: Account, credentials: list[secrets.Credential], password: str) -> bool:
-        """Of a password with a second factor nothing is remembered, also not what held before there was one."""
-        return any(
-            credential.totp is None and self._proved.holds(account.account_id, credential, password)
-            for credential in credentials
-        )
 
     async def other_keys(self, account: Account, credential: secrets.Credential, lookup: Lookup) -> ScramKeys:
         """For SCRAM with another hash than SHA-256."""
@@ -416,7 +297,7 @@ class Logins:
         account's would not tells that nobody has this name."""
 
         def unit(tx: Transaction) -> tuple[str, bytes]:
-            return _whole(tx, lookup.user), domainkeys.secret(tx, _PEPPER)
+            return whole(tx, lookup.user), domainkeys.secret(tx, _PEPPER)
 
         name, pepper = await self._database.read(unit)
         if not pepper:
@@ -424,70 +305,9 @@ class Logins:
             pepper = await self._database.write(lambda tx: domainkeys.keep_secret(tx, _PEPPER, made))
         return secrets.invented_keys(pepper, name, lookup.hash_name)
 
-    async def password_holds(
-        self, account: Account | None, credentials: list[secrets.Credential], password: str, scene: Scene = NOWHERE
-    ) -> bool:
-        """Every credential is tried, remembered ones first; without an account the same work is done for nothing."""
-        if len(password.encode("utf-8", "replace")) > secrets.PASSWORD_OCTETS_MAX:
-            return False
-        if account is not None and self._remembered(account, credentials, password):
-            return True
-        try:
-            async with self._turns.turn(await self._rank(account, scene)):
-                return await self._hash_holds(account, credentials, password)
-        except Full:
-            raise SaslFailure("too many logins at once, try again later", temporary=True) from None
-
-    async def _hash_holds(self, account: Account | None, credentials: list[secrets.Credential], password: str) -> bool:
-        loop = asyncio.get_running_loop()
-        slow = False  # a hash as slow as that of a name without an account was computed
-        for credential in credentials if account is not None else ():
-            given, code = totp.split(password) if credential.totp is not None else (password, "")
-            if credential.secret is not None:  # kept as it is: a slow hash would protect nothing
-                held = hmac.compare_digest(credential.secret.encode(), given.encode("utf-8", "replace"))
-            else:
-                held = await loop.run_in_executor(self._threads, secrets.verify_hash, credential.argon2, given)
-                slow = slow or credential.scram.genuine
-            if held and account is not None:
-                if credential.totp is not None:
-                    if not await self._second_holds(account, credential.totp, code):
-                        continue
-                else:
-                    self._proved.remember(account.account_id, credential, password)
-                if not credential.scram.genuine:
-                    await self._take_over(account, credential, given)
-                return True
-        if not slow:
-            await loop.run_in_executor(self._threads, secrets.verify_hash, self._invented_hash, password)
-        return False
-
-    async def _second_holds(self, account: Account, kept: totp.Totp, code: str) -> bool:
-        """A code is good once, in whichever process."""
-        step = totp.step_of(kept, code, self._env.clock.now()) if code else 0
-        return bool(step) and await self._database.write(lambda tx: totp.use(tx, account.account_id, step))
-
-    async def _take_over(self, account: Account, credential: secrets.Credential, password: str) -> None:
-        """Another system's hash held: from now on ours stands in its place, and SCRAM works."""
-        make = partial(secrets.make, password, credential.kind, credential.label, credential.created, self._random)
-        try:
-            made = await asyncio.get_running_loop().run_in_executor(self._threads, make)
-        except StoreError:  # a password that we would not take: it stays as it is
-            return
-        await self._database.write(lambda tx: secrets.replace(tx, account.account_id, credential, made))
+    async def note(self, identity: Identity, network: str) -> None:
+        """An account logged in from a network."""
+        await self.passwords.note(identity, network)
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        if self.rules.chain is not None:
-            await self.rules.chain.close()
-
-
-def _whole(tx: Transaction, user: str) -> str:
-    return user if "@" in user else f"{user}@{directory.default_domain(tx)}"
-
-
-def _enabled(tx: Transaction, user: str) -> Account | None:
-    try:
-        account = directory.account(tx, _whole(tx, user))
-    except NoSuchEntry:
-        return None
-    return account if account.enabled else None
+        await self.passwords.close()

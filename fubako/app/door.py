@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from fubako.accounts.login import Identity
+from fubako.accounts.identity import Identity
 from fubako.config import SERVICES, Config, ConfigError, split_address
 from fubako.net.interface import Stream
 from fubako.net.tls import ServerTls

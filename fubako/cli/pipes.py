@@ -9,7 +9,7 @@ import click
 
 from fubako import app
 from fubako.accounts import directory
-from fubako.accounts.login import Identity
+from fubako.accounts.identity import Identity
 from fubako.cli.configured import config_option, load_found
 from fubako.clock import Env
 from fubako.net import stdio, tcp

@@ -8,7 +8,8 @@ import base64
 import os
 from contextlib import suppress
 
-from fubako.accounts.login import Exchange, Identity, Scene
+from fubako.accounts.identity import Identity, Scene
+from fubako.accounts.login import Exchange
 from fubako.net.interface import Stream, StreamClosed, StreamTimeout
 from fubako.net.line import Line
 from fubako.policy.limits import network_of

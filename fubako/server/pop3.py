@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fubako.accounts.login import Identity
+from fubako.accounts.identity import Identity
 from fubako.net.line import Line
 from fubako.protocol import pop3
 from fubako.protocol.engine import ProtocolError

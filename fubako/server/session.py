@@ -10,7 +10,8 @@ from functools import lru_cache, partial
 
 from msgspec import Struct
 
-from fubako.accounts.login import Identity, Logins, Scene
+from fubako.accounts.identity import Identity, Scene
+from fubako.accounts.login import Logins
 from fubako.accounts.recipients import Recipients
 from fubako.clock import Env
 from fubako.delivery.dress import Dresser

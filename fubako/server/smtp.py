@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
-from fubako.accounts.login import Identity
+from fubako.accounts.identity import Identity
 from fubako.accounts.recipients import Found
 from fubako.message import srs
 from fubako.message.address import Address

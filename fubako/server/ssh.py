@@ -13,7 +13,7 @@ from functools import partial
 from os import EX_DATAERR, EX_NOINPUT, EX_NOPERM, EX_NOUSER, EX_OK, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
 
 from fubako.accounts import enrol
-from fubako.accounts.login import Identity, Scene
+from fubako.accounts.identity import Identity, Scene
 from fubako.delivery import journey
 from fubako.message import compose
 from fubako.message.address import NULL, Address, AddressError, parse_address

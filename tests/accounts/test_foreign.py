@@ -87,12 +87,12 @@ def test_a_user_moves_and_scram_works_from_his_first_login_on(tmp_path):
             ]
             rows = await users.take_over(database, env, lines, "here.test", create=True)
             before = (await logins.find("alice@here.test"))[1][0]
-            wrong = await logins.proved("alice@here.test", "wrong")
-            right = await logins.proved("alice@here.test", PASSWORD)
+            wrong = await logins.passwords.proved("alice@here.test", "wrong")
+            right = await logins.passwords.proved("alice@here.test", PASSWORD)
             after = (await logins.find("alice@here.test"))[1][0]
             house.clock.at += 1000
-            again = await logins.proved("alice@here.test", PASSWORD)
-            bob = await logins.proved("bob@here.test", PASSWORD)
+            again = await logins.passwords.proved("alice@here.test", PASSWORD)
+            bob = await logins.passwords.proved("bob@here.test", PASSWORD)
             return rows, before, wrong, right, after, again, bob
 
     rows, before, wrong, right, after, again, bob = asyncio.run(test())

@@ -10,7 +10,8 @@ from peer import House
 from fubako.accounts import directory, enrol, secrets, totp
 from fubako.accounts.backends import Chain, Checker
 from fubako.accounts.backends.interface import BackendDown, Fake, Verdict
-from fubako.accounts.login import Identity, LoginRules, Scene
+from fubako.accounts.identity import Identity, Scene
+from fubako.accounts.login import LoginRules
 from fubako.accounts.turns import Full, Turns
 from fubako.admin import users
 from fubako.protocol.sasl import Binding, Proofs, SaslFailure, client
@@ -194,7 +195,7 @@ def test_a_second_factor_is_demanded_and_good_once(tmp_path):
         await logins.password(ALICE, "main words")  # remembered, and no longer good in a moment
         made = await enrol.add_totp(database, env, ALICE, "here.test")
         assert made["uri"].startswith("otpauth://totp/here.test:alice%40here.test?secret=")
-        logins._recent.clear()
+        logins.passwords._recent.clear()
         with pytest.raises(SaslFailure):
             await logins.password(ALICE, "main words")
         kept = await database.read(lambda tx: totp.of_account(tx, 1))
@@ -301,7 +302,7 @@ def test_ten_thousand_guesses_do_not_keep_the_owner_out(tmp_path, monkeypatch):
         await enrol.set_password(database, house.app.env, ALICE, "main words")
         home = Scene("imap", network="192.0.2.1")
         await logins.note(await logins.password(ALICE, "main words", home), home.network)
-        logins._seen.clear()  # a worker that has just started knows it from the store
+        logins.passwords._seen.clear()  # a worker that has just started knows it from the store
 
         def cheap(_encoded: str, password: str) -> bool:
             time.sleep(0.002)
@@ -322,8 +323,8 @@ def test_ten_thousand_guesses_do_not_keep_the_owner_out(tmp_path, monkeypatch):
 
         async def come(where: str, scene: Scene, times: int) -> None:
             for _ in range(times):
-                logins._recent.clear()
-                logins._proved._until.clear()
+                logins.passwords._recent.clear()
+                logins.passwords._proved._until.clear()
                 began = time.monotonic()
                 assert (await logins.password(ALICE, "main words", scene)).account.address == ALICE
                 owner[where][0] += 1
@@ -337,7 +338,7 @@ def test_ten_thousand_guesses_do_not_keep_the_owner_out(tmp_path, monkeypatch):
             if start >= 2500:  # by then every guesser has failed before
                 await come("away", replace(home, network="198.51.100.9"), 1)
         await asyncio.gather(*guesses)
-        assert len(logins._turns._waiting) == 0 and len(logins._seen) <= 10
+        assert len(logins.passwords._turns._waiting) == 0 and len(logins.passwords._seen) <= 10
         return outcomes, owner
 
     outcomes, owner = inside(tmp_path, test)

@@ -7,7 +7,8 @@ import pytest
 from peer import House
 
 from fubako.accounts import directory, enrol, secrets
-from fubako.accounts.login import Logins, Scene
+from fubako.accounts.identity import Scene
+from fubako.accounts.login import Logins
 from fubako.protocol.sasl import Binding, Proofs, SaslFailure, client
 
 SHA512 = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/"

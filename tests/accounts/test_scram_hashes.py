@@ -6,7 +6,7 @@ import pytest
 from peer import House
 
 from fubako.accounts import directory, enrol
-from fubako.accounts.login import Identity, Scene
+from fubako.accounts.identity import Identity, Scene
 from fubako.admin import users
 from fubako.config import Login
 from fubako.protocol.sasl import Binding, Proofs, SaslFailure, client

@@ -22,7 +22,10 @@ def test_a_revoked_device_is_no_longer_good(tmp_path):
             assert (await logins.password("alice@here.test", phone)).account.address == "alice@here.test"
             await users.revoke_device(database, "alice@here.test", listed[0]["id"])
             house.clock.at += 2  # what was proved just now is remembered for a second
-            good = [await logins.proved("alice@here.test", one) is not None for one in (phone, laptop, "main words")]
+            good = [
+                await logins.passwords.proved("alice@here.test", one) is not None
+                for one in (phone, laptop, "main words")
+            ]
             for number in (listed[0]["id"], 1, 99):  # gone already, the main password, none
                 with pytest.raises(StoreError, match="no device password"):
                     await users.revoke_device(database, "alice@here.test", number)

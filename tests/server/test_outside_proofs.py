@@ -6,7 +6,8 @@ import pytest
 from peer import House
 
 from fubako.accounts import directory
-from fubako.accounts.login import Identity, LoginRules
+from fubako.accounts.identity import Identity
+from fubako.accounts.login import LoginRules
 from fubako.admin import users
 from fubako.net.interface import SshFacts
 from fubako.net.memory import pair

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from fubako.accounts.login import Identity
+from fubako.accounts.identity import Identity
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import server as wire
 from fubako.protocol.imap import types as t
