@@ -6,22 +6,22 @@ from typing import Any
 from fubako.clock import Env
 from fubako.delivery.route import AGAIN_DOMAIN
 from fubako.message.trace import mail_date
-from fubako.store import queue
+from fubako.store import peers, waiting
 from fubako.store.interface import Database, StoreError, Transaction
-from fubako.store.queue import Entry, Selection
+from fubako.store.waiting import Entry, Selection
 
 AGES_MINUTES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 
 
 async def listed(database: Database, selection: Selection, limit: int) -> list[dict[str, Any]]:
     """One row a recipient; JSON values, times in seconds since the epoch."""
-    found = await database.read(lambda tx: queue.entries(tx, selection, limit))
+    found = await database.read(lambda tx: waiting.entries(tx, selection, limit))
     return [asdict(one) | {"held": bool(one.held)} for one in found]
 
 
 async def why(database: Database, env: Env, name: str) -> list[dict[str, Any]]:
     """For each recipient of a letter a sentence: what happened, what happens next, and when. Raises StoreError."""
-    found = await database.read(lambda tx: queue.entries(tx, Selection(queue_id=name)))
+    found = await database.read(lambda tx: waiting.entries(tx, Selection(queue_id=name)))
     if not found:
         raise StoreError(f"there is no letter {name} in the queue")
     now = int(env.clock.now())
@@ -56,50 +56,50 @@ async def change(database: Database, env: Env, action: str, selection: Selection
         now = int(env.clock.now())
         match action:
             case "retry":
-                return queue.retry(tx, selection, now)
+                return waiting.retry(tx, selection, now)
             case "requeue":
-                return queue.requeue(tx, selection, AGAIN_DOMAIN, now)
+                return waiting.requeue(tx, selection, AGAIN_DOMAIN, now)
             case "drop":
-                return queue.drop(tx, selection)
+                return waiting.drop(tx, selection)
             case _:
-                return queue.hold(tx, selection, held=action == "hold")
+                return waiting.hold(tx, selection, held=action == "hold")
 
     return await database.write(unit)
 
 
 async def hold_rules(database: Database) -> list[dict[str, Any]]:
-    rows = await database.read(queue.hold_rules)
+    rows = await database.read(waiting.hold_rules)
     return [{"field": row[0], "value": row[1], "reason": row[2], "since": mail_date(row[3])} for row in rows]
 
 
 async def add_hold_rule(database: Database, env: Env, field: str, value: str, reason: str) -> None:
-    await database.write(lambda tx: queue.add_hold_rule(tx, field, value, reason, int(env.clock.now())))
+    await database.write(lambda tx: waiting.add_hold_rule(tx, field, value, reason, int(env.clock.now())))
 
 
 async def remove_hold_rule(database: Database, field: str, value: str) -> None:
     """Raises StoreError."""
-    if not await database.write(lambda tx: queue.remove_hold_rule(tx, field, value)):
+    if not await database.write(lambda tx: waiting.remove_hold_rule(tx, field, value)):
         raise StoreError(f"there is no rule for the {field} {value}")
 
 
 async def summary(database: Database, env: Env) -> list[dict[str, Any]]:
     """How many recipients wait for each domain, by age in minutes."""
     now, edges = int(env.clock.now()), [minutes * 60 for minutes in AGES_MINUTES]
-    rows = await database.read(lambda tx: queue.summary(tx, now, edges))
+    rows = await database.read(lambda tx: waiting.summary(tx, now, edges))
     heads = [*(str(minutes) for minutes in AGES_MINUTES), f"{AGES_MINUTES[-1]}+"]
     total = ("total", sum(row[1] for row in rows), [sum(ages) for ages in zip(*(row[2] for row in rows), strict=True)])
     shown = [total, *rows] if rows else []
     return [{"domain": name, "recipients": count, **dict(zip(heads, ages, strict=True))} for name, count, ages in shown]
 
 
-async def peers(database: Database) -> list[dict[str, Any]]:
+async def known_peers(database: Database) -> list[dict[str, Any]]:
     """What servers were seen to offer."""
     words = ("no encryption", "encrypted", "encrypted and believed")
-    rows = await database.read(queue.peers)
+    rows = await database.read(peers.listed)
     return [{"host": row[0], "best": words[row[1]], "first_seen": row[2], "last_seen": row[3]} for row in rows]
 
 
 async def forget_peer(database: Database, host: str) -> None:
     """Raises StoreError."""
-    if not await database.write(lambda tx: queue.forget_peer(tx, host.lower())):
+    if not await database.write(lambda tx: peers.forget(tx, host.lower())):
         raise StoreError(f"nothing is remembered of {host}")

@@ -30,7 +30,8 @@ from fubako.protocol.callers import Request, UsageFault
 from fubako.server.session import Arrival
 from fubako.server.smtp import SmtpSession
 from fubako.store.interface import BlobRef
-from fubako.store.queue import Outgoing, Queued, Selection
+from fubako.store.queue import Outgoing, Queued
+from fubako.store.waiting import Selection
 from fubako.telemetry import Telemetry, visible
 from fubako.trust.demand import Demand, Level
 

@@ -21,7 +21,7 @@ from fubako.clock import Env
 from fubako.config import Config, Dns, Route
 from fubako.message.address import Address
 from fubako.message.envelope import Recipient, Sender
-from fubako.store.queue import Selection
+from fubako.store.waiting import Selection
 from fubako.telemetry import Telemetry, visible
 
 WAIT_SECONDS = 180.0  # in which every recipient should have been tried once

@@ -11,7 +11,7 @@ from fubako.cli.configured import config_option, json_option, show, with_store
 from fubako.cli.exits import NOINPUT
 from fubako.clock import Env
 from fubako.message.trace import mail_date
-from fubako.store.queue import HOLD_FIELDS, Selection
+from fubako.store.waiting import HOLD_FIELDS, Selection
 from fubako.telemetry import visible
 
 ENV = Env()
@@ -175,7 +175,7 @@ def peer() -> None:
 @json_option
 def peer_list(config_file: Path | None, as_json: bool) -> None:
     """Every server that is remembered, and its best protection."""
-    rows = with_store(config_file, lambda store: admin.peers(store.database))
+    rows = with_store(config_file, lambda store: admin.known_peers(store.database))
     if not as_json:
         rows = [row | {name: mail_date(row[name]) for name in ("first_seen", "last_seen")} for row in rows]
     show(rows, as_json=as_json)

@@ -11,7 +11,7 @@ from fubako.delivery.tlsresults import TlsResults
 from fubako.message.status import Status
 from fubako.message.trace import mail_date
 from fubako.net.interface import TlsaRecord
-from fubako.store import queue
+from fubako.store import peers
 from fubako.store.interface import Database
 from fubako.store.queue import Outgoing
 from fubako.telemetry import Telemetry
@@ -105,7 +105,7 @@ class Connector:
                     f"{host.name} is none of the servers that {hop.domain} promises (MTA-STS): {', '.join(policy.mx)}"
                 )
                 raise Unreachable(Status(451, "4.7.10", words), weak=True)
-        level, seen = await self._database.read(lambda tx: queue.peer_level(tx, host.name, since))
+        level, seen = await self._database.read(lambda tx: peers.level(tx, host.name, since))
         when = mail_date(seen)[5:16] if seen else ""
         return Known(hop.route.tls, tlsa, policy, Level(level), when, letter.require_tls, letter.tls_optional)
 
@@ -114,5 +114,5 @@ class Connector:
         noted, at = self._levels.get(host, (-1, 0.0))
         if level > noted or self._env.clock.monotonic() - at > 3600:
             now = int(self._env.clock.now())
-            await self._database.write(lambda tx: queue.note_peer(tx, host, int(level), now))
+            await self._database.write(lambda tx: peers.note(tx, host, int(level), now))
             self._levels[host] = (int(level), self._env.clock.monotonic())

@@ -6,7 +6,7 @@ from fubako.message.hop import Hop, hop_from_dict, weakest
 from fubako.message.status import Status
 from fubako.message.trace import journey_from_json
 from fubako.store.interface import Database, Transaction
-from fubako.store.queue import name
+from fubako.store.waiting import name
 
 
 async def trace(database: Database, trace_id: str, user: str = "") -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ that an owner who was paused too long writes nothing (scale: at most one owner's
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 
 from msgspec import Struct
 
@@ -15,7 +14,6 @@ from fubako.store.interface import BlobRef, Row, StoreError, Transaction
 
 LANES = 4
 QUEUE_ACCOUNT = 0  # changes of the queue are told as places of this account
-_MANY = 1000  # letters; so many are looked through together
 
 
 class LeaseLost(StoreError):
@@ -240,10 +238,11 @@ def settle(tx: Transaction, lane_id: int, epoch: int, trace_id: str, outcomes: I
         tx.run("DELETE FROM queue_recipient WHERE lane_id=? AND queue_id=? AND number=?", q.key)
         letters.add(q.queue_id)
     for queue_id in letters:
-        _drop_empty(tx, lane_id, queue_id)
+        drop_empty(tx, lane_id, queue_id)
 
 
-def _drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
+def drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
+    """A letter that has no recipient left goes, and its content when nobody else holds it."""
     row = tx.row("DELETE FROM queue_letter WHERE lane_id=? AND queue_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r"
                  " WHERE r.lane_id=queue_letter.lane_id AND r.queue_id=queue_letter.queue_id) RETURNING blob_id",
                  (lane_id, queue_id))  # fmt: skip
@@ -252,7 +251,8 @@ def _drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
             tx.run("UPDATE blob SET refs=refs-1 WHERE blob_id=?", row)
 
 
-def _drop_all_empty(tx: Transaction, lane_id: int) -> None:
+def drop_all_empty(tx: Transaction, lane_id: int) -> None:
+    """The same for all letters of a lane."""
     blobs = tx.rows("DELETE FROM queue_letter WHERE lane_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r"
                     " WHERE r.lane_id=queue_letter.lane_id AND r.queue_id=queue_letter.queue_id) RETURNING blob_id",
                     (lane_id,))  # fmt: skip
@@ -265,181 +265,3 @@ def _drop_all_empty(tx: Transaction, lane_id: int) -> None:
 def forget_sent(tx: Transaction, before: int) -> None:
     """What was sent long ago is no longer remembered; ids begin with their time."""
     tx.run("DELETE FROM sent WHERE trace_id<?", (f"{before:08x}",))
-
-
-# -- an administrator's view
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One recipient, as it is shown."""
-
-    queue_id: str
-    trace_id: str
-    sender: str
-    recipient: str
-    domain: str
-    size: int
-    created: int
-    held: int
-    attempts: int
-    next_attempt: int
-    status: str
-    peer: str
-
-
-def name(lane_id: int, queue_id: int) -> str:
-    """How a letter of the queue is named: lane and number."""
-    return f"{lane_id}-{queue_id}"
-
-
-def parse_name(text: str) -> tuple[int, int]:
-    """Raises StoreError."""
-    lane_id, dash, queue_id = text.partition("-")
-    if not (dash and lane_id.isdigit() and queue_id.isdigit()):
-        raise StoreError(f"{text} is no queue id; they look like 2-17")
-    return int(lane_id), int(queue_id)
-
-
-_ENTRY = (
-    "r.lane_id, r.queue_id, trace_id, sender, address, domain, size, created, held, attempts, next_attempt, code, enhanced,"
-    " reason, peer FROM queue_recipient AS r JOIN queue_letter AS l ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id"
-)
-
-
-def _entry(row: Row) -> Entry:
-    status = str(Status(row[11], row[12], row[13])) if row[11] else ""
-    return Entry(*(name(row[0], row[1]), *row[2:11], status, row[14]))
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which recipients an operation means. Nothing given: all of them."""
-
-    queue_id: str = ""
-    sender: str = ""
-    recipient: str = ""
-    domain: str = ""
-
-    def alone(self) -> tuple[str, list[object]]:
-        """A condition on the rows of queue_recipient AS r alone."""
-        where, values = replace(self, sender="").where()
-        if self.sender:
-            where += (
-                " AND EXISTS (SELECT 1 FROM queue_letter AS l WHERE l.lane_id=r.lane_id AND l.queue_id=r.queue_id"
-                " AND l.sender=?)"
-            )
-            values.append(self.sender)
-        return where, values
-
-    def where(self) -> tuple[str, list[object]]:
-        parts, values = ["1=1"], list[object]()
-        if self.queue_id:
-            parts.append("r.lane_id=? AND r.queue_id=?")
-            values += parse_name(self.queue_id)
-        for column, value in (("sender", self.sender), ("address", self.recipient), ("domain", self.domain)):
-            if value:
-                parts.append(f"{column}=?")
-                values.append(value.lower() if column == "domain" else value)
-        return " AND ".join(parts), values
-
-
-def entries(tx: Transaction, selection: Selection, limit: int = 1000) -> list[Entry]:
-    where, values = selection.where()
-    rows = tx.rows(f"SELECT {_ENTRY} WHERE {where} ORDER BY r.lane_id, r.queue_id, number LIMIT ?", (*values, limit))
-    return [_entry(row) for row in rows]
-
-
-HOLD_FIELDS = ("sender", "recipient", "domain")
-
-
-def hold_rules(tx: Transaction) -> list[Row]:
-    """(field, value, reason, created)."""
-    return tx.rows("SELECT field, value, reason, created FROM hold_rule ORDER BY field, value")
-
-
-def add_hold_rule(tx: Transaction, field: str, value: str, reason: str, now: int) -> None:
-    tx.run("INSERT INTO hold_rule (field, value, reason, created) VALUES (?,?,?,?)"
-           " ON CONFLICT (field, value) DO UPDATE SET reason=excluded.reason",
-           (field, value.lower(), reason, now))  # fmt: skip
-
-
-def remove_hold_rule(tx: Transaction, field: str, value: str) -> bool:
-    return tx.row("DELETE FROM hold_rule WHERE field=? AND value=? RETURNING value", (field, value.lower())) is not None
-
-
-def hold(tx: Transaction, selection: Selection, *, held: bool) -> int:
-    """How many recipients that were; so with the others."""
-    return _change(tx, selection, "held=?", (int(held),))
-
-
-def retry(tx: Transaction, selection: Selection, now: int) -> int:
-    return _change(tx, selection, "next_attempt=?", (now,))
-
-
-def requeue(tx: Transaction, selection: Selection, domain: str, now: int) -> int:
-    """As if their letters had just come in; `domain` leads them through the intake."""
-    return _change(tx, selection, "domain=?, held=0, attempts=0, warned=0, next_attempt=?", (domain, now))
-
-
-def _change(tx: Transaction, selection: Selection, what: str, values: Sequence[object]) -> int:
-    where, chosen = selection.alone()
-    rows = tx.rows(f"UPDATE queue_recipient AS r SET {what} WHERE {where} RETURNING lane_id", (*values, *chosen))
-    return _told(tx, rows)
-
-
-def drop(tx: Transaction, selection: Selection) -> int:
-    """Without a word to the sender."""
-    where, chosen = selection.alone()
-    rows = tx.rows(f"DELETE FROM queue_recipient AS r WHERE {where} RETURNING lane_id, queue_id", chosen)
-    letters = set(rows)
-    if len(letters) < _MANY:
-        for lane_id, queue_id in letters:
-            _drop_empty(tx, lane_id, queue_id)
-    else:
-        for lane_id in {row[0] for row in rows}:
-            _drop_all_empty(tx, lane_id)
-    return _told(tx, rows)
-
-
-def _told(tx: Transaction, rows: Sequence[Row]) -> int:
-    for lane_id in {row[0] for row in rows}:
-        tx.touched((QUEUE_ACCOUNT, lane_id))
-    return len(rows)
-
-
-def summary(tx: Transaction, now: int, edges: Sequence[int]) -> list[tuple[str, int, list[int]]]:
-    """(domain, recipients, how many are younger than each edge in seconds and the rest), the busiest first."""
-    younger = ", ".join(f"sum(created>{now - edge:d})" for edge in edges)
-    rows = tx.rows(f"SELECT domain, count(*), {younger} FROM queue_recipient AS r JOIN queue_letter AS l"
-                   " ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id GROUP BY domain ORDER BY 2 DESC, 1")  # fmt: skip
-    shown = []
-    for domain, count, *cumulative in rows:
-        ages = [high - low for low, high in zip([0, *cumulative[:-1]], cumulative, strict=True)]
-        shown.append((domain, count, [*ages, count - cumulative[-1]]))
-    return shown
-
-
-# -- what peers could do before
-
-
-def peer_level(tx: Transaction, host: str, since: int) -> tuple[int, int]:
-    """(best level seen, when last); (0, 0) for one that was not seen since."""
-    row = tx.row("SELECT level, last_seen FROM peer WHERE host=? AND last_seen>=?", (host, since))
-    return (int(row[0]), int(row[1])) if row else (0, 0)
-
-
-def note_peer(tx: Transaction, host: str, level: int, now: int) -> None:
-    row = tx.row("SELECT level, last_seen FROM peer WHERE host=?", (host,))
-    if row is None:
-        tx.run("INSERT INTO peer (host, level, first_seen, last_seen) VALUES (?,?,?,?)", (host, level, now, now))
-    elif level >= row[0] and (level > row[0] or now - row[1] > 3600):
-        tx.run("UPDATE peer SET level=?, last_seen=? WHERE host=?", (level, now, host))
-
-
-def peers(tx: Transaction) -> list[Row]:
-    return tx.rows("SELECT host, level, first_seen, last_seen FROM peer ORDER BY host")
-
-
-def forget_peer(tx: Transaction, host: str) -> bool:
-    return tx.row("DELETE FROM peer WHERE host=? RETURNING host", (host,)) is not None

@@ -19,7 +19,7 @@ from fubako.net.memory import pair
 from fubako.net.tls import Certificate, ServerTls
 from fubako.server.session import Arrival
 from fubako.server.smtp import SmtpSession
-from fubako.store import messages, queue
+from fubako.store import messages, queue, waiting
 from fubako.store.queue import Outgoing, Target
 from fubako.telemetry import Telemetry
 
@@ -186,7 +186,7 @@ class House:
             messages.keep_blob(tx, blob, 1)
             return queue.put(tx, made, [Target(one, one.rpartition("@")[2], notify) for one in recipients], at=at)
 
-        return queue.name(*await self.store.database.write(unit))
+        return waiting.name(*await self.store.database.write(unit))
 
     async def said(self, *lines, peer="192.0.2.1", service="smtp", hello="x.test"):
         """The last line of each reply to a client that says all lines after its greeting."""
@@ -223,8 +223,8 @@ class House:
 
         def unit(tx):
             rows = []
-            for one in queue.entries(tx, queue.Selection()):
-                letter = queue.letter(tx, *queue.parse_name(one.queue_id))
+            for one in waiting.entries(tx, waiting.Selection()):
+                letter = queue.letter(tx, *waiting.parse_name(one.queue_id))
                 rows.append((one.sender, one.recipient, letter.blob))
             return rows
 
@@ -232,7 +232,7 @@ class House:
         return [(sender, recipient, self.store.blobs.read(blob)) for sender, recipient, blob in rows]
 
     async def entries(self):
-        return await self.store.database.read(lambda tx: queue.entries(tx, queue.Selection()))
+        return await self.store.database.read(lambda tx: waiting.entries(tx, waiting.Selection()))
 
     async def inbox(self):
         rows = await self.store.database.read(

@@ -11,7 +11,7 @@ from zone import Zone
 from fubako.config import Route
 from fubako.delivery.remote import Carrier
 from fubako.delivery.runner import Runner
-from fubako.store import queue
+from fubako.store import peers, queue, waiting
 from fubako.store.interface import StoreFull
 
 CA = str(certificates() / "ca.pem")
@@ -168,8 +168,8 @@ def test_a_peer_that_hides_starttls_gets_nothing(tmp_path):
             assert one.status.startswith("451 4.7.10 localhost: localhost offers no encryption")
             assert not any(line.startswith(("MAIL", "DATA", "RCPT")) for line in peer.said)
             assert len(peer.letters) == 1
-            await house.store.database.write(lambda tx: queue.forget_peer(tx, "localhost"))
-            await house.store.database.write(lambda tx: queue.retry(tx, queue.Selection(), int(house.clock.at)))
+            await house.store.database.write(lambda tx: peers.forget(tx, "localhost"))
+            await house.store.database.write(lambda tx: waiting.retry(tx, waiting.Selection(), int(house.clock.at)))
             await house.until(lambda: len(peer.letters) == 2)
 
     async def _tried(house):
@@ -293,7 +293,7 @@ def test_who_lost_the_lease_writes_nothing(tmp_path, monkeypatch):
     async def test():
         async with Peer(says={"END": ["250 2.0.0 ok"]}) as peer, House(tmp_path, to(peer)) as house:
             name = await house.send("bob@far.test")
-            lane = queue.parse_name(name)[0]
+            lane = waiting.parse_name(name)[0]
             real = Runner._carry
 
             async def carry(*arguments):
@@ -336,12 +336,12 @@ def test_held_letters_stay(tmp_path):
     async def test():
         async with Peer() as peer, House(tmp_path, to(peer)) as house:
             await house.send("bob@far.test")
-            everything = queue.Selection()
-            await house.store.database.write(lambda tx: queue.hold(tx, everything, held=True))
+            everything = waiting.Selection()
+            await house.store.database.write(lambda tx: waiting.hold(tx, everything, held=True))
             house.run()
             await asyncio.sleep(0.2)
             assert not peer.connections
-            await house.store.database.write(lambda tx: queue.hold(tx, everything, held=False))
+            await house.store.database.write(lambda tx: waiting.hold(tx, everything, held=False))
             await house.until(lambda: peer.letters)
 
     run(test)

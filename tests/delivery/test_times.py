@@ -8,9 +8,8 @@ from peer import House, Peer
 from fubako.accounts import directory
 from fubako.admin import queue as admin
 from fubako.config import ContentFilter, Route
-from fubako.store import queue
 from fubako.store.interface import StoreError
-from fubako.store.queue import Selection
+from fubako.store.waiting import Selection, parse_name
 
 
 def run(tmp_path, test, *, offers=("PIPELINING",), says=None, **house):
@@ -276,7 +275,7 @@ def test_what_goes_to_the_filter_at_its_time(tmp_path):
     async def test(house, peer):
         await house.submit(LETTER, "alice@here.test", at=int(house.clock.at) + 60)
         (one,) = await house.entries()
-        return one.domain, queue.parse_name(one.queue_id) is not None
+        return one.domain, parse_name(one.queue_id) is not None
 
     settings = {"filter": ContentFilter(next_hop="lmtp://127.0.0.1:9")}
     assert run(tmp_path, test, more=settings) == ("@filter", True)

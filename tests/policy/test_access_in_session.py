@@ -10,7 +10,7 @@ from fubako.config import Route
 from fubako.net.memory import pair
 from fubako.server.session import Arrival
 from fubako.server.smtp import SmtpSession
-from fubako.store import queue
+from fubako.store.waiting import Selection, entries
 
 TABLE = """\
 spammer.test ERROR:"550 5.7.1 We know you"
@@ -39,7 +39,7 @@ def say(tmp_path, peer, *lines):
                 said += octets
             await task
             replies = [line for line in said.decode().splitlines() if line[3] == " "][2:-1]
-            waiting = await house.store.database.read(lambda tx: queue.entries(tx, queue.Selection()))
+            waiting = await house.store.database.read(lambda tx: entries(tx, Selection()))
             return replies, [one.recipient for one in waiting], await house.inbox()
 
     return asyncio.run(test())
