@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from html import escape
 
 from fubako import __version__
-from fubako.client.probe import Finding, Seen
+from fubako.client.findings import Finding
+from fubako.client.probe import Seen
 from fubako.message.trace import mail_date
 from fubako.telemetry import visible
 

@@ -13,7 +13,7 @@ from fubako.cli.exits import NOHOST, UNAVAILABLE
 from fubako.cli.probe_page import page
 from fubako.client import mitm, probe_domain
 from fubako.client import probe as probing
-from fubako.client.probe import Finding
+from fubako.client.findings import Finding, findings, grade
 from fubako.message.trace import mail_date
 from fubako.net.interface import NoSuchName
 from fubako.telemetry import visible
@@ -103,7 +103,7 @@ def probe(
     if code:
         return code
     found = _findings(host, domain, seen)
-    mark = probing.grade(found)
+    mark = grade(found)
     if html is not None:
         html.write_text(page(host, mark, found, seen), encoding="utf-8")
     if as_json:
@@ -135,7 +135,7 @@ def _services(services: tuple[str, ...]) -> dict[str, int]:
 def _findings(host: str, domain: list[probe_domain.Domain], seen: list[tuple[str, probing.Seen]]) -> list[Finding]:
     found = probe_domain.findings(domain[0]) if domain else []
     for name in dict.fromkeys(name for name, _ in seen):
-        of_host = probing.findings(name, [one for of, one in seen if of == name])
+        of_host = findings(name, [one for of, one in seen if of == name])
         found += [replace(one, text=f"{name}: {one.text}") if domain else one for one in of_host]
     order = {"grave": 0, "weak": 1, "good": 2}
     return sorted(found, key=lambda one: order[one.grade])

@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fubako.client.probe import Finding
+from fubako.client.findings import Finding
 from fubako.net.interface import DnsFailure, Https, HttpsFailure, NoSuchName, Resolver
 from fubako.policy import dmarc, spf
 from fubako.trust import dane, mtasts

@@ -4,7 +4,6 @@ Our own pump because asyncio's costs 280 KiB an idle connection, has no exporter
 around STARTTLS. A context never changes: to reload certificates, a new one takes its place.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from OpenSSL import SSL, crypto
 
-from fubako.net.interface import CertificateFacts, TlsError, TlsFacts
+from fubako.net.certificate import EXPIRED, certificate_facts, end_point_hash, verify_text
+from fubako.net.interface import TlsError, TlsFacts
 
 _RECORD = 16384
 _BLOCK = 4 * _RECORD
@@ -195,11 +195,8 @@ def _reason(error: SSL.Error) -> str:
 def _chain_error(connection: SSL.Connection) -> tuple[str, str]:
     """In words, and as a result type of RFC 8460 §4.3."""
     errors: dict[int, str] = getattr(connection.get_app_data(), "errors", {})
-    fault = "certificate-expired" if _EXPIRED in errors else "certificate-not-trusted"
+    fault = "certificate-expired" if EXPIRED in errors else "certificate-not-trusted"
     return "; ".join(dict.fromkeys(errors.values())), fault if errors else ""
-
-
-_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 
 
 class _Verified:
@@ -214,61 +211,8 @@ class _Verified:
 def _note_error(connection: SSL.Connection, _x: crypto.X509, error: int, _depth: int, _ok: int) -> bool:
     """Lets the handshake finish, so that the judge can name every fault."""
     if error:
-        connection.get_app_data().errors[error] = _verify_text(error)
+        connection.get_app_data().errors[error] = verify_text(error)
     return True
-
-
-def _verify_text(error: int) -> str:
-    known = {
-        9: "the certificate is not yet valid",
-        _EXPIRED: "the certificate has expired",
-        18: "the certificate is signed by itself",
-        19: "the chain ends at an authority that is not known here",
-        20: "the certificate's authority is not known here",
-        21: "the certificate's authority is not known here",
-        23: "the certificate was revoked",
-        24: "an authority in the chain is no authority",
-        66: "the key is too weak",
-        67: "an authority's key is too weak",
-        68: "a signature uses a digest that is too weak",
-    }
-    return known.get(error, f"the chain of the certificate cannot be checked (OpenSSL code {error})")
-
-
-def end_point_hash(certificate: x509.Certificate) -> bytes:
-    """tls-server-end-point (RFC 5929 §4.1): the certificate under its signature's hash, SHA-256 for MD5, SHA-1 and none."""
-    algorithm = certificate.signature_hash_algorithm
-    name = algorithm.name if algorithm is not None else "sha256"
-    name = "sha256" if name in ("md5", "sha1") else name
-    return hashlib.new(name, certificate.public_bytes(Encoding.DER)).digest()
-
-
-def certificate_facts(
-    certificate: x509.Certificate, chain_error: str, chain_fault: str, chain: tuple[bytes, ...] = ()
-) -> CertificateFacts:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        dns = tuple(names.get_values_for_type(x509.DNSName))
-        ips = tuple(str(ip) for ip in names.get_values_for_type(x509.IPAddress))
-        mail = tuple(names.get_values_for_type(x509.RFC822Name))
-    except (x509.ExtensionNotFound, ValueError):
-        dns, ips, mail = (), (), ()
-    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return CertificateFacts(
-        certificate.subject.rfc4514_string(),
-        certificate.issuer.rfc4514_string(),
-        dns,
-        ips,
-        certificate.not_valid_before_utc.timestamp(),
-        certificate.not_valid_after_utc.timestamp(),
-        hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
-        hashlib.sha256(spki).hexdigest(),
-        chain_error,
-        chain_fault,
-        chain,
-        mail,
-        hashlib.md5(certificate.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest(),
-    )
 
 
 def reaches(chain: Sequence[bytes], anchor: bytes) -> str:
@@ -284,15 +228,6 @@ def reaches(chain: Sequence[bytes], anchor: bytes) -> str:
     except (ValueError, crypto.Error):
         return "a certificate of the chain cannot be read"
     return ""
-
-
-def public_key_info(certificate: bytes) -> bytes:
-    """SubjectPublicKeyInfo of a certificate, both in DER. Raises TlsError."""
-    try:
-        key = x509.load_der_x509_certificate(certificate).public_key()
-        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except ValueError:
-        raise TlsError("a certificate of the chain cannot be read") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
+from fubako.net.certificate import public_key_info
 from fubako.net.interface import TlsaRecord, TlsError
-from fubako.net.tls import public_key_info, reaches
+from fubako.net.tls import reaches
 from fubako.trust.judge import Believed, Facts, NotBelieved, names_host
 
 _DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}

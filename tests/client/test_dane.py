@@ -9,8 +9,8 @@ import pytest
 from fubako.client.roads import Roads
 from fubako.client.settings import Account
 from fubako.clock import Env
+from fubako.net.certificate import public_key_info
 from fubako.net.interface import Answer, DnsFailure, NoSuchName, TlsaRecord
-from fubako.net.tls import public_key_info
 from fubako.trust.judge import NotBelieved
 from fubako.trust.known import KnownPeers
 

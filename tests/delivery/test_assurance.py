@@ -11,8 +11,8 @@ from peer import House, Peer
 from zone import Zone
 
 from fubako.config import Route
+from fubako.net.certificate import public_key_info
 from fubako.net.interface import Fetched, HttpsFailure, TlsaRecord
-from fubako.net.tls import public_key_info
 from fubako.store import reports, sts
 
 POLICY = b"version: STSv1\nmode: %s\nmx: %s\nmax_age: 86400\n"

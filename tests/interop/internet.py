@@ -22,7 +22,7 @@ from memory_server import certificates
 from peers import free_port
 
 from fubako.clock import Env
-from fubako.net.tls import public_key_info
+from fubako.net.certificate import public_key_info
 from fubako.trust.authority import ensure_server
 
 

@@ -16,7 +16,7 @@ from test_fetch import Liar, User
 from test_programs import kept
 from test_ssh import Door
 
-from fubako.net.tls import public_key_info
+from fubako.net.certificate import public_key_info
 
 
 class Sender(User):

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 from memory_server import certificates
 
+from fubako.net.certificate import certificate_facts, public_key_info
 from fubako.net.interface import TlsaRecord
-from fubako.net.tls import certificate_facts, public_key_info
 from fubako.trust import dane
 from fubako.trust.judge import NotBelieved
 
