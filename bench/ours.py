@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from peers import USERS, free_port, wait_port
 from fubako import app
 from fubako.accounts import directory, secrets
 from fubako.clock import Env
+from fubako.store import messages, queue
+from fubako.store.interface import BlobRef
+from fubako.store.queue import Outgoing, Target
 from fubako.trust.authority import ensure_authority, ensure_server
 
 MECHANISMS = ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN"]
@@ -40,7 +44,12 @@ class Fubako:
     ports: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
 
-    def start(self) -> "Fubako":
+    @property
+    def config(self) -> Path:
+        return self.root / "fubako.toml"
+
+    def prepare(self) -> "Fubako":
+        """All but the start."""
         self.root.mkdir(parents=True)
         shutil.copy(self.chain, self.root / "server.pem")
         shutil.copy(self.key, self.root / "server.key")
@@ -49,7 +58,7 @@ class Fubako:
         listen = "".join(
             f'[[listen]]\nservice = "{name}"\naddresses = ["127.0.0.1:{port}"]\n' for name, port in self.ports.items()
         )
-        config = self.root / "fubako.toml"
+        config = self.config
         config.write_text(
             f'hostname = "localhost"\nquiet = true\nworkers = {self.workers}\n'
             f"[login]\nmechanisms = {json.dumps(MECHANISMS)}\n[tls]\n"
@@ -60,9 +69,35 @@ class Fubako:
             route = f'[[route]]\ndomain = "far.test"\nto = "smtp://127.0.0.1:{self.sink}"\n'
             config.write_text('access = "access"\n' + config.read_text() + route)
         asyncio.run(self.accounts())
-        self.process = subprocess.Popen([FUBAKO, "serve", "--config", str(config)])
+        return self
+
+    def start(self) -> "Fubako":
+        if not self.ports:
+            self.prepare()
+        self.process = subprocess.Popen([FUBAKO, "serve", "--config", str(self.config)])
         wait_port(self.ports["imaps"])
         return self
+
+    async def fill(self, count: int) -> None:
+        """So many letters in the queue that are due tomorrow, each to one of 100 domains; and one to the sink that is due now."""
+        store, now = app.open_store(self.root / "store"), int(time.time())
+        content = await store.blobs.put([b"From: a@here.test\r\nTo: b@far.test\r\nSubject: queued\r\n\r\nwords\r\n"])
+
+        def put(tx, number: int, domain: str, due: int) -> None:
+            ref = BlobRef(content.blob_id + number, content.segment, content.offset, content.size)
+            messages.keep_blob(tx, ref, 1)
+            letter = Outgoing(ref, "a@here.test", trace_id=f"{now:08x}{number:012x}", created=now)
+            queue.put(tx, letter, [Target(f"b{number}@{domain}", domain)], at=due)
+
+        for first in range(0, count, 1000):
+
+            def thousand(tx, first: int = first) -> None:
+                for number in range(first, first + 1000):
+                    put(tx, number, f"d{number % 100}.test", now + 86400)
+
+            await store.database.write(thousand)
+        await store.database.write(lambda tx: put(tx, count, "far.test", now))
+        await store.close()
 
     async def accounts(self) -> None:
         store, env = app.open_store(self.root / "store"), Env()

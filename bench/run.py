@@ -4,6 +4,7 @@ python bench/run.py [NAME …] [--rounds 3]
 """
 
 import argparse
+import asyncio
 import base64
 import functools
 import hashlib
@@ -20,11 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ours import MECHANISMS, Fubako, certificate
+from ours import FUBAKO, MECHANISMS, Fubako, certificate
 from peers import USERS, Dovecot, Postfix, free_port, wait_port
 
 from fubako.accounts.secrets import SCRAM_ITERATIONS
@@ -34,6 +36,7 @@ from fubako.protocol.sasl.mechanism import Binding
 hashlib.pbkdf2_hmac = functools.lru_cache(100)(hashlib.pbkdf2_hmac)  # a client derives the keys of a password once
 
 MAILBOX = 10_000
+QUEUED = 100_000
 LOGINS = 400
 
 
@@ -189,6 +192,36 @@ class Bench:
                     finally:
                         server.stop()
         self.report("relay", "letters/s", a, b, "postfix")
+
+    def queue(self) -> None:
+        """With 100,000 letters in the queue: from the start to the first one that is due, and each command of an administrator."""
+        seconds = {}
+        for count in (0, QUEUED):
+            with Sink(self.root / f"sink-queue-{count}") as sink:
+                server = Fubako(self.folder("fubako"), self.chain, self.key, sink=sink.port).prepare()
+                asyncio.run(server.fill(count))
+                start = time.monotonic()
+                server.start()
+                try:
+                    sink.wait(1)
+                    seconds[count] = time.monotonic() - start
+                    if count:
+                        self.queue_commands(
+                            server, ("list", "show 0-1", "why 0-1", "summary", "hold --all", "retry --all")
+                        )
+                finally:
+                    server.stop()
+        print(
+            f"queue          first letter out {seconds[0]:.2f} s after the start, with {QUEUED} that wait {seconds[QUEUED]:.2f} s"
+        )
+        self.queue_commands(server, ("drop --domain d7.test", "release --all", "requeue --all", "drop --all"))
+
+    def queue_commands(self, server: Fubako, commands: Sequence[str]) -> None:
+        for command in commands:
+            words = [FUBAKO, "queue", *command.split(), "--config", str(server.config)]
+            start = time.monotonic()
+            subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+            print(f"queue          {command:<22} {time.monotonic() - start:.2f} s", flush=True)
 
     def mailboxes(self) -> None:
         """Into 100 mailboxes until IMAP shows them: the clock stops when the last mailbox has its last letter."""
@@ -560,7 +593,7 @@ def _login(task: tuple[int, Path, str, str, int]) -> None:
 
 
 def main() -> int:
-    names = ["accept", "relay", "mailboxes", "auth", "login", "mechanisms", "fetch", "pull", "memory"]
+    names = ["accept", "relay", "queue", "mailboxes", "auth", "login", "mechanisms", "fetch", "pull", "memory"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names) + "; all when none is named")
     parser.add_argument("--rounds", type=int, default=7)
