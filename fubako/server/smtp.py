@@ -1,33 +1,25 @@
 """`SmtpSession`: SMTP on 25, submission on 465 and 587, LMTP on a socket: one session, three sets of rules."""
 
-from contextlib import suppress
-from datetime import UTC, datetime
 from functools import lru_cache
-
-from msgspec.structs import replace
 
 from fubako.accounts.identity import Identity
 from fubako.accounts.recipients import Found
-from fubako.message import srs
-from fubako.message.address import Address
 from fubako.message.envelope import Recipient, Sender, Transaction
 from fubako.message.status import Status
 from fubako.message.trace import with_protocol
 from fubako.net.line import Line
-from fubako.policy.access import Match
 from fubako.policy.gate import is_address, within
-from fubako.policy.milter import DISCARD, Client
-from fubako.policy.submission import SERVICES, may_receive, may_send
+from fubako.policy.submission import SERVICES
 from fubako.policy.verdict import ACCEPT, Verdict
 from fubako.protocol import smtp
 from fubako.protocol import smtp_server as events
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
+from fubako.server.admission import HOLD_SECONDS_MAX, Admission, Speaker
 from fubako.server.session import Arrival, Resources, Session
 
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
 _UNASKED = ("lmtp", "local", "filtered")  # who may reach these services is known already
-HOLD_SECONDS_MAX = 30 * 24 * 3600
 AUTH_FAILURES_MAX = 5
 SENDER_OK = Status(250, "2.1.0", "ok")
 RECIPIENT_OK = Status(250, "2.1.5", "ok")
@@ -59,9 +51,8 @@ class SmtpSession(Session):
         self.identity = self.proved
         self.failures = 0
         self.peer = self.client  # who really speaks, whomever it speaks for
-        self.client_name: str | None = None  # proved by DNS, or said by XCLIENT; None: not asked yet
-        self.coming = self.relays = False
-        self.discards = ""  # the rule by which the letter is taken and thrown away
+        self.coming = False
+        self.admission = Admission(resources, self.rules, self.filters)
 
     async def converse(self) -> None:
         self.stream.idle_seconds = self.resources.limits.smtp_idle_seconds
@@ -103,7 +94,7 @@ class SmtpSession(Session):
 
     def _forget(self) -> None:
         self._expect(False)
-        self.sender, self.discards = None, ""
+        self.sender = None
         self.recipients = []
         self.chunks = []
 
@@ -142,8 +133,7 @@ class SmtpSession(Session):
         ]
         names += ["DELIVERBY", "MT-PRIORITY"]
         if self.rules.login:
-            until = datetime.fromtimestamp(self.resources.env.clock.now() + HOLD_SECONDS_MAX, UTC)
-            names.append(f"FUTURERELEASE {HOLD_SECONDS_MAX} {until:%Y-%m-%dT%H:%M:%SZ}")
+            names.append(f"FUTURERELEASE {HOLD_SECONDS_MAX} {self.admission.hold_until()}")
         if self._may_start_tls():
             names.append("STARTTLS")
         if self.encrypted and self.rules.service not in _UNASKED and self.identity is None:
@@ -173,7 +163,7 @@ class SmtpSession(Session):
         if address:
             port = attributes.get("PORT", "0") or "0"
             self.stream.peer = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        self.client_name = attributes.get("NAME", "")
+        self.admission.client_name = attributes.get("NAME", "")
         if attributes.get("LOGIN"):
             account, _ = await self.resources.logins.find(attributes["LOGIN"])
             if account is not None:
@@ -242,73 +232,20 @@ class SmtpSession(Session):
     def user(self) -> str:
         return self.identity.account.address if self.identity else ""
 
+    def _speaker(self) -> Speaker:
+        stream = self.stream
+        return Speaker(stream.peer, self.client, self.hello, self.user, self.encrypted, stream.tls)
+
     async def _mail(self, sender: Sender) -> None:
         if sender.size > self.resources.limits.smtp.message:
             self.engine.reply(smtp.TOO_BIG)
             return
-        if self.stranger and self.client_name is None and self.resources.access is not None:
-            self.client_name = await self.resources.gate.name(self.client) if self.resources.access.by_name else ""
-        sender, fault = self._dated(sender)
-        if fault is not None:
-            self.engine.reply(fault)
-            return
-        verdict = self._listed(sender) or may_send(
-            self.rules,
-            encrypted=self.encrypted,
-            user=self.user,
-            sender=sender.address,
-            require_tls=sender.require_tls,
-        )
-        if verdict.accepted and self.stranger:
-            self.relays = self.relays or bool(await self.resources.gate.logged_in(self.client))
-            if not self.relays:
-                verdict = await self.resources.gate.sender(self.client, self.hello, sender.address.domain)
-        if verdict.accepted and self.filters:
-            verdict = self._unless_discarded(await self.filters.mail(self._as_seen(), sender.address))
+        sender, verdict = await self.admission.mail(self._speaker(), sender)
         if verdict.accepted:
-            discards = self.discards
             self._forget()
             self._expect(True)
-            self.discards = discards
             self.sender = sender
         self._judge(verdict, SENDER_OK)
-
-    def _dated(self, sender: Sender) -> tuple[Sender, Status | None]:
-        """Times from now on as times of the clock; what a stranger may not ask for is left aside (RFC 6710 §5, RFC 4865 §4)."""
-        now = int(self.resources.env.clock.now())
-        if sender.by_mode:
-            sender = replace(sender, deliver_by=max(now + sender.by_seconds, 1))
-        if sender.priority > 0 and not self.user:
-            sender = replace(sender, priority=0)
-        until = sender.hold_until or (now + sender.hold_seconds if sender.hold_seconds else 0)
-        if not until:
-            return sender, None
-        if not self.rules.login:
-            return sender, Status(555, "5.5.4", "letters to be sent later come by submission")
-        if until > now + HOLD_SECONDS_MAX:
-            return sender, Status(501, "5.5.4", f"a letter waits {HOLD_SECONDS_MAX} seconds at most")
-        return replace(sender, hold_until=until if until > now else 0), None
-
-    @property
-    def stranger(self) -> bool:
-        return not self.user and self.rules.service == "smtp"
-
-    def _listed(self, sender: Sender) -> Verdict | None:
-        """The access table at connect and sender; None: it does not refuse. Users who proved themselves are not in it."""
-        self.relays, self.discards = False, ""  # of an earlier MAIL
-        access = self.resources.access
-        if access is None or not self.stranger:
-            return None
-        client = access.connect(self.client, self.client_name or "")
-        self.relays = client is not None and client.rule.action == "RELAY"
-        return self._refusal(client) or self._refusal(access.sender(sender.address.key if sender.address else ""))
-
-    def _refusal(self, match: Match | None) -> Verdict | None:
-        if match is None:
-            return None
-        if match.rule.action == "DISCARD":
-            self.discards = match.verdict.rule or f"access line {match.rule.line}"
-        return None if match.verdict.accepted else match.verdict
 
     def _judge(self, verdict: Verdict, accepted: Status) -> None:
         if verdict.status is not None:
@@ -322,57 +259,14 @@ class SmtpSession(Session):
         )
 
     async def _rcpt(self, recipient: Recipient) -> None:
+        assert self.sender is not None
         if len(self.recipients) >= self.resources.limits.smtp.recipients:
             self.engine.reply(Status(452, "4.5.3", "too many recipients"))
             return
-        found = await self._find(recipient.address)
-        routed = not found.local and self.resources.routed(recipient.address.domain)
-        relays, verdict = self.relays, None
-        if self.resources.access is not None and self.stranger:
-            match = self.resources.access.recipient(recipient.address.key)
-            relays = relays or (match is not None and match.rule.action == "RELAY")
-            verdict = self._refusal(match)
-        verdict = verdict or may_receive(
-            self.rules, local=found.local, known=found.known, user=self.user, routed=routed, relays=relays
-        )
-        if verdict.accepted and (self.user or self.stranger):
-            sender = str(self.sender.address) if self.sender else ""
-            verdict = await self.resources.gate.recipient(
-                self.stream.peer, self.client, self.user, sender, recipient.address.key, trusted=self.relays
-            )
-        if verdict.accepted and self.filters:
-            verdict = self._unless_discarded(await self.filters.rcpt(recipient.address))
+        found, verdict = await self.admission.rcpt(self._speaker(), self.sender.address, recipient)
         if verdict.accepted:
             self.recipients.append((recipient, found))
         self._judge(verdict, RECIPIENT_OK)
-
-    def _unless_discarded(self, verdict: Verdict) -> Verdict:
-        """A filter that throws a letter away lets its sender go on as if all were well."""
-        if verdict.rule != DISCARD:
-            return verdict
-        self.discards = "a filter"
-        return ACCEPT
-
-    def _as_seen(self) -> Client:
-        tls = self.stream.tls
-        port = self.stream.peer.rpartition(":")[2]
-        return Client(
-            self.client if is_address(self.client) else "", int(port) if port.isdigit() else 0, self.client_name or "", self.hello,
-            self.user, tls.version if tls else "", tls.cipher if tls else "",
-        )  # fmt: skip
-
-    async def _find(self, address: Address) -> Found:
-        """Who an address stands for; one that a forwarded letter left under leads back to its sender."""
-        found = await self.resources.recipients.find(address)
-        if found.local and not found.known and srs.is_rewritten(address):
-            with suppress(srs.NotOurs):
-                origin = await self.resources.dresser.back(address)
-                inside = await self.resources.recipients.find(origin)
-                if inside.known:
-                    return inside
-                if not inside.local and self.resources.routed(origin.domain):
-                    return Found(True, (), (str(origin),), bare=True)
-        return found
 
     # -- content
 
@@ -382,8 +276,9 @@ class SmtpSession(Session):
             self._reply_all([smtp.TOO_BIG] * len(self.recipients))
             self._forget()
             return
-        if self.discards:
-            self.resources.telemetry.event("letter.discarded", self.trace_id, service=self.service, rule=self.discards)
+        if self.admission.discards:
+            rule = self.admission.discards
+            self.resources.telemetry.event("letter.discarded", self.trace_id, service=self.service, rule=rule)
             self._reply_all([Status(250, "2.0.0", "ok")] * len(self.recipients))
             self._forget()
             return
@@ -422,7 +317,9 @@ class SmtpSession(Session):
     async def _examined(self, transaction: Transaction) -> Verdict:
         """What policy and filters say of the whole letter; they may change it and its recipients."""
         reception = self.resources.reception
-        examined = await reception.examine(transaction, self.client, trusted=self.relays) if self.stranger else None
+        examined = None
+        if self.admission.is_stranger(self.user):
+            examined = await reception.examine(transaction, self.client, trusted=self.admission.relays)
         if examined is not None and not examined.verdict.accepted:
             return examined.verdict
         if self.filters:
@@ -431,7 +328,7 @@ class SmtpSession(Session):
                 return verdict
             self.recipients = [one for one in self.recipients if one[0].address not in removed]
             for address in added:
-                found = await self._find(address)
+                found = await self.admission.find(address)
                 if found.known or (not found.local and self.resources.routed(address.domain)):
                     self.recipients.append((Recipient(address, "NEVER"), found))
             transaction.recipients = [recipient for recipient, _ in self.recipients]
