@@ -71,7 +71,8 @@ class Changes:
             if what == "add":
                 fields.append(made)
             elif what == "insert":
-                fields.insert(min(index, len(fields)), made)
+                # 0 is above the server's own Received field, which a filter does not see, and 1 is right below it: both are our top
+                fields.insert(min(max(index - 1, 0), len(fields)), made)
             elif 1 <= index <= len(same):  # change
                 if value:
                     fields[same[index - 1]] = made

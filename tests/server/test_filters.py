@@ -153,6 +153,14 @@ def test_what_it_changes(tmp_path):
     assert letter.endswith("X-First: top\r\nSubject: [spam] x\r\nX-Added: last\r\n\tfolded\r\n\r\nanother body\r\n")
 
 
+@pytest.mark.parametrize(("index", "names"), [(0, "XFS"), (1, "XFS"), (2, "FXS"), (3, "FSX"), (99, "FSX")])
+def test_a_field_is_inserted_below_the_received_field_that_a_filter_does_not_see(tmp_path, index, names):
+    change = packet("i", index.to_bytes(4, "big") + texts("X-New", "here"))
+    _, (letter,), _ = with_milter(tmp_path, says={"E": change + packet("c")})
+    fields = letter.partition("\r\n\r\n")[0].split("\r\n")
+    assert "".join(field[0] for field in fields if field.startswith(("X-New", "From", "Subject"))) == names
+
+
 def test_it_adds_and_removes_recipients(tmp_path):
     async def test(house):
         await house.store.database.write(lambda tx: directory.add_account(tx, "bob@here.test", 1))
