@@ -3,19 +3,18 @@
 import json
 import sys
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import click
 
-from fubako.accounts import directory, enrol, keys, secrets
+from fubako.accounts import directory, enrol
 from fubako.admin import journey, users
 from fubako.cli.configured import config_option, json_option, load_found, show, with_store
 from fubako.cli.exits import DATAERR, NOINPUT
 from fubako.clock import Env
-from fubako.config import MECHANISMS, possible_mechanisms
+from fubako.config import possible_mechanisms
 
 ENV = Env()
-USES = (*secrets.PROTOCOLS, *MECHANISMS, "APOP")
 
 
 @click.group()
@@ -91,10 +90,10 @@ def user_add(address: str, password_stdin: bool, keep_secret: bool, config_file:
     password = with_store(
         config_file, lambda store: users.add_user(store.database, ENV, address, given, keep_secret=keep_secret)
     )
-    _show_secret(address, None if given else password, as_json)
+    show_secret(address, None if given else password, as_json)
 
 
-def _show_secret(address: str, password: str | None, as_json: bool) -> None:
+def show_secret(address: str, password: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"address": address, **({"password": password} if password else {})}))
     elif password:
@@ -113,7 +112,7 @@ def user_passwd(address: str, password_stdin: bool, keep_secret: bool, config_fi
     password = with_store(
         config_file, lambda store: enrol.set_password(store.database, ENV, address, given, keep_secret=keep_secret)
     )
-    _show_secret(address, None if given else password, as_json)
+    show_secret(address, None if given else password, as_json)
 
 
 @user.command("import")
@@ -146,155 +145,6 @@ def user_import(
         )
     show(rows, as_json=as_json)
     return 0 if all(row["taken"] for row in rows) else DATAERR
-
-
-@user.group("device")
-def user_device() -> None:
-    """Passwords of devices: random, one each, and good for CRAM-MD5 and APOP too."""
-
-
-@user_device.command("add")
-@click.argument("address")
-@click.option("--label", default="", help="What device it is for.")
-@click.option(
-    "--only", multiple=True, metavar="WHAT", type=click.Choice(USES, case_sensitive=False),
-    help="A protocol (imap, pop3, smtp, ssh) or a mechanism (CRAM-MD5 …) it is good for. Give it once for each.",
-)  # fmt: skip
-@config_option
-@json_option
-def device_add(address: str, label: str, only: tuple[str, ...], config_file: Path | None, as_json: bool) -> None:
-    """Make a device password for ADDRESS. It is shown once."""
-    password = with_store(config_file, lambda store: users.add_device(store.database, ENV, address, label, only))
-    _show_secret(address, password, as_json)
-
-
-@user_device.command("list")
-@click.argument("address")
-@config_option
-@json_option
-def device_list(address: str, config_file: Path | None, as_json: bool) -> None:
-    """The device passwords of ADDRESS, never what they are."""
-    show(with_store(config_file, lambda store: users.list_devices(store.database, address)), as_json=as_json)
-
-
-@user_device.command("revoke")
-@click.argument("address")
-@click.argument("number", type=int, metavar="ID")
-@config_option
-def device_revoke(address: str, number: int, config_file: Path | None) -> None:
-    """A device is lost: its password is no longer good."""
-    with_store(config_file, lambda store: users.revoke_device(store.database, address, number))
-
-
-@user.group("key")
-def user_key() -> None:
-    """SSH keys: who holds one comes in at the SSH door."""
-
-
-@user_key.command("add")
-@click.argument("address")
-@click.argument("file", type=click.File())
-@click.option("--only", multiple=True, metavar="COMMAND", type=click.Choice(keys.COMMANDS),
-              help=f"What the key may be used for: {', '.join(keys.COMMANDS)}. Give it once for each.")  # fmt: skip
-@config_option
-@json_option
-def key_add(address: str, file: TextIO, only: tuple[str, ...], config_file: Path | None, as_json: bool) -> None:
-    """Let the keys in FILE (id_ed25519.pub; - is standard input) prove ADDRESS.
-
-    A line that begins with `cert-authority` is the key of an authority: who shows a certificate that it signed for the login name
-    (ssh-keygen -s CA -n ADDRESS) comes in.
-    """
-    text = file.read()
-    made = with_store(config_file, lambda store: enrol.add_keys(store.database, ENV, address, text, only))
-    if as_json:
-        click.echo(json.dumps([key.fingerprint for key in made]))
-    for key in [] if as_json else made:
-        click.echo(f"{key.fingerprint} {'authority ' if key.authority else ''}{key.kind}")
-
-
-@user_key.command("list")
-@click.argument("address")
-@config_option
-@json_option
-def key_list(address: str, config_file: Path | None, as_json: bool) -> None:
-    """The SSH keys of ADDRESS."""
-    show(with_store(config_file, lambda store: enrol.list_keys(store.database, address)), as_json=as_json)
-
-
-@user_key.command("remove")
-@click.argument("address")
-@click.argument("fingerprint")
-@config_option
-def key_remove(address: str, fingerprint: str, config_file: Path | None) -> None:
-    """A key is lost: FINGERPRINT (SHA256:…) proves nobody any more. Open connections go on."""
-    with_store(config_file, lambda store: enrol.remove_key(store.database, address, fingerprint))
-
-
-@user.group("cert")
-def user_cert() -> None:
-    """Certificates of TLS clients: who shows one can log in with EXTERNAL."""
-
-
-@user_cert.command("add")
-@click.argument("address")
-@click.argument("file", type=click.File("rb"))
-@click.option("--label", default="", help="What it is; the subject when not given.")
-@config_option
-@json_option
-def cert_add(address: str, file: BinaryIO, label: str, config_file: Path | None, as_json: bool) -> None:
-    """Let the certificate in FILE (PEM) prove ADDRESS; it need not be signed by anybody. Only its key proves anything."""
-    pem = file.read()
-    made = with_store(config_file, lambda store: enrol.add_certificate(store.database, ENV, address, pem, label))
-    click.echo(json.dumps({"address": address, "sha256": made.sha256}) if as_json else f"SHA-256 {made.sha256}")
-
-
-@user_cert.command("list")
-@click.argument("address")
-@config_option
-@json_option
-def cert_list(address: str, config_file: Path | None, as_json: bool) -> None:
-    """The client certificates of ADDRESS."""
-    show(with_store(config_file, lambda store: enrol.list_certificates(store.database, address)), as_json=as_json)
-
-
-@user_cert.command("remove")
-@click.argument("address")
-@click.argument("sha256")
-@config_option
-def cert_remove(address: str, sha256: str, config_file: Path | None) -> None:
-    """The certificate with this SHA-256 proves nobody any more."""
-    with_store(config_file, lambda store: enrol.remove_certificate(store.database, address, sha256))
-
-
-@user.group("totp")
-def user_totp() -> None:
-    """A second factor: six digits of an authenticator program behind the main password."""
-
-
-@user_totp.command("add")
-@click.argument("address")
-@config_option
-@json_option
-def totp_add(address: str, config_file: Path | None, as_json: bool) -> None:
-    """Demand a code of ADDRESS. The secret is shown once, for an authenticator program.
-
-    From then on the main password holds only with the current code behind it (`wordsAndWords123456`), where the password itself
-    is said: PLAIN, LOGIN, USER and PASS, SSH. Programs that log in by themselves use device passwords; SSH keys and
-    certificates go on as they are.
-    """
-    issuer = load_found(config_file)[0].hostname
-    made = with_store(config_file, lambda store: enrol.add_totp(store.database, ENV, address, issuer))
-    click.echo(
-        json.dumps(made) if as_json else f"secret of {made['address']}, shown only now: {made['secret']}\n{made['uri']}"
-    )
-
-
-@user_totp.command("remove")
-@click.argument("address")
-@config_option
-def totp_remove(address: str, config_file: Path | None) -> None:
-    """The main password of ADDRESS is enough again."""
-    with_store(config_file, lambda store: enrol.remove_totp(store.database, address))
 
 
 @user.command("list")

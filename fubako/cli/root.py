@@ -12,7 +12,7 @@ _HOMES = {
     "fetch": "fetching", "imapd": "pipes", "lmtpd": "pipes", "mx": "roads", "peer": "queueing", "policy": "policies",
     "pop3d": "pipes", "probe": "probing", "queue": "queueing", "read": "reading", "report": "reporting", "send": "sending",
     "serve": "serve", "sieve": "sieve", "smtpd": "pipes", "ssh": "ssh", "store": "storage", "trace": "entries",
-    "trust": "trusting", "up": "up", "user": "entries", "wrap": "roads",
+    "trust": "trusting", "up": "up", "user": "proofs", "wrap": "roads",
 }  # fmt: skip
 
 
