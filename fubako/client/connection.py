@@ -208,4 +208,4 @@ async def open_stream(peer: Peer) -> Stream:
     try:
         return await tcp.connect(peer.host, peer.port)
     except (OSError, TimeoutError) as error:
-        raise ClientError(f"{peer.host}:{peer.port} cannot be reached: {error or 'no answer'}") from None
+        raise ClientError(f"{peer.host}:{peer.port} cannot be reached: {tcp.why(error)}") from None

@@ -144,9 +144,7 @@ class Roads:
             return await self._first_leg(account)
         except (OSError, TimeoutError) as error:
             if not account.preconnect or account.preconnect_always or account.tunnel:
-                raise ClientError(
-                    f"{account.host}:{account.port_used} cannot be reached: {error or 'no answer'}"
-                ) from None
+                raise ClientError(f"{account.host}:{account.port_used} cannot be reached: {tcp.why(error)}") from None
         await self._preconnect(account)
         until = time.monotonic() + OPEN_SECONDS
         while True:
@@ -155,7 +153,7 @@ class Roads:
             except (OSError, TimeoutError) as error:
                 if time.monotonic() > until:
                     raise ClientError(
-                        f"{account.host}:{account.port_used} is not there after preconnect: {error}"
+                        f"{account.host}:{account.port_used} is not there after preconnect: {tcp.why(error)}"
                     ) from None
                 await asyncio.sleep(0.1)
 

@@ -289,7 +289,7 @@ async def connect(
         stream = await _open(hop, host, address)
     except (OSError, TimeoutError) as error:
         where = hop.socket if host is None else f"{name} [{address}]:{host.port}"
-        raise Unreachable(Status(451, "4.4.1", f"{where} cannot be reached: {error or 'no answer'}")) from None
+        raise Unreachable(Status(451, "4.4.1", f"{where} cannot be reached: {tcp.why(error)}")) from None
     stream.idle_seconds = COMMAND_SECONDS
     authority = "an authority of the route" if hop.route.ca_files else "a public authority"
     peer = Peer(

@@ -1,6 +1,7 @@
 """Streams over TCP and Unix sockets, as asyncio protocols: no StreamReader, no second buffer."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,13 @@ def _leave_together(loop: asyncio.AbstractEventLoop) -> None:
         except Exception as error:  # the others' words leave all the same
             loop.call_exception_handler({"message": "a stream could not be written to", "exception": error})
             stream.close()
+
+
+def why(error: OSError) -> str:
+    """Why a connection was not made, in words."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error) or "no answer"
+    return os.strerror(error.errno)
 
 
 async def connect(host: str, port: int, source: str = "") -> TcpStream:

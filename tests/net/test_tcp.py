@@ -1,8 +1,12 @@
 """What streams say in one turn of the loop leaves together, in order, and none of it waits for the next."""
 
 import asyncio
+import errno
+import socket
 
-from fubako.net.tcp import TOGETHER_OCTETS_MAX, TcpStream
+import pytest
+
+from fubako.net.tcp import TOGETHER_OCTETS_MAX, TcpStream, why
 
 
 class Wire(asyncio.Transport):
@@ -85,3 +89,16 @@ def test_one_that_fails_does_not_silence_the_others():
         return told
 
     assert len(asyncio.run(story())) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 9)"), "Connection refused"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (OSError("the proxy hung up"), "the proxy hung up"),
+        (TimeoutError(), "no answer"),
+    ],
+)
+def test_why_a_connection_was_not_made_is_said_without_numbers(error, words):
+    assert why(error) == words
