@@ -62,7 +62,7 @@ class Injector:
             return Injected(None, refused)
         hop = hop or Hop("local", "in", f"user {user}", self.env.clock.now(), True)
         transaction = Transaction(
-            hop, self.hostname, sender, list(recipients), [content], "LOCAL", self.env.trace_id(), ""
+            hop, self.hostname, sender, list(recipients), [content], "", self.env.trace_id(), ""
         )  # fmt: skip
         intake = Intake(
             self.database, self.blobs, self.env, self.hostname, self.telemetry, self._reports(), self.dresser

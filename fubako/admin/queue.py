@@ -60,7 +60,7 @@ async def change(database: Database, env: Env, action: str, selection: Selection
             case "requeue":
                 return waiting.requeue(tx, selection, AGAIN_DOMAIN, now)
             case "drop":
-                return waiting.drop(tx, selection)
+                return waiting.drop(tx, selection, now)
             case _:
                 return waiting.hold(tx, selection, held=action == "hold")
 

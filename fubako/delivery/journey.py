@@ -53,10 +53,15 @@ def _waiting(row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _ended(row: tuple[Any, ...]) -> dict[str, Any]:
-    hops = journey_from_json(row[5])
-    return {"recipient": row[0], "state": "sent" if row[2] < 400 else "failed", "at": row[1],
-            "reply": str(Status(row[2], row[3], row[4])), "seal": weakest(hops).value if hops else "",
-            "journey": [hop.as_dict() for hop in hops]}  # fmt: skip
+    hops, code = journey_from_json(row[5]), row[2]
+    return {
+        "recipient": row[0],
+        "state": "dropped" if not code else "sent" if code < 400 else "failed",
+        "at": row[1],
+        "reply": str(Status(code, row[3], row[4])) if code else "thrown away by an administrator",
+        "seal": weakest(hops).value if hops else "",
+        "journey": [hop.as_dict() for hop in hops],
+    }
 
 
 def _shown(row: tuple[Any, ...]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class Reporter:
         hop = Hop("local", "in", "the server itself", now, True)
         content = aggregate.letter(kind, head, str(sender), str(address), packed, now)
         transaction = Transaction(
-            hop, self.hostname, Sender(sender), [recipient], [content], "LOCAL", self.env.trace_id()
+            hop, self.hostname, Sender(sender), [recipient], [content], "", self.env.trace_id()
         )  # fmt: skip
         if kind == "tls":
             transaction.fields.append(

@@ -41,7 +41,7 @@ class Transaction(Struct):
     sender: Sender
     recipients: list[Recipient] = []
     chunks: list[bytes] = []
-    protocol: str = "ESMTP"  # the Received field's `with` (RFC 3848, RFC 6531)
+    protocol: str = "ESMTP"  # the Received field's `with` (RFC 3848, RFC 6531); empty: no registered one
     trace_id: str = ""
     user: str = ""  # the account that submitted it, empty for a stranger
     earlier: list[Hop] = []  # legs before this one

@@ -52,7 +52,8 @@ def received_field(transaction: Transaction, hostname: str) -> bytes:
     elif hop.tls_version:
         lines.append(f"\t(using {hop.tls_version} with cipher {hop.cipher})")
     only = f" for <{transaction.recipients[0].address}>" if len(transaction.recipients) == 1 else ""
-    lines.append(f"\tby {hostname} with {transaction.protocol} id {transaction.trace_id}{only};")
+    by = f" with {transaction.protocol}" if transaction.protocol else ""  # only registered protocols have a name there
+    lines.append(f"\tby {hostname}{by} id {transaction.trace_id}{only};")
     lines.append(f"\t{mail_date(hop.at)}")
     return ("\r\n".join(lines) + "\r\n").encode("utf-8")
 

@@ -128,9 +128,13 @@ def _change(tx: Transaction, selection: Selection, what: str, values: Sequence[o
     return _told(tx, rows)
 
 
-def drop(tx: Transaction, selection: Selection) -> int:
-    """Without a word to the sender."""
+def drop(tx: Transaction, selection: Selection, now: int) -> int:
+    """Without a word to the sender; who asks for the letter's way learns of it, by an end without a code."""
     where, chosen = selection.alone()
+    tx.run("INSERT INTO sent (trace_id, address, at, code, enhanced, reason, journey)"
+           " SELECT l.trace_id, r.address, ?, 0, '', '', l.journey FROM queue_recipient AS r JOIN queue_letter AS l"
+           f" ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id WHERE {where} ON CONFLICT (trace_id, address) DO NOTHING",
+           (now, *chosen))  # fmt: skip
     rows = tx.rows(f"DELETE FROM queue_recipient AS r WHERE {where} RETURNING lane_id, queue_id", chosen)
     letters = set(rows)
     if len(letters) < _MANY:

@@ -9,6 +9,7 @@ from peer import House, Peer
 from zone import Zone
 
 from fubako.config import Route
+from fubako.delivery import journey
 from fubako.delivery.remote import Carrier
 from fubako.delivery.runner import Runner
 from fubako.store import peers, queue, waiting
@@ -343,6 +344,29 @@ def test_held_letters_stay(tmp_path):
             assert not peer.connections
             await house.store.database.write(lambda tx: waiting.hold(tx, everything, held=False))
             await house.until(lambda: peer.letters)
+
+    run(test)
+
+
+def test_what_an_administrator_throws_away_is_told_to_who_asks_for_its_way(tmp_path):
+    async def test():
+        async with House(tmp_path) as house:
+            await house.send("bob@far.test", "carol@far.test")
+            (one, _) = await house.entries()
+            chosen = waiting.Selection(recipient="bob@far.test")
+            assert await house.store.database.write(lambda tx: waiting.drop(tx, chosen, int(house.clock.at))) == 1
+            assert [entry.recipient for entry in await house.entries()] == ["carol@far.test"]
+            states = await journey.outgoing(house.store.database, one.trace_id)
+            assert {state["recipient"]: (state["state"], state["reply"]) for state in states} == {
+                "bob@far.test": ("dropped", "thrown away by an administrator"),
+                "carol@far.test": ("queued", ""),
+            }
+            everything = waiting.Selection(sender=one.sender)
+            assert await house.store.database.write(lambda tx: waiting.drop(tx, everything, int(house.clock.at))) == 1
+            rows = await house.store.database.read(
+                lambda tx: tx.rows("SELECT 1 FROM queue_letter UNION ALL SELECT 1 FROM blob")
+            )
+            assert rows == []
 
     run(test)
 

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -55,7 +56,7 @@ def test_mutt_sends_through_sendmail(server, user, home, needs, names):
     (letter,) = wait_for(lambda: kept(server, user))
     assert b"Return-Path: <alice@fubako.test>" in letter
     assert b"\r\n.\r\nline" in letter
-    assert b"with LOCAL id" in letter
+    assert re.search(rb"\r\n\tby \S+ id [0-9a-f]{20}", letter)
 
 
 def test_twenty_programs_at_once(server, user, names):
