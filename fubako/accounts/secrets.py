@@ -40,9 +40,8 @@ class Credential:
     argon2: str = field(repr=False)
     scram: ScramKeys = field(repr=False)
     secret: str | None = field(repr=False)
-    more: tuple[tuple[str, ScramKeys], ...] = field(
-        default=(), repr=False
-    )  # SCRAM keys of other hashes, when just made
+    # SCRAM keys of other hashes, when just made
+    more: tuple[tuple[str, ScramKeys], ...] = field(default=(), repr=False)
     totp: Totp | None = None  # the main password holds only with a code behind it
     uses: tuple[str, ...] = ()  # protocols and mechanisms it is good for; empty: everything
 

@@ -36,9 +36,8 @@ class StorePlace:
         for letter in letters:
             people = self._addressed.of(letter.content)
             done = await self._inject(letter, people)
-            if (
-                done.refused and self._addressed.recipient not in people
-            ):  # it is not lost, and those who have it get it once
+            # it is not lost, and those who have it get it once
+            if done.refused and self._addressed.recipient not in people:
                 done = await self._inject(letter, [self._addressed.recipient])
             if done.refused and done.accepted is None:
                 raise ClientError(f"{self._config}: {done.refused[0][0]}: {done.refused[0][1]}")

@@ -21,9 +21,8 @@ from fubako.server.session import Arrival, Resources, Session
 from fubako.server.smtp import SmtpSession
 from fubako.telemetry import Telemetry
 
-PREAUTH = (
-    "PREAUTH"  # the mechanism that is recorded: nobody was asked, because only the right one can be at the other end
-)
+# the mechanism that is recorded: nobody was asked, because only the right one can be at the other end
+PREAUTH = "PREAUTH"
 Kind = Callable[[Resources, Arrival], Session]
 
 

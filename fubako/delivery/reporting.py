@@ -153,9 +153,8 @@ class Reporter:
             hop, self.hostname, Sender(sender), [recipient], [content], "", self.env.trace_id()
         )  # fmt: skip
         if kind == "tls":
-            transaction.fields.append(
-                b"TLS-Required: No\r\n"
-            )  # the report must not fail for what it reports (RFC 8460 §3)
+            # the report must not fail for what it reports (RFC 8460 §3)
+            transaction.fields.append(b"TLS-Required: No\r\n")
         accepted = await self.intake.accept(transaction, [(recipient, await self.recipients.find(address))])
         self.telemetry.event("report.sent", transaction.trace_id, kind=kind, domain=head.domain, to=to)
         return int(accepted.status.ok)

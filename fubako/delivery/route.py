@@ -137,9 +137,8 @@ class Router:
         if not rest.startswith("//"):
             return NextHop(key, "lmtp-socket", route, socket=rest, words=f"by LMTP to {rest}")
         host, port = _split(rest[2:], _KINDS[kind])
-        found = Host(
-            host, port, (host,)
-        )  # the system looks it up, /etc/hosts included; a slip of the pen bounces nothing
+        # the system looks it up, /etc/hosts included; a slip of the pen bounces nothing
+        found = Host(host, port, (host,))
         return NextHop(key, kind, route, (found,), words=f"by the route to {host}")
 
     async def _by_mx(self, domain: str, route: Route, key: str) -> NextHop:

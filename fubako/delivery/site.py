@@ -26,9 +26,8 @@ class Site:
 
     key: str
     domain: str
-    jobs: dict[int, OrderedDict[str, deque[Job]]] = field(
-        default_factory=dict
-    )  # by priority (RFC 6710), then by sender
+    # by priority (RFC 6710), then by sender
+    jobs: dict[int, OrderedDict[str, deque[Job]]] = field(default_factory=dict)
     active: int = 0  # sessions
     limit: float = 2.0
     idlers: list[asyncio.Future[Job | None]] = field(default_factory=list)  # connections that wait for another letter

@@ -18,9 +18,8 @@ _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e\x80-\U0010ffff]|\\[\x20-
 _LABEL = r"[A-Za-z0-9_\x80-\U0010ffff](?:[A-Za-z0-9_\x80-\U0010ffff-]*[A-Za-z0-9_\x80-\U0010ffff])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?|\[[\x21-\x5a\x5e-\x7e]+\]")
 _SIMPLE_LABEL = r"[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*"
-_SIMPLE = re.compile(
-    rf"([A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*)@({_SIMPLE_LABEL}(?:\.{_SIMPLE_LABEL})+)"
-)  # nearly all there are
+# nearly all there are
+_SIMPLE = re.compile(rf"([A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*)@({_SIMPLE_LABEL}(?:\.{_SIMPLE_LABEL})+)")
 _SOURCE_ROUTE = re.compile(r"@[^:>]*:")
 
 

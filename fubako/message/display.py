@@ -241,9 +241,8 @@ class Leg:
 
 _WITH = re.compile(r"\bwith\s+(?:UTF8)?(ESMTPS?A?|SMTPS?A?|LMTPS?A?|\S+)", re.IGNORECASE)
 _PROTECTED = {"ESMTPS", "ESMTPSA", "SMTPS", "SMTPSA", "LMTPS", "LMTPSA", "HTTPS"}
-_TLS = re.compile(
-    r"(?:\(|version=|using )TLSv?1[._][0-3](?=[\s),;])"
-)  # in the words of Postfix, Exim and others; never a name
+# in the words of Postfix, Exim and others; never a name
+_TLS = re.compile(r"(?:\(|version=|using )TLSv?1[._][0-3](?=[\s),;])")
 _BY = re.compile(r"\bby\s+(\S+)")
 
 

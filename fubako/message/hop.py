@@ -42,9 +42,8 @@ class Hop(Struct, frozen=True, omit_defaults=True):
     mechanism: str = ""  # SASL mechanism
     binding: str = ""  # channel binding that held: tls-exporter …
     trace_id: str = ""
-    ssh: str = (
-        ""  # the leg went through SSH: how the user proved himself there (key type and fingerprint, or "password")
-    )
+    # the leg went through SSH: how the user proved himself there (key type and fingerprint, or "password")
+    ssh: str = ""
 
     @property
     def seal(self) -> Seal:

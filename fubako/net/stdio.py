@@ -85,9 +85,8 @@ class _Output(asyncio.Protocol):
 def _readable() -> BinaryIO:
     """Standard input; a file goes through a pipe, because a loop cannot wait for files."""
     if not stat.S_ISREG(os.fstat(0).st_mode):
-        return os.fdopen(
-            os.dup(0), "rb"
-        )  # libuv never closes the first three descriptors, and aborts when it is told to
+        # libuv never closes the first three descriptors, and aborts when it is told to
+        return os.fdopen(os.dup(0), "rb")
     ours, theirs = os.pipe()
 
     def copy() -> None:

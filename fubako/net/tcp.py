@@ -11,9 +11,8 @@ from fubako.net import unix
 from fubako.net.stream import BufferedStream
 
 CONNECT_SECONDS = 30.0
-TOGETHER_OCTETS_MAX = (
-    16 * 1024
-)  # a stream with more to say says it at once, so that it learns when the peer takes no more
+# a stream with more to say says it at once, so that it learns when the peer takes no more
+TOGETHER_OCTETS_MAX = 16 * 1024
 
 _leaving: dict[asyncio.AbstractEventLoop, list["TcpStream"]] = {}
 

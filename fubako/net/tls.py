@@ -122,9 +122,8 @@ class TlsPump:
         """Ciphertext to send now."""
         parts: list[bytes] = []
         try:
-            while (
-                not parts or len(parts[-1]) == _BLOCK
-            ):  # a short read was the last one; asking again costs an exception
+            # a short read was the last one; asking again costs an exception
+            while not parts or len(parts[-1]) == _BLOCK:
                 parts.append(self._connection.bio_read(_BLOCK))
         except SSL.WantReadError:
             pass

@@ -23,9 +23,8 @@ SERVICES = {
     "submission": ServiceRules("submission", login=True, tls=True),
     "submissions": ServiceRules("submissions", login=True, tls=True),
     "lmtp": ServiceRules("lmtp", login=False, tls=False),
-    "filtered": ServiceRules(
-        "filtered", login=False, tls=False
-    ),  # a content filter on this machine gives a letter back
+    # a content filter on this machine gives a letter back
+    "filtered": ServiceRules("filtered", login=False, tls=False),
     "local": ServiceRules("local", login=False, tls=False),  # a program on this machine that may write into the store
 }
 

@@ -50,9 +50,8 @@ def threaded(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
     roots = []
     for one in sorted(entries, key=lambda one: (one.received, one.uid)):
         parent = next((known[name] for name in answered(one) if name in known), None)
-        if (
-            parent is None or parent is one or parent.received > one.received
-        ):  # an answer is younger: so nothing runs in a circle
+        # an answer is younger: so nothing runs in a circle
+        if parent is None or parent is one or parent.received > one.received:
             roots.append(one)
         else:
             children.setdefault(parent.uid, []).append(one)

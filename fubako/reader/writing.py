@@ -102,9 +102,8 @@ class Writer:
             if code:
                 self.desk.say(f"the editor ended with {code}")
                 return None
-            return Path(file.name).read_text(
-                encoding="utf-8", errors="replace"
-            )  # an editor may have made the file anew
+            # an editor may have made the file anew
+            return Path(file.name).read_text(encoding="utf-8", errors="replace")
 
     async def write(self, text: str, answered: Entry | None) -> None:
         edited = self._edit(text)

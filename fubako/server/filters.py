@@ -28,9 +28,8 @@ class Filters:
         return bool(self._settings or self._program)
 
     async def mail(self, client: Client, sender: Address) -> Verdict:
-        if (
-            client != self._client
-        ):  # the first letter, or somebody logged in, began TLS, or speaks for another since the last one
+        # the first letter, or somebody logged in, began TLS, or speaks for another since the last one
+        if client != self._client:
             self.close()
             self._client = client
             self._milters = [Milter(one, self._hostname, client) for one in self._settings]

@@ -22,9 +22,8 @@ class LocalChanges:
     """Who wants to know about which account, in this process."""
 
     def __init__(self) -> None:
-        self.watch: Callable[[set[Place]], None] | None = (
-            None  # told of what this process committed, and of nothing else
-        )
+        # told of what this process committed, and of nothing else
+        self.watch: Callable[[set[Place]], None] | None = None
         self._wakes: dict[int, set[Callable[[int], None]]] = {}
 
     def publish(self, places: Iterable[Place]) -> None:

@@ -25,9 +25,8 @@ _CACHE_KIB = 32 * 1024
 _CHECKPOINT_PAGES = 4000
 _MMAP_OCTETS = 1 << 30
 BATCH_MAX = 512
-QUICK_SECONDS = (
-    0.002  # a disk that syncs in less is waited for on the loop: handing the wait to a thread and back costs more
-)
+# a disk that syncs in less is waited for on the loop: handing the wait to a thread and back costs more
+QUICK_SECONDS = 0.002
 TRY_AGAIN = 100  # after so many commits on the thread it is looked at again whether the disk is quick
 PATIENCE_SECONDS = 0.005  # so long a patient unit waits for others, when the last one came as lately as that
 _DISK = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError)
