@@ -65,7 +65,13 @@ class DnsListing(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Milter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A mail filter that speaks the milter protocol. Write one `[[milter]]` a filter; they are asked in this order."""
 
-    address: Annotated[str, Meta(description='Where it listens: "127.0.0.1:8891", or the path of a Unix socket.')]
+    address: Annotated[
+        str,
+        Meta(
+            description='Where it listens: "127.0.0.1:11332" (rspamd, its proxy with `milter = yes`), or the path of a Unix socket:'
+            ' "/run/clamav/clamav-milter.ctl".'
+        ),
+    ]
     fallback: Annotated[
         str,
         Meta(
