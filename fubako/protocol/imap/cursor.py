@@ -1,6 +1,7 @@
 """`Cursor`: reads the elements of IMAP's grammar from one command (RFC 9051 §9)."""
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 from fubako.protocol.imap.fragments import Text
@@ -61,6 +62,16 @@ class Cursor:
 
     def space(self) -> None:
         self.expect(b" ")
+
+    def members(self) -> Iterator[None]:
+        """A parenthesised list: once in front of each member, up to the closing parenthesis."""
+        self.expect(b"(")
+        first = True
+        while not self.accept(b")"):
+            if not first:
+                self.space()
+            first = False
+            yield
 
     def end(self) -> None:
         if not self.at_end:

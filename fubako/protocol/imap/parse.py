@@ -107,12 +107,7 @@ def _select(cursor: Cursor, utf8: bool, *, read_only: bool = False) -> t.Command
     name = mailbox(cursor, utf8)
     condstore, qresync = False, None
     if cursor.accept(b" "):
-        cursor.expect(b"(")
-        first = True
-        while not cursor.accept(b")"):
-            if not first:
-                cursor.space()
-            first = False
+        for _ in cursor.members():
             word = cursor.word()
             if word == "CONDSTORE":
                 condstore = True
@@ -287,12 +282,7 @@ def _fetch(cursor: Cursor, uid: bool, _utf8: bool) -> t.Command:
     items = fetch_items(cursor)
     changed, vanished = None, False
     if cursor.accept(b" "):
-        cursor.expect(b"(")
-        first = True
-        while not cursor.accept(b")"):
-            if not first:
-                cursor.space()
-            first = False
+        for _ in cursor.members():
             word = cursor.word()
             if word == "CHANGEDSINCE":
                 cursor.space()
