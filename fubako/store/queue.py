@@ -4,7 +4,6 @@ Every key begins with `lane_id`. Who works on a lane holds its lease and an epoc
 that an owner who was paused too long writes nothing (scale: at most one owner's outcomes count). Times are whole seconds.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
@@ -253,13 +252,17 @@ def drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
 
 def drop_all_empty(tx: Transaction, lane_id: int) -> None:
     """The same for all letters of a lane."""
-    blobs = tx.rows("DELETE FROM queue_letter WHERE lane_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r"
-                    " WHERE r.lane_id=queue_letter.lane_id AND r.queue_id=queue_letter.queue_id) RETURNING blob_id",
-                    (lane_id,))  # fmt: skip
-    counts = [(blob_id, count) for blob_id, count in Counter(row[0] for row in blobs).items()]
+    empty = ("lane_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r WHERE r.lane_id=queue_letter.lane_id"
+             " AND r.queue_id=queue_letter.queue_id)")  # fmt: skip
     # first those that nobody else holds: they are nearly all
-    tx.many("DELETE FROM blob WHERE blob_id=? AND refs<=?", counts)
-    tx.many("UPDATE blob SET refs=refs-? WHERE blob_id=?", [(count, blob_id) for blob_id, count in counts])
+    tx.run(
+        f"DELETE FROM blob WHERE refs<=1 AND blob_id IN (SELECT blob_id FROM queue_letter WHERE {empty})", (lane_id,)
+    )
+    shared = tx.rows("SELECT blob_id, count(*) FROM queue_letter WHERE blob_id IN (SELECT blob_id FROM blob)"
+                     f" AND {empty} GROUP BY blob_id", (lane_id,))  # fmt: skip
+    tx.many("DELETE FROM blob WHERE blob_id=? AND refs<=?", shared)
+    tx.many("UPDATE blob SET refs=refs-? WHERE blob_id=?", [(count, blob_id) for blob_id, count in shared])
+    tx.run(f"DELETE FROM queue_letter WHERE {empty}", (lane_id,))
 
 
 def forget_sent(tx: Transaction, before: int) -> None:
