@@ -1,22 +1,77 @@
-"""What every stream promises: the same suite over memory, TCP and Unix sockets, plain and under TLS."""
+"""What every stream promises: the same suite over memory, TCP, Unix sockets and channels of SSH, plain and under TLS."""
 
 import asyncio
+import os
 import socket
+from pathlib import Path
 
 import pytest
 from memory_server import certificates
 
-from fubako.net import memory, tcp
+from fubako.net import memory, ssh, ssh_client, tcp
 from fubako.net.interface import StreamTimeout, TlsError
 from fubako.net.tls import Certificate, ClientTls, ServerTls
 
-KINDS = ["memory", "tcp", "unix"]
+KINDS = ["memory", "tcp", "unix", "ssh"]
+
+
+class Door:
+    """Lets one key in, and gives what is forwarded to whoever waits for it."""
+
+    passwords = False
+
+    def __init__(self, line: str, arrived: asyncio.Future) -> None:
+        self.line, self.arrived = line, arrived
+
+    def came(self, _peer: str) -> bool:
+        return True
+
+    def left(self) -> None:
+        pass
+
+    async def keys(self, _user: str) -> list[tuple[str, str, bool]]:
+        return [(ssh.fingerprints(self.line)[0], self.line, False)]
+
+    async def refused(self, _user: str) -> None:
+        pass
+
+    async def entered(self, _facts) -> bool:
+        return True
+
+    def leads(self, _host: str, _port: int):
+        async def serve(stream) -> None:
+            self.arrived.set_result(stream)
+            await asyncio.Event().wait()  # the test ends it
+
+        return serve
+
+
+async def over_ssh(tmp_path):
+    """(server's end, client's end) of a forwarded connection: our door, and our own client."""
+    loop = asyncio.get_running_loop()
+    arrived, tasks = loop.create_future(), []
+    host, user = tmp_path / "host", tmp_path / "user"
+    for path in (host, user):
+        ssh.ensure_host_key(path)
+    listener = tcp.bound_socket("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    door = Door(ssh.public_host_key(user), arrived)
+    await ssh.listen(listener, [host], lambda: door, lambda work: tasks.append(loop.create_task(work)), 10)
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{port} {ssh.public_host_key(host)}\n")
+    ways = ssh_client.SshWays([str(known)], [str(user)], Path(os.devnull))
+    client = await ways.forward(f"ann@127.0.0.1:{port}", "localhost", 143)
+    server = await arrived
+    server.kept = (ways, tasks)  # as long as the stream
+    return server, client
 
 
 async def joined(kind: str, tmp_path):
     """(server's end, client's end)."""
     if kind == "memory":
         return memory.pair()
+    if kind == "ssh":
+        return await over_ssh(tmp_path)
     arrived: asyncio.Future = asyncio.get_running_loop().create_future()
     if kind == "tcp":
         listener = tcp.bound_socket("127.0.0.1", 0)
