@@ -4,8 +4,15 @@ import secrets
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from letters import hostile_letter
 from server import Server, have, without
+
+settings.register_profile("short", max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck)
+)  # make fuzz
+settings.load_profile("short")  # --hypothesis-profile comes later, and holds
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import re
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fubako.accounts import keys
@@ -34,10 +34,6 @@ from fubako.protocol.smtp_server import SmtpServer
 from fubako.server.imap.sections import find_part
 from fubako.store.interface import StoreError
 from fubako.trust import foreign, rules
-
-settings.register_profile("short", max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
-settings.load_profile("short")
 
 IMAP_WORDS = st.sampled_from(
     [b"a1 ", b"FETCH", b"UID ", b"SEARCH ", b"STORE ", b"1:*", b"$", b" (", b")", b"BODY[", b"]", b"<0.10>", b"{3}", b"{3+}",
