@@ -36,11 +36,9 @@ from fubako.policy.access import Access
 from fubako.policy.gate import within
 from fubako.policy.limits import Connections, Guessing
 from fubako.protocol.smtp import SmtpLimits
-from fubako.server.imap import ImapSession
-from fubako.server.pop3 import Pop3Session
 from fubako.server.reception import Reception
-from fubako.server.session import Arrival, Limits, Resources, Session
-from fubako.server.smtp import SmtpSession
+from fubako.server.session import Arrival, Limits, Resources
+from fubako.server.sessions import PROTOCOL, SESSIONS
 from fubako.store.indexer import QuietIndexing
 from fubako.store.interface import StoreError
 from fubako.store.passing import forget as forget_passing
@@ -51,13 +49,6 @@ from fubako.telemetry import Telemetry
 GRACE_SECONDS = 10.0
 COMPACT_SECONDS = 3600.0
 SENT_SECONDS = 30 * 24 * 3600  # how long `trace` knows what became of letters that left
-_SESSIONS: dict[str, Callable[[Resources, Arrival], Session]] = {
-    "smtp": SmtpSession,
-    "pop3": Pop3Session,
-    "imap": ImapSession,
-}
-_PROTOCOL = {"smtp": "smtp", "submission": "smtp", "submissions": "smtp", "lmtp": "smtp", "filtered": "smtp",
-             "pop3": "pop3", "pop3s": "pop3", "imap": "imap", "imaps": "imap"}  # fmt: skip
 
 
 class Listening(Protocol):
@@ -248,8 +239,8 @@ class Application:
     def _connected(self, one: Bound) -> Callable[[tcp.TcpStream], None]:
         if one.service in AUTH_SERVERS:
             return self._asked(one)
-        protocol = _PROTOCOL[one.service]
-        kind = _SESSIONS[protocol]
+        protocol = PROTOCOL[one.service]
+        kind = SESSIONS[protocol]
 
         def connected(stream: tcp.TcpStream) -> None:
             if one.proxies:

@@ -12,7 +12,8 @@ from fubako.net.interface import Stream
 from fubako.net.tls import ServerTls
 from fubako.policy.limits import Connections
 from fubako.server.session import Arrival, Resources
-from fubako.server.ssh import SESSIONS, Rules, SshDoor, Way
+from fubako.server.sessions import PROTOCOL, SESSIONS
+from fubako.server.ssh import Rules, SshDoor, Way
 from fubako.telemetry import Telemetry
 
 try:
@@ -90,7 +91,7 @@ async def open_door(house: House, listener: socket.socket) -> Closable:
     """Raises ConfigError."""
 
     async def serve(stream: Stream, service: str, identity: Identity, known: bool) -> None:
-        protocol = {"submission": "smtp", "submissions": "smtp"}.get(service, service.removesuffix("s"))
+        protocol = PROTOCOL[service]
         begins = identity if known and service != "smtp" else None  # port 25 knows no users
         tls = house.tls.get(protocol)
         pump = tls.pump if tls is not None else None

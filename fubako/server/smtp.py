@@ -145,8 +145,7 @@ class SmtpSession(Session):
         return names
 
     def _may_speak_for_others(self) -> bool:
-        speakers = self.resources.gate.rules.speakers
-        return bool(speakers) and self.rules.service not in _UNASKED and within(self.peer, speakers)
+        return self.rules.service not in _UNASKED and within(self.peer, self.resources.gate.rules.speakers)
 
     async def _xclient(self, attributes: dict[str, str]) -> None:
         """From now on the session is another client's (Postfix's XCLIENT); it begins anew."""

@@ -8,10 +8,7 @@ from fubako.accounts.identity import Identity, Scene
 from fubako.net.interface import SshFacts, Stream, Terminal
 from fubako.policy.limits import network_of
 from fubako.protocol.sasl import SaslFailure
-from fubako.server.imap import ImapSession
-from fubako.server.pop3 import Pop3Session
-from fubako.server.session import Arrival, Resources, Session
-from fubako.server.smtp import SmtpSession
+from fubako.server.session import Resources
 from fubako.server.ssh_commands import Commands, Serve
 from fubako.store.interface import StoreError
 from fubako.telemetry import visible
@@ -47,7 +44,6 @@ class SshDoor:
         self._way = way
         self.passwords = rules.passwords
         self._peer = ""
-        self._identity: Identity | None = None
         self._commands: Commands | None = None  # once somebody came in
         self._trace_id = resources.env.trace_id()
 
@@ -97,7 +93,6 @@ class SshDoor:
                 return False
             limited = key.commands
         identity = Identity(account, "publickey" if facts.key else "password")
-        self._identity = identity
         self._commands = Commands(self._resources, identity, limited, self._way.serve, self._peer, self._trace_id)
         self._resources.guessing.succeeded(self._peer)
         self._resources.telemetry.event(
@@ -110,23 +105,16 @@ class SshDoor:
 
     def leads(self, host: str, port: int) -> Callable[[Stream], Awaitable[None]] | None:
         service = self._rules.services.get(port) if host.lower().rstrip(".") in self._rules.hosts else None
-        may = self._commands is not None and self._commands.may("forward")
-        if service is None or not self._rules.forward or not may or self._identity is None:
+        commands = self._commands
+        if service is None or not self._rules.forward or commands is None or not commands.may("forward"):
             self._resources.telemetry.event(
                 "ssh.refused", self._trace_id, peer=self._peer, what=visible(f"forward {host}:{port}")
             )
             return None
-        identity, known = self._identity, self._rules.forward_known
+        identity, known = commands.identity, self._rules.forward_known
         return lambda stream: self._way.serve(stream, service, identity, known)
 
     async def run(self, command: str, terminal: Terminal) -> int:
         """The exit code of a command, one of sysexits."""
         assert self._commands is not None
         return await self._commands.run(command, terminal)
-
-
-SESSIONS: dict[str, Callable[[Resources, Arrival], Session]] = {
-    "smtp": SmtpSession,
-    "pop3": Pop3Session,
-    "imap": ImapSession,
-}

@@ -52,7 +52,7 @@ class Commands:
     def __init__(
         self, resources: Resources, identity: Identity, limited: tuple[str, ...], serve: Serve, peer: str, trace_id: str
     ) -> None:
-        self._resources, self._identity, self._limited = resources, identity, limited
+        self._resources, self.identity, self._limited = resources, identity, limited
         self._serve, self._peer, self._trace_id = serve, peer, trace_id
 
     def may(self, command: str) -> bool:
@@ -100,7 +100,7 @@ class Commands:
 
     async def _shell(self, terminal: Terminal, _words: list[str]) -> int:
         """Whoever asks for a shell gets to know what there is; the connection stays, for what is forwarded, until he leaves."""
-        address = self._identity.account.address
+        address = self.identity.account.address
         terminal.complain(f"You are {address}. {HELP}Ctrl-D or `exit` ends this connection.\n")
         while True:
             line = await _line(terminal)
@@ -124,7 +124,7 @@ class Commands:
         return EX_OK
 
     async def _session(self, terminal: Terminal, _words: list[str], *, service: str) -> int:
-        await self._serve(terminal, service, self._identity, True)
+        await self._serve(terminal, service, self.identity, True)
         return EX_OK
 
     # -- letters
@@ -159,7 +159,7 @@ class Commands:
         return b"".join(chunks)
 
     async def _send(self, terminal: Terminal, request: Request, octets: bytes) -> int:
-        own = parse_address(self._identity.account.address)
+        own = parse_address(self.identity.account.address)
         letter = compose.draft(octets)
         given = [_address(one, own.domain) for one in request.recipients]
         named = compose.recipients(letter, own.domain) if request.from_header else []
@@ -185,7 +185,7 @@ class Commands:
         """(what was said of the letter, None when it had no recipient left; the recipients that were refused)."""
         ours, theirs = memory.pair(peer=self._peer)
         ours.ssh = terminal.ssh
-        arrival = Arrival(ours, "submission", None, proved=self._identity)
+        arrival = Arrival(ours, "submission", None, proved=self.identity)
         session = asyncio.get_running_loop().create_task(SmtpSession(self._resources, arrival).run())
         engine = SmtpClient()
         line: Line[Reply] = Line(engine, theirs)
@@ -236,7 +236,7 @@ class Commands:
             if not new:
                 return _say(terminal, EX_NOINPUT, "no password was given; nothing was changed")
         database, env = self._resources.database, self._resources.env
-        address = self._identity.account.address
+        address = self.identity.account.address
         password = await enrol.set_password(database, env, address, new)
         self._resources.telemetry.event("password.changed", self._trace_id, user=address, peer=self._peer)
         text = (
@@ -249,7 +249,7 @@ class Commands:
         return EX_OK
 
     async def _own_keys(self, terminal: Terminal, words: list[str]) -> int:
-        database, address = self._resources.database, self._identity.account.address
+        database, address = self._resources.database, self.identity.account.address
         match words:
             case [] | ["list"]:
                 found = await enrol.list_keys(database, address)
@@ -277,7 +277,7 @@ class Commands:
     async def _trace(self, terminal: Terminal, words: list[str]) -> int:
         if len(words) != 1:
             raise UsageFault("trace ID")
-        address = self._identity.account.address
+        address = self.identity.account.address
         copies = await journey.trace(self._resources.database, words[0], address)
         sent = await journey.outgoing(self._resources.database, words[0], address)
         out = []
