@@ -134,7 +134,7 @@ async def _add(wanted: Wanted, path: Path, given: dict[str, object], dns: str, *
         for one in made:
             settings.check(one, one.name)
             if words:
-                roads.passwords[one.name] = words
+                roads.passwords[one.source] = words
             if not no_test:
                 tried = await _tried(one, roads)
                 if isinstance(tried, int) and one.protocol == "sieve":

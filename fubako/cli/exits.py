@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fubako.cli.terminal import guard
 from fubako.telemetry import visible
 
 USAGE, DATAERR, NOINPUT, NOUSER, NOHOST, UNAVAILABLE, SOFTWARE, OSERR, CANTCREAT, IOERR, TEMPFAIL, PROTOCOL, NOPERM, CONFIG = (
@@ -67,6 +68,7 @@ class Sentences(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         options["standalone_mode"] = False
+        guard()
         try:
             code = super().main(*arguments, **options)
             return code if isinstance(code, int) else 0

@@ -1,7 +1,6 @@
 """`fubako fetch`: letters from elsewhere."""
 
 import asyncio
-import hashlib
 import json
 import sys
 import time
@@ -19,7 +18,7 @@ from fubako.cli.troubles import FINAL, TROUBLES, code_of
 from fubako.cli.trusting import ask as ask_at_terminal
 from fubako.cli.trusting import known_peers, telling, transcript_option
 from fubako.client import fetchmailrc, settings
-from fubako.client.fetch import Fetcher, Outcome, Seen
+from fubako.client.fetch import Fetcher, Outcome, Seen, adopt_states, state_key
 from fubako.client.imap import ImapConnection
 from fubako.client.places import place
 from fubako.client.pop3 import Pop3Connection
@@ -32,6 +31,7 @@ NOTHING_NEW = 1
 WATCH_SECONDS = 60
 IDLE_SECONDS = 25 * 60.0  # a server may end it after 30 minutes (RFC 2177 §3)
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 5, 300  # after trouble
+Passwords = dict[tuple[str, ...], str]  # by `Account.source`
 
 
 @click.command()
@@ -87,13 +87,14 @@ def fetch(
     if unknown:
         raise click.UsageError(f"there is no account {min(unknown)}")
     chosen = [one for one in accounts if not names or one.name in names]
+    adopt_states(settings.home() / "fetched", accounts)
     ask = reject if batch or not sys.stdin.isatty() else ask_at_terminal
     if watch:
         return app.run(_watched(chosen, passwords, ask, every or WATCH_SECONDS, as_json, telling(transcript)))
     return app.run(_rounds(chosen, passwords, ask, every, as_json, telling(transcript)))
 
 
-def _accounts(accounts_file: Path | None, rc_file: Path | None) -> tuple[list[Account], dict[str, str]]:
+def _accounts(accounts_file: Path | None, rc_file: Path | None) -> tuple[list[Account], Passwords]:
     if rc_file is None:
         return settings.load(accounts_file or settings.home() / "accounts.toml"), {}
     try:
@@ -115,12 +116,12 @@ def _accounts(accounts_file: Path | None, rc_file: Path | None) -> tuple[list[Ac
         else poll.account
         for poll in polls
     ]
-    return accounts, {poll.account.name: poll.password for poll in polls if poll.password}
+    return accounts, {poll.account.source: poll.password for poll in polls if poll.password}
 
 
 async def _rounds(
     accounts: list[Account],
-    passwords: dict[str, str],
+    passwords: Passwords,
     ask: Ask,
     every: int | None,
     as_json: bool,
@@ -145,7 +146,7 @@ async def _rounds(
 
 async def _watched(
     accounts: list[Account],
-    passwords: dict[str, str],
+    passwords: Passwords,
     ask: Ask,
     every: int,
     as_json: bool,
@@ -219,9 +220,7 @@ async def _one(
 
 
 def _opened(account: Account) -> tuple[Any, Seen]:
-    key = hashlib.sha256(
-        json.dumps([account.protocol, account.host, account.user, account.deliver]).encode()
-    ).hexdigest()[:16]
+    key = state_key(*account.source, account.deliver)
     if account.deliver.startswith("store:"):
         from fubako.cli.ownstore import StorePlace  # the server's half, for who asks for it
 

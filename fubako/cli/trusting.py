@@ -38,7 +38,8 @@ def known_peers() -> KnownPeers:
 def ask(facts: CertificateFacts, reason: str, signer: str) -> str:
     """The question of old, with what matters today."""
     click.echo(
-        f"\nThis certificate belongs to:  {visible(facts.subject)}\n  names:                      {', '.join(facts.dns_names)}\n"
+        f"\nThis certificate belongs to:  {visible(facts.subject)}\n"
+        f"  names:                      {visible(', '.join(facts.dns_names))}\n"
         f"It was issued by:             {visible(facts.issuer)}\n"
         f"It is valid:                  {mail_date(facts.not_before)} to {mail_date(facts.not_after)}\n"
         f"SHA-256 fingerprint:          {facts.sha256}\nWhat is wrong with it:        {visible(reason)}",

@@ -33,6 +33,27 @@ LETTERS_MAX = 5_000_000
 _UID = re.compile(r"[\x21-\x7e]{1,70}")
 
 
+def state_key(*parts: str) -> str:
+    """The name of the files that remember what was fetched from one mailbox into one place."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def adopt_states(folder: Path, accounts: Sequence[Account]) -> None:
+    """Files of the time when ports and roads were no part of their name are taken over, where it is certain whose they are:
+    `accounts` are all that there are. Where two could have written one file, neither gets it: both look at every message anew.
+    """
+    former: dict[str, list[Account]] = {}
+    for account in accounts:
+        key = state_key(account.protocol, account.host, account.user, account.deliver)
+        former.setdefault(key, []).append(account)
+    for old, owners in former.items():
+        new = state_key(*owners[0].source, owners[0].deliver)
+        if len(owners) == 1 and (folder / old).exists() and not (folder / new).exists():
+            for ending in (".mbox", ""):  # the list last: as long as it has its old name, both are looked for
+                with suppress(FileNotFoundError):
+                    os.rename(folder / f"{old}{ending}", folder / f"{new}{ending}")
+
+
 @dataclass(slots=True)
 class Outcome:
     """What one account gave. `there`: letters that the mailbox holds; `large`: left because of their size."""
@@ -132,8 +153,7 @@ class Fetcher:
 
     def name(self, identifier: str) -> str:
         """The letter's name here: the same for the same letter of the same account."""
-        account = self.account
-        key = json.dumps([account.protocol, account.host, account.user, identifier])
+        key = json.dumps([*self.account.source, identifier])
         return f"fubako-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
     async def _begin(self) -> None:

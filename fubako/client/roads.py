@@ -55,7 +55,7 @@ class Roads:
     ) -> None:
         self._resolver = resolver
         self._known, self._env, self._ask = known, env, ask
-        self.passwords: dict[str, str] = {}  # of accounts whose file tells them (.fetchmailrc)
+        self.passwords: dict[tuple[str, ...], str] = {}  # by `Account.source`, of accounts whose file tells them (.fetchmailrc)
         self._ways: dict[object, SshWays] = {}
         self._started: set[int] = set()  # what preconnect left in the background
         self.transcript: Callable[[str], None] | None = None  # who is told what is said
@@ -132,7 +132,7 @@ class Roads:
             self._known.check_mechanisms(account.host, account.port_used, connection.offered)
         if unprotected and connection.line.stream.tls is None:
             connection.line.stream.local = True  # the account says so by name
-        words = self.passwords.get(account.name) or await password(account)
+        words = self.passwords.get(account.source) or await password(account)
         credentials = Credentials(account.user, words, account.mechanisms or ACCEPTED)
         await connection.login(credentials)
 
@@ -324,8 +324,8 @@ class Roads:
         if tls is None or tls.peer is None or believed is None or not believed.kind:
             return
         self._known.note(
-            account.host, account.port_used, account.protocol, tls.peer, believed.kind, tls.version, connection.mechanism,
-            int(self._env.clock.now()),
+            account.host, account.port_used, protocol=account.protocol, facts=tls.peer, accepted=believed.kind,
+            tls=tls.version, mechanism=connection.mechanism, now=int(self._env.clock.now()),
         )  # fmt: skip
 
 

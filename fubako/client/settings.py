@@ -161,6 +161,13 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def port_used(self) -> int:
         return self.port or PORTS[self.protocol, self.tls]
 
+    @property
+    def source(self) -> tuple[str, ...]:
+        """Whose mailbox it is, on which server: two accounts with one source are the same mailbox, and no others are. The port
+        and the road belong to it: one name on two ports, or through two tunnels, is two servers."""
+        road = self.tunnel or self.socket or (f"{self.ssh} {self.ssh_command}" if self.ssh else "")
+        return (self.protocol, self.host.lower(), str(self.port_used), self.user, road)
+
 
 class Accounts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     account: tuple[Account, ...] = ()

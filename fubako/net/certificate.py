@@ -3,7 +3,9 @@
 import hashlib
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fubako.net.interface import CertificateFacts, TlsError
 
@@ -72,3 +74,34 @@ def public_key_info(certificate: bytes) -> bytes:
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except ValueError:
         raise TlsError("a certificate of the chain cannot be read") from None
+
+
+def not_for_servers(certificate: bytes) -> str:
+    """What keeps a certificate (DER) from proving a server: an extended key usage without serverAuth; empty: nothing."""
+    try:
+        read = x509.load_der_x509_certificate(certificate)
+        usage = read.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return ""
+    except ValueError:
+        return "a certificate of the chain cannot be read"
+    good = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+    return "" if any(one in good for one in usage) else "a certificate of the chain is not for servers"
+
+
+def is_public_key_info(octets: bytes) -> bool:
+    """Whether it is a SubjectPublicKeyInfo in DER."""
+    try:
+        load_der_public_key(octets)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def is_certificate(octets: bytes) -> bool:
+    """Whether it is a certificate in DER."""
+    try:
+        x509.load_der_x509_certificate(octets)
+    except ValueError:
+        return False
+    return True

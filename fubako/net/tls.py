@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from OpenSSL import SSL, crypto
 
-from fubako.net.certificate import EXPIRED, certificate_facts, end_point_hash, verify_text
+from fubako.net.certificate import EXPIRED, certificate_facts, end_point_hash, not_for_servers, verify_text
 from fubako.net.interface import TlsError, TlsFacts
 
 _RECORD = 16384
@@ -215,7 +215,14 @@ def _note_error(connection: SSL.Connection, _x: crypto.X509, error: int, _depth:
 
 
 def reaches(chain: Sequence[bytes], anchor: bytes) -> str:
-    """Whether a chain (DER, leaf first) leads to this one certificate, as DANE-TA needs it; empty: it does, else what is wrong."""
+    """Whether a chain (DER, leaf first) leads to this one certificate, as DANE-TA needs it; empty: it does, else what is wrong.
+
+    The leaf, and each authority that restricts what is below it, must be for servers (RFC 5280 §4.2.1.12): who could get a
+    certificate for a person or for code signing is no server for that.
+    """
+    wrong = next(filter(None, map(not_for_servers, chain)), "")
+    if wrong:
+        return wrong
     try:
         leaf, *others = [crypto.X509.from_cryptography(x509.load_der_x509_certificate(one)) for one in chain]
         store = crypto.X509Store()

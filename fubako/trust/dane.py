@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from fubako.net.certificate import public_key_info
+from fubako.net.certificate import is_certificate, is_public_key_info, public_key_info
 from fubako.net.interface import TlsaRecord, TlsError
 from fubako.net.tls import reaches
 from fubako.trust.judge import Believed, Facts, NotBelieved, names_host
@@ -16,12 +16,18 @@ _DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}
 
 
 def usable(records: Sequence[TlsaRecord]) -> tuple[TlsaRecord, ...]:
-    """Those that can prove something (RFC 7672 §3.1)."""
-    return tuple(
-        one
-        for one in records
-        if one.usage in (2, 3) and one.selector in (0, 1) and one.matching in (0, 1, 2) and one.data
-    )
+    """Those that can prove something (RFC 7672 §3.1): a known usage, and data that can be what it says it is (RFC 7671 §4.1)."""
+    return tuple(one for one in records if one.usage in (2, 3) and _well_formed(one))
+
+
+def _well_formed(record: TlsaRecord) -> bool:
+    if record.selector not in (0, 1):
+        return False
+    if record.matching in _DIGESTS:
+        return len(record.data) == _DIGESTS[record.matching]().digest_size
+    if record.matching != 0:
+        return False
+    return is_certificate(record.data) if record.selector == 0 else is_public_key_info(record.data)
 
 
 def matches(record: TlsaRecord, certificate: bytes) -> bool:

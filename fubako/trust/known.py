@@ -19,6 +19,8 @@ from fubako.trust.judge import NotBelieved
 from fubako.trust.rules import Rule
 
 HISTORY_MAX = 20
+# somebody else vouched for the key, and may vouch for the next one; "always" and "first-use" are about one key
+_RENEWABLE = ("authority", "signer", "dane", "pin")
 _VERSIONS = ("", "TLSv1.2", "TLSv1.3")
 
 
@@ -61,11 +63,23 @@ class KnownPeers:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rules: list[Rule] = []
-        self._peers = self._read()
+        self._stamp: tuple[int, ...] = ()
+        self._peers: dict[tuple[str, int], KnownPeer] = {}
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Read the file again where it is another one: every writer puts a new file in its place."""
+        try:
+            facts = self._path.stat()
+        except FileNotFoundError:
+            self._stamp, self._rules, self._peers = (), [], {}
+            return
+        stamp = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+        if stamp != self._stamp:
+            self._peers = self._read()
+            self._stamp = stamp
 
     def _read(self) -> dict[tuple[str, int], KnownPeer]:
-        if not self._path.exists():
-            return {}
         found = {}
         kept = json.loads(self._path.read_text())
         self._rules = [Rule(**one) for one in kept.get("rules", [])]
@@ -81,21 +95,28 @@ class KnownPeers:
         lock = self._path.with_name(self._path.name + ".lock")
         with open(lock, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            self._peers = self._read()
+            self._refresh()
             yield
-            facts = {"peers": [asdict(peer) for peer in self.all()], "rules": [asdict(rule) for rule in self._rules]}
+            facts = {"peers": [asdict(peer) for peer in self._sorted()], "rules": [asdict(rule) for rule in self._rules]}
             write_private(self._path, json.dumps(facts, indent=1).encode())
 
     def all(self) -> list[KnownPeer]:
+        self._refresh()
+        return self._sorted()
+
+    def _sorted(self) -> list[KnownPeer]:
         return sorted(self._peers.values(), key=lambda peer: (peer.host, peer.port))
 
     def find(self, host: str, port: int) -> KnownPeer | None:
+        """As it stands in the file now: another program may have written since we looked."""
+        self._refresh()
         return self._peers.get((host.lower(), port))
 
     # -- what a user decided of servers, whether they were met or not
 
     def rules(self, kind: str = "", host: str = "", port: int = 0) -> list[Rule]:
         """All, or those of a kind that speak of this server."""
+        self._refresh()
         return [
             one
             for one in self._rules
@@ -127,19 +148,21 @@ class KnownPeers:
         return fresh, others
 
     def forget(self, host: str, port: int) -> bool:
-        if self.find(host, port) is None:
-            return False
         with self._changing():
-            self._peers.pop((host.lower(), port), None)
-        return True
+            return self._peers.pop((host.lower(), port), None) is not None
 
     def check(self, host: str, port: int, facts: CertificateFacts, *, by_authority: bool) -> KnownPeer | None:
         """What is known of the server that showed this certificate, None for a new one. Raises CertificateChanged where a
         user's own decision was for another key; an authority's word is as good for a renewed key."""
-        known = self.find(host, port)
+        return self._checked(self.find(host, port), host, port, facts, by_authority=by_authority)
+
+    @staticmethod
+    def _checked(
+        known: KnownPeer | None, host: str, port: int, facts: CertificateFacts, *, by_authority: bool
+    ) -> KnownPeer | None:
         if known is None or known.sha256 == facts.sha256 or known.spki_sha256 == facts.spki_sha256:
             return known
-        if by_authority and known.accepted in ("authority", "signer", "dane", "pin"):
+        if by_authority and known.accepted in _RENEWABLE:
             return known
         raise CertificateChanged(
             f"{host}:{port} shows ANOTHER key than the one that was accepted ({known.accepted}, first seen on"
@@ -179,18 +202,11 @@ class KnownPeers:
             )
 
     def note(
-        self,
-        host: str,
-        port: int,
-        protocol: str,
-        facts: CertificateFacts,
-        accepted: str,
-        tls: str,
-        mechanism: str,
+        self, host: str, port: int, *, protocol: str, facts: CertificateFacts, accepted: str, tls: str, mechanism: str,
         now: int,
-    ) -> None:
-        """A good connection. What was seen best is kept."""
-        known = self.find(host, port)
+    ) -> None:  # fmt: skip
+        """A good connection. What was seen best is kept. Whatever another program decided of this server since it was checked
+        here holds: the same judgement is made once more, under the lock. Raises CertificateChanged, Downgraded."""
         fresh = KnownPeer(
             host.lower(),
             port,
@@ -206,17 +222,33 @@ class KnownPeers:
             mechanism,
             certificate=base64.b64encode(facts.chain[0]).decode() if facts.chain else "",
         )
-        if known is not None:
-            history = known.history if known.sha256 == facts.sha256 else (known.sha256, *known.history)[:HISTORY_MAX]
-            best = max(tls, known.tls, key=lambda one: _VERSIONS.index(one) if one in _VERSIONS else 0)
-            kept = (
-                known.mechanism
-                if known.mechanism.startswith("SCRAM") and not mechanism.startswith("SCRAM")
-                else mechanism
-            )
-            fresh = replace(
-                fresh, first_seen=known.first_seen, history=history, tls=best, mechanism=kept or known.mechanism
-            )
-        if known is None or replace(fresh, last_seen=0) != replace(known, last_seen=0) or now - known.last_seen > 86400:
-            with self._changing():
-                self._peers[fresh.host, fresh.port] = fresh
+        known = self.find(host, port)
+        if known is not None and _nothing_new(known, _merged(known, fresh)):
+            return
+        with self._changing():
+            known = self._peers.get((fresh.host, port))
+            self._checked(known, host, port, facts, by_authority=accepted in _RENEWABLE)
+            self._peers[fresh.host, port] = _merged(known, fresh)
+
+
+def _merged(known: KnownPeer | None, fresh: KnownPeer) -> KnownPeer:
+    """What is remembered after a good connection: the newest key, the best protection of all."""
+    if known is None:
+        return fresh
+    best = max(fresh.tls, known.tls, key=lambda one: _VERSIONS.index(one) if one in _VERSIONS else 0)
+    scram = known.mechanism.startswith("SCRAM") and not fresh.mechanism.startswith("SCRAM")
+    if known.sha256 == fresh.sha256:
+        history, accepted = known.history, fresh.accepted
+        if known.accepted == "always":
+            accepted = known.accepted  # a user's own decision for this very key outlives an authority's word for it
+    else:
+        history, accepted = (known.sha256, *known.history)[:HISTORY_MAX], fresh.accepted
+    return replace(
+        fresh, accepted=accepted, first_seen=known.first_seen, history=history, tls=best,
+        mechanism=known.mechanism if scram else fresh.mechanism or known.mechanism,
+    )  # fmt: skip
+
+
+def _nothing_new(known: KnownPeer, merged: KnownPeer) -> bool:
+    """Nothing but the time of the last visit, which is written once a day."""
+    return replace(merged, last_seen=known.last_seen) == known and merged.last_seen - known.last_seen <= 86400

@@ -9,10 +9,15 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING
 
 from fubako.net.interface import CertificateFacts
 from fubako.net.tls import reaches
 from fubako.trust.judge import names_host
+
+if TYPE_CHECKING:
+    from publicsuffixlist import PublicSuffixList
 
 KINDS = ("pin", "certificate", "signer")
 _DIGITS = {"sha256": 64, "spki": 64, "md5": 32}
@@ -96,12 +101,26 @@ def signer(facts: CertificateFacts, host: str, port: int, source: str, now: int)
     signer, or it is not the only thing that is missing (name, date, signature)."""
     if len(facts.chain) < 2:
         return None
-    label, _, parent = host.lower().partition(".")
-    around = (
-        f"*.{parent}" if label and parent.count(".") >= 1 and not parent.replace(".", "").isdigit() else host.lower()
-    )
-    made = signers([facts.chain[-1]], around, 0, source, now)[0]
+    made = signers([facts.chain[-1]], neighbourhood(host), 0, source, now)[0]
     return made if made.signed(facts, host) else None
+
+
+def neighbourhood(host: str) -> str:
+    """`*.parent`, or the host alone where what is around it belongs to others: below a public suffix (co.uk, github.io)
+    everybody can have a name. An address has no neighbours."""
+    name = host.rstrip(".").lower()
+    _, _, parent = name.partition(".")
+    if not parent or parent.replace(".", "").isdigit() or ":" in name or _suffixes().publicsuffix(parent) == parent:
+        return name
+    return f"*.{parent}"
+
+
+@cache
+def _suffixes() -> "PublicSuffixList":
+    """Mozilla's list, as the library carries it; read when a signer is first accepted."""
+    from publicsuffixlist import PublicSuffixList
+
+    return PublicSuffixList()
 
 
 def signers(certificates: Sequence[bytes], host: str, port: int, source: str, now: int) -> list[Rule]:

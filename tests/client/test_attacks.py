@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from memory_server import certificates
+from peers_noted import noted
 from test_hostile_servers import REFUSED, connect, peer
 
 from fubako.client.connection import Credentials
@@ -230,7 +231,7 @@ def test_words_of_before_tls_are_nobodys(greeting):
 def test_less_than_before_is_an_alarm(tmp_path):
     """C-AUTHDOWN, and a lower version of TLS."""
     known = KnownPeers(tmp_path / "known.json")
-    known.note("a.test", 993, "imap", FACTS, "authority", "TLSv1.3", "SCRAM-SHA-256-PLUS", 1)
+    noted(known, "a.test", FACTS, "authority", "TLSv1.3", "SCRAM-SHA-256-PLUS", 1)
     with pytest.raises(Downgraded):
         known.check_mechanisms("a.test", 993, ["PLAIN", "LOGIN"])
     with pytest.raises(Downgraded):
@@ -243,7 +244,7 @@ def test_accepted_for_one_host_is_accepted_for_no_other(tmp_path):
     known = KnownPeers(tmp_path / "known.json")
     roads = Roads(known, Env())
     wrong = replace(FACTS, chain_error="the certificate is signed by itself")
-    known.note("a.test", 993, "imap", wrong, "always", "TLSv1.3", "", 1)
+    noted(known, "a.test", wrong, "always", "TLSv1.3", "", 1)
     here = Account(name="a", host="a.test", trust=("public",))
     assert roads._believe(here, "a.test", wrong, "TLSv1.3").by == "your decision"
     for host, port in (("b.test", 993), ("a.test", 995)):

@@ -6,6 +6,7 @@ import resource
 from dataclasses import replace
 
 import pytest
+from peers_noted import noted
 
 from fubako.client.connection import ClientError, Peer
 from fubako.client.fetch import GROUP_LETTERS, Seen, _groups, _told_apart
@@ -55,8 +56,8 @@ def test_a_line_that_was_cut_off_is_not_a_letter(tmp_path):
 def test_programs_that_write_at_the_same_time_lose_nothing(tmp_path):
     path = tmp_path / "known.json"
     one, two = KnownPeers(path), KnownPeers(path)
-    one.note("a.test", 993, "imap", FACTS, "authority", "TLSv1.3", "SCRAM-SHA-256", 1)
-    two.note("b.test", 993, "imap", FACTS, "always", "TLSv1.3", "PLAIN", 1)
+    noted(one, "a.test", FACTS, "authority", "TLSv1.3", "SCRAM-SHA-256", 1)
+    noted(two, "b.test", FACTS, "always", "TLSv1.3", "PLAIN", 1)
     assert [peer.host for peer in KnownPeers(path).all()] == ["a.test", "b.test"]
     assert one.forget("A.test", 993) and not one.forget("a.test", 993) and len(KnownPeers(path).all()) == 1
 
@@ -65,12 +66,12 @@ def test_new_renewed_changed(tmp_path):
     known = KnownPeers(tmp_path / "known.json")
     renewed, other = replace(FACTS, sha256="c" * 64), replace(FACTS, sha256="d" * 64, spki_sha256="e" * 64)
     assert known.check("a.test", 993, FACTS, by_authority=False) is None
-    known.note("a.test", 993, "imap", FACTS, "first-use", "TLSv1.3", "SCRAM-SHA-256-PLUS", 1)
+    noted(known, "a.test", FACTS, "first-use", "TLSv1.3", "SCRAM-SHA-256-PLUS", 1)
     assert known.check("a.test", 993, renewed, by_authority=False).accepted == "first-use"  # the same key
     for by_authority in (False, True):  # your own decision was for another key
         with pytest.raises(CertificateChanged, match="ANOTHER key"):
             known.check("a.test", 993, other, by_authority=by_authority)
-    known.note("b.test", 993, "imap", FACTS, "authority", "TLSv1.3", "PLAIN", 1)
+    noted(known, "b.test", FACTS, "authority", "TLSv1.3", "PLAIN", 1)
     assert known.check("b.test", 993, other, by_authority=True) is not None
     with pytest.raises(CertificateChanged):
         known.check("b.test", 993, other, by_authority=False)
@@ -78,8 +79,8 @@ def test_new_renewed_changed(tmp_path):
 
 def test_what_was_better_before(tmp_path):
     known = KnownPeers(tmp_path / "known.json")
-    known.note("a.test", 993, "imap", FACTS, "authority", "TLSv1.3", "SCRAM-SHA-256", 1)
-    known.note("a.test", 993, "imap", replace(FACTS, sha256="c" * 64), "authority", "TLSv1.2", "PLAIN", 2)
+    noted(known, "a.test", FACTS, "authority", "TLSv1.3", "SCRAM-SHA-256", 1)
+    noted(known, "a.test", replace(FACTS, sha256="c" * 64), "authority", "TLSv1.2", "PLAIN", 2)
     peer = known.find("a.test", 993)
     assert (peer.tls, peer.mechanism, peer.first_seen, peer.history) == ("TLSv1.3", "SCRAM-SHA-256", 1, ("a" * 64,))
     with pytest.raises(Downgraded, match=r"TLSv1\.2"):
