@@ -93,13 +93,24 @@ async def summary(database: Database, env: Env) -> list[dict[str, Any]]:
 
 
 async def known_peers(database: Database) -> list[dict[str, Any]]:
-    """What servers were seen to offer."""
+    """What servers were seen to offer, and whether less will be refused."""
     words = ("no encryption", "encrypted", "encrypted and believed")
-    rows = await database.read(peers.listed)
-    return [{"host": row[0], "best": words[row[1]], "first_seen": row[2], "last_seen": row[3]} for row in rows]
+    best: dict[str, list[peers.Sighting]] = {}
+    for one in await database.read(peers.listed):
+        best.setdefault(one.endpoint, []).append(one)
+    return [
+        {
+            "server": server,
+            "best": words[seen[-1].level],
+            "demanded": words[max((one.level for one in seen if one.proved), default=0)],
+            "first_seen": seen[0].since,
+            "last_seen": max(one.last for one in seen),
+        }
+        for server, seen in best.items()
+    ]
 
 
-async def forget_peer(database: Database, host: str) -> None:
-    """Raises StoreError."""
-    if not await database.write(lambda tx: peers.forget(tx, host.lower())):
-        raise StoreError(f"nothing is remembered of {host}")
+async def forget_peer(database: Database, server: str) -> None:
+    """`server` as `known_peers` names it. Raises StoreError."""
+    if not await database.write(lambda tx: peers.forget(tx, server.lower())):
+        raise StoreError(f"nothing is remembered of {server}")

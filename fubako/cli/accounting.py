@@ -142,7 +142,7 @@ async def _add(wanted: Wanted, path: Path, given: dict[str, object], dns: str, *
                     continue
                 if isinstance(tried, int):
                     return tried
-                click.echo(f"{one.name}: {tried}", err=True)
+                click.echo(f"{one.name}: {visible(str(tried))}", err=True)
             good.append(one)
         made = good
         if words:
@@ -358,7 +358,7 @@ def account_test(names: tuple[str, ...], transcript: str, accounts_file: Path | 
                 if as_json:
                     click.echo(json.dumps({"account": one.name, "exit": refused, "hop": hop}))
                 elif hop:
-                    click.echo(f"{one.name}: {hop}")
+                    click.echo(f"{one.name}: {visible(str(hop))}")
         finally:
             await roads.close()
         return code

@@ -13,6 +13,7 @@ from fubako.cli.configured import config_option, json_option, load_found, show, 
 from fubako.cli.exits import DATAERR, NOINPUT
 from fubako.clock import Env
 from fubako.config import possible_mechanisms
+from fubako.telemetry import visible
 
 ENV = Env()
 
@@ -247,13 +248,13 @@ def trace(trace_id: str, config_file: Path | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps([*copies, *sent], ensure_ascii=False, indent=2))
     for one in [] if as_json else sent:
-        click.echo(f"{one['recipient']}: {one['state']}{': ' + one['reply'] if one['reply'] else ''}")
+        click.echo(visible(f"{one['recipient']}: {one['state']}{': ' + one['reply'] if one['reply'] else ''}"))
         for line in journey.lines([journey.hop_from_dict(facts) for facts in one["journey"]]):
-            click.echo(f"  {line}")
+            click.echo(f"  {visible(line)}")
     for copy in [] if as_json else copies:
         click.echo(f"{copy['account']} {copy['mailbox']} UID {copy['uid']}: {copy['octets']} octets, {copy['seal']}")
         for line in journey.lines([journey.hop_from_dict(facts) for facts in copy["journey"]]):
-            click.echo(f"  {line}")
+            click.echo(f"  {visible(line)}")
     if not copies and not sent:
         click.echo(f"fubako: no letter with the id {trace_id} is kept here", err=True)
         return NOINPUT

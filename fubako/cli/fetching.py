@@ -252,6 +252,6 @@ def _told(found: list[tuple[Outcome, int]], *, as_json: bool) -> int:
         else:
             more = f", {outcome.deleted} deleted there" if outcome.deleted else ""
             more += f", {outcome.large} too large" if outcome.large else ""
-            click.echo(f"{outcome.account}: {outcome.fetched} of {outcome.there} letters{more}; {outcome.hop}")
+            click.echo(f"{outcome.account}: {outcome.fetched} of {outcome.there} letters{more}; {visible(outcome.hop)}")
     codes = [code for _, code in found]
     return next((code for code in codes if code not in (0, NOTHING_NEW)), 0 if 0 in codes else NOTHING_NEW)

@@ -167,7 +167,11 @@ def queue_summary(config_file: Path | None, as_json: bool) -> None:
 
 @click.group()
 def peer() -> None:
-    """What other servers were seen to offer. A server that offers less than before gets no letter until it does again."""
+    """What other servers were seen to offer.
+
+    What a server offered at two times at least a day apart, and never less in between, is demanded of it for 30 days: one
+    that offers less gets no message until it offers that again, or until it is forgotten here.
+    """
 
 
 @peer.command("list")
@@ -182,8 +186,8 @@ def peer_list(config_file: Path | None, as_json: bool) -> None:
 
 
 @peer.command("forget")
-@click.argument("host")
+@click.argument("server")
 @config_option
-def peer_forget(host: str, config_file: Path | None) -> None:
-    """Let HOST offer less than it did: its letters go on with what it offers now."""
-    with_store(config_file, lambda store: admin.forget_peer(store.database, host))
+def peer_forget(server: str, config_file: Path | None) -> None:
+    """Let SERVER, named as `fubako peer list` names it, offer less than it did: its messages go on with what it offers now."""
+    with_store(config_file, lambda store: admin.forget_peer(store.database, server))

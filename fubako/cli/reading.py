@@ -54,7 +54,9 @@ def read(where: str, accounts_file: Path | None, mutt_file: Path | None, folder:
     account = _chosen(where, accounts, made, roads)
     if made is not None and made.values.get("certificate_file"):
         roads.extra = _certificates(Path(made.values["certificate_file"]).expanduser())
-    if account.user and not (account.password_file or account.password_command or account.source in roads.passwords or account.tunnel):
+    if account.user and not (
+        account.password_file or account.password_command or account.source in roads.passwords or account.tunnel
+    ):
         if account.tls != "none":
             roads.passwords[account.source] = click.prompt(
                 f"Password of {account.user} at {account.host}", hide_input=True

@@ -55,7 +55,9 @@ class Roads:
     ) -> None:
         self._resolver = resolver
         self._known, self._env, self._ask = known, env, ask
-        self.passwords: dict[tuple[str, ...], str] = {}  # by `Account.source`, of accounts whose file tells them (.fetchmailrc)
+        self.passwords: dict[
+            tuple[str, ...], str
+        ] = {}  # by `Account.source`, of accounts whose file tells them (.fetchmailrc)
         self._ways: dict[object, SshWays] = {}
         self._started: set[int] = set()  # what preconnect left in the background
         self.transcript: Callable[[str], None] | None = None  # who is told what is said

@@ -10,6 +10,7 @@ from fubako.store.interface import Database
 from fubako.trust import mtasts
 
 AGAIN_SECONDS = 300.0  # a policy that could not be fetched is asked for again after that
+REFRESH_SECONDS = 24 * 3600  # a policy is fetched anew long before it ends (RFC 8461 §3.3)
 REMEMBERED_MAX = 10_000
 
 
@@ -59,10 +60,10 @@ class Assurance:
             found = mtasts.record_id((await self._resolver.texts(f"_mta-sts.{domain}")).records)
         except (NoSuchName, DnsFailure):
             found = ""
-        if known is not None and found in ("", known.id):
+        if known is not None and (found == "" or (found == known.id and not _stale(known, now))):
             return _promise(known)
         if not found or self._https is None:
-            return NOTHING
+            return NOTHING if known is None else _promise(known)
         until, fault, reason = self._failed.get(domain, (0.0, "", ""))
         if until <= self._env.clock.monotonic():
             try:
@@ -92,6 +93,11 @@ class Assurance:
         kept = sts.Kept(domain, found, answer.content.decode(), now, now + policy.max_age)
         await self._database.write(lambda tx: sts.keep(tx, kept))
         return Promise(policy, kept.policy)
+
+
+def _stale(kept: sts.Kept, now: int) -> bool:
+    """Old enough to be fetched again although its id is the same, so that it never ends while the domain still promises it."""
+    return now - kept.fetched >= min(REFRESH_SECONDS, (kept.expires - kept.fetched) // 2)
 
 
 def _promise(kept: sts.Kept) -> Promise:

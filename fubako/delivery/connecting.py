@@ -17,7 +17,8 @@ from fubako.store.queue import Outgoing
 from fubako.telemetry import Telemetry
 from fubako.trust.demand import Demand, Known, Level, demand
 
-REMEMBER_SECONDS = 30 * 24 * 3600  # how long a peer's best protection counts
+NOTED_AGAIN_SECONDS = 3600  # the same level is written down so often
+REMEMBERED_MAX = 10_000  # servers in memory
 
 
 class Connector:
@@ -27,7 +28,7 @@ class Connector:
         self._database, self._env, self._telemetry = database, env, telemetry
         self._assurance, self._hostname = assurance, hostname
         self.results = TlsResults(database, env)
-        self._levels: dict[str, tuple[int, float]] = {}  # what was noted of peers, and when
+        self._levels: dict[str, tuple[int, float]] = {}  # what was noted of servers, and when
 
     async def connect(self, hop: NextHop, letter: Outgoing) -> Carrier:
         """The first server of the destination that answers as is demanded. Raises Unreachable with the last reason."""
@@ -54,7 +55,7 @@ class Connector:
                     continue
                 self.results.note(hop, host, known, promise, carrier.fault, carrier.doubt)
                 carrier.lenient = letter.tls_optional
-                await self._remember(host.name, carrier.level)
+                await self._remember(_endpoint(hop, host), carrier.level)
                 return carrier
         raise problem
 
@@ -88,7 +89,7 @@ class Connector:
 
     async def _known(self, hop: NextHop, host: Host, letter: Outgoing, promise: Promise) -> Known:
         """Raises Unreachable for a host that must not be used."""
-        since = int(self._env.clock.now()) - REMEMBER_SECONDS
+        now = int(self._env.clock.now())
         tlsa: tuple[TlsaRecord, ...] = ()
         if host.authentic:
             try:
@@ -105,14 +106,20 @@ class Connector:
                     f"{host.name} is none of the servers that {hop.domain} promises (MTA-STS): {', '.join(policy.mx)}"
                 )
                 raise Unreachable(Status(451, "4.7.10", words), weak=True)
-        level, seen = await self._database.read(lambda tx: peers.level(tx, host.name, since))
+        level, seen = await self._database.read(lambda tx: peers.proved(tx, _endpoint(hop, host), now))
         when = mail_date(seen)[5:16] if seen else ""
         return Known(hop.route.tls, tlsa, policy, Level(level), when, letter.require_tls, letter.tls_optional)
 
-    async def _remember(self, host: str, level: Level) -> None:
-        """The best that a peer could do, for the next time."""
-        noted, at = self._levels.get(host, (-1, 0.0))
-        if level > noted or self._env.clock.monotonic() - at > 3600:
+    async def _remember(self, server: str, level: Level) -> None:
+        """What a server could do, for the next time."""
+        noted, at = self._levels.get(server, (-1, 0.0))
+        if level != noted or self._env.clock.monotonic() - at > NOTED_AGAIN_SECONDS:
             now = int(self._env.clock.now())
-            await self._database.write(lambda tx: peers.note(tx, host, int(level), now))
-            self._levels[host] = (int(level), self._env.clock.monotonic())
+            await self._database.write(lambda tx: peers.note(tx, server, int(level), now))
+            if len(self._levels) >= REMEMBERED_MAX:
+                self._levels.clear()
+            self._levels[server] = (int(level), self._env.clock.monotonic())
+
+
+def _endpoint(hop: NextHop, host: Host) -> str:
+    return peers.endpoint(hop.kind, host.name, host.port)

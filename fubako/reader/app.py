@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.screen import Screen
@@ -34,6 +33,7 @@ from fubako.reader.letters import (
 from fubako.reader.opening import Opener
 from fubako.reader.road import Asked, FolderRenewed, Road
 from fubako.reader.screens import Certificate, Choice, Page, Prompt, Question
+from fubako.reader.text import Text
 from fubako.reader.writing import FAULTS, Writer
 from fubako.trust.judge import NotBelieved
 from fubako.trust.known import CertificateChanged, Downgraded

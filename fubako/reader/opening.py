@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.text import Text
 from textual.screen import Screen
 
 from fubako.client.mailbox import Entry
 from fubako.message.display import Attachment, View, clean, legs, line, view
 from fubako.reader.letters import DELETED, SEALS, SEEN, LetterList, size_words
 from fubako.reader.screens import Choice, Page, Prompt, Reading
+from fubako.reader.text import Text
 from fubako.reader.writing import Desk, Writer
 
 

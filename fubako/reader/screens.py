@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
@@ -17,7 +16,7 @@ from textual.widgets.option_list import Option
 from fubako.message.display import clean, line
 from fubako.message.trace import mail_date
 from fubako.net.interface import CertificateFacts
-from fubako.reader.text import TextView
+from fubako.reader.text import Text, TextView
 
 
 def _too_late(screen: Screen[Any], event: Key) -> bool:

@@ -1,12 +1,28 @@
-"""`TextView`: a text of any length, of which only the lines in view are drawn."""
+"""`Text`: the only text that the reader puts on the screen; `TextView`: one of any length, of which only the lines in view are
+drawn."""
 
+from typing import Any
+
+from rich import text as rich_text
 from rich.cells import cell_len
-from rich.text import Text
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from fubako.message.display import clean
+
 TAB = 8
+
+
+class Text(rich_text.Text):
+    """Nothing that is put in can steer the terminal, whoever wrote it; and it is never read as markup."""
+
+    def __init__(self, text: str = "", *arguments: Any, **options: Any) -> None:
+        super().__init__(clean(text), *arguments, **options)
+
+    def append(self, text: "rich_text.Text | str", *arguments: Any, **options: Any) -> "Text":
+        super().append(clean(text) if isinstance(text, str) else text, *arguments, **options)
+        return self
 
 
 class TextView(ScrollView, can_focus=True):

@@ -5,7 +5,7 @@ Every key of mail begins with `account_id`. No sequence, trigger or foreign key;
 
 from fubako.store.interface import StoreError, Transaction
 
-VERSION = 4
+VERSION = 5
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -111,6 +111,16 @@ _STEPS: dict[int, tuple[str, ...]] = {
             account_id BIGINT NOT NULL, network TEXT NOT NULL, last BIGINT NOT NULL, PRIMARY KEY (account_id, network))""",
         """CREATE TABLE totp (
             account_id BIGINT PRIMARY KEY, secret BYTEA NOT NULL, created BIGINT NOT NULL, last_step BIGINT NOT NULL)""",
+    ),
+    5: (
+        # what other servers showed: a row for each level, so that one sighting can be told from two
+        """CREATE TABLE peer_level (
+            endpoint TEXT NOT NULL, level BIGINT NOT NULL, since BIGINT NOT NULL, last BIGINT NOT NULL,
+            PRIMARY KEY (endpoint, level))""",
+        "INSERT INTO peer_level (endpoint, level, since, last) SELECT host, 0, first_seen, last_seen FROM peer",
+        "INSERT INTO peer_level (endpoint, level, since, last) SELECT host, 1, first_seen, last_seen FROM peer WHERE level>=1",
+        "INSERT INTO peer_level (endpoint, level, since, last) SELECT host, 2, first_seen, last_seen FROM peer WHERE level>=2",
+        "DROP TABLE peer",
     ),
 }
 

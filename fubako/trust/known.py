@@ -97,7 +97,10 @@ class KnownPeers:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._refresh()
             yield
-            facts = {"peers": [asdict(peer) for peer in self._sorted()], "rules": [asdict(rule) for rule in self._rules]}
+            facts = {
+                "peers": [asdict(peer) for peer in self._sorted()],
+                "rules": [asdict(rule) for rule in self._rules],
+            }
             write_private(self._path, json.dumps(facts, indent=1).encode())
 
     def all(self) -> list[KnownPeer]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from peers_noted import noted
 
+from fubako.cli.fetching import _accounts
 from fubako.client.connection import ClientError, Peer
-from fubako.client.fetch import GROUP_LETTERS, Seen, _groups, _told_apart
+from fubako.client.fetch import GROUP_LETTERS, Fetcher, Seen, _groups, _told_apart, adopt_states, state_key
 from fubako.client.fetchmailrc import parse
 from fubako.client.handing import account_of
 from fubako.client.imap import ImapConnection
@@ -187,4 +188,48 @@ def test_by_whose_account():
     two = Account(name="two", protocol="smtp", user="bob@b.test")
     assert [account_of([one, two], author).name for author in ("bob@b.test", "eve@b.test", "ann@a.test", "x@y.test", "")] == [
         "two", "one", "one", "one", "one",
+    ]  # fmt: skip
+
+
+RC = """
+poll mail.test proto imap port 1143 user "ann" password "first" ssl keep
+poll mail.test proto imap port 2143 user "ann" password "second" ssl keep
+"""
+
+
+def test_one_name_on_two_ports_is_two_servers(tmp_path):
+    """Each gets its own password, remembers its own messages, and names them apart."""
+    rc = tmp_path / "rc"
+    rc.write_text(RC)
+    rc.chmod(0o600)
+    accounts, passwords = _accounts(None, rc)
+    assert [passwords[one.source] for one in accounts] == ["first", "second"]
+    assert len({state_key(*one.source, one.deliver) for one in accounts}) == 2
+    names = {Fetcher(one, None, None, Env()).name("INBOX.1.1") for one in accounts}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"port": 1143}, {"tunnel": "ssh other imapd"}, {"socket": "/run/other"}, {"ssh": "other"}, {"user": "bob"},
+     {"protocol": "pop3"}, {"host": "b.test"}],
+)  # fmt: skip
+def test_what_makes_another_mailbox(more):
+    one = {"name": "a", "host": "a.test", "user": "ann"}
+    assert Account(**one).source != Account(**{**one, **more}).source
+    assert Account(**one).source == Account(**{**one, "name": "b", "host": "A.test", "port": 993}).source
+
+
+def test_what_was_remembered_without_the_port_is_taken_over_where_it_is_certain(tmp_path):
+    ann = Account(name="a", host="a.test", user="ann")
+    former = state_key("imap", "a.test", "ann", ann.deliver)
+    for ending in ("", ".mbox"):
+        (tmp_path / f"{former}{ending}").write_text("INBOX.1.1\t5\n")
+    other_port = Account(name="b", host="a.test", user="ann", port=1143)
+    adopt_states(tmp_path, [ann, other_port])  # whose it is, nobody knows
+    assert (tmp_path / former).exists()
+    adopt_states(tmp_path, [ann])
+    adopt_states(tmp_path, [ann])
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        state_key(*ann.source, ann.deliver), state_key(*ann.source, ann.deliver) + ".mbox"
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from peer import House, Peer
 from zone import Zone
 
 from fubako.config import Route
+from fubako.delivery.assurance import Assurance
 from fubako.net.certificate import public_key_info
 from fubako.net.interface import Fetched, HttpsFailure, TlsaRecord
 from fubako.store import reports, sts
@@ -206,7 +207,7 @@ def test_a_new_id_is_fetched_and_the_old_policy_is_not_asked_for_again(tmp_path)
         first = len(web.asked)
         house.zone.tables["texts"]["_mta-sts.far.test"] = [b"v=STSv1; id=2"]
         peer.starttls = False
-        await house.store.database.write(lambda tx: tx.run("DELETE FROM peer"))
+        await house.store.database.write(lambda tx: tx.run("DELETE FROM peer_level"))
         await asyncio.sleep(0.3)
         await house.send("bob@far.test")
         await house.until(lambda: len(peer.letters) == 3)
@@ -242,3 +243,25 @@ def test_the_wish_stands_in_the_header(tmp_path):
         return await house.store.database.read(lambda tx: tx.rows("SELECT require_tls FROM queue_letter"))
 
     assert run(tmp_path, test) == [(2,)]
+
+
+# -- MTA-STS: a policy does not end while its domain still promises it
+
+
+@pytest.mark.parametrize("again", ["same", "gone"])
+def test_a_policy_is_fetched_anew_before_it_ends(tmp_path, again):
+    web = Web(page(), page() if again == "same" else HttpsFailure("no answer"))
+
+    async def test(house, peer):
+        assurance = Assurance(house.store.database, house.app.resolver, web, house.app.env)
+        start, ends = house.clock.at, []
+        for hours in (0, 1, 11, 13, 14, 23):  # max_age is a day
+            house.clock.at = start + hours * 3600
+            assert (await assurance.promise("far.test")).policy.mode == "enforce"
+            kept = await house.store.database.read(lambda tx: sts.kept(tx, "far.test", int(house.clock.at)))
+            ends.append((kept.expires - start) / 3600)
+        return ends
+
+    ends = run(tmp_path, test, web=web, texts={"_mta-sts.far.test": [b"v=STSv1; id=1;"]})
+    assert ends == ([24, 24, 24, 37, 37, 37] if again == "same" else [24] * 6)
+    assert len(web.asked) == (2 if again == "same" else 4)  # tried again, but not at each message

@@ -14,6 +14,7 @@ from fubako.delivery.remote import Carrier
 from fubako.delivery.runner import Runner
 from fubako.store import peers, queue, waiting
 from fubako.store.interface import StoreFull
+from fubako.store.peers import PROOF_SECONDS
 
 CA = str(certificates() / "ca.pem")
 
@@ -162,16 +163,21 @@ def test_a_peer_that_hides_starttls_gets_nothing(tmp_path):
             house.run()
             await house.until(lambda: peer.letters)
             await house.quiet()
+            house.clock.at += PROOF_SECONDS
+            await house.send("bob@far.test")
+            await house.until(lambda: len(peer.letters) == 2)
+            await house.quiet()
             peer.starttls = False  # somebody on the way took the line out of the EHLO reply
             peer.said.clear()
             await house.send("bob@far.test")
             (one,) = await house.until(lambda: _tried(house))
             assert one.status.startswith("451 4.7.10 localhost: localhost offers no encryption")
             assert not any(line.startswith(("MAIL", "DATA", "RCPT")) for line in peer.said)
-            assert len(peer.letters) == 1
-            await house.store.database.write(lambda tx: peers.forget(tx, "localhost"))
+            assert len(peer.letters) == 2
+            server = peers.endpoint("smtp", "localhost", peer.port)
+            await house.store.database.write(lambda tx: peers.forget(tx, server))
             await house.store.database.write(lambda tx: waiting.retry(tx, waiting.Selection(), int(house.clock.at)))
-            await house.until(lambda: len(peer.letters) == 2)
+            await house.until(lambda: len(peer.letters) == 3)
 
     async def _tried(house):
         entries = await house.entries()

@@ -76,3 +76,17 @@ def test_records_that_prove_nothing():
     assert dane.usable(records) == ()
     with pytest.raises(NotBelieved, match="no certificate"):
         dane.judge([record(3, 1, 1, shown.chain[0])], None, ("localhost",))
+
+
+@pytest.mark.parametrize(
+    ("record", "counts"),
+    [
+        (TlsaRecord(3, 1, 1, b"x" * 32), True), (TlsaRecord(3, 1, 2, b"x" * 64), True), (TlsaRecord(3, 1, 1, b"x" * 31), False),
+        (TlsaRecord(3, 1, 1, b"x" * 64), False), (TlsaRecord(3, 1, 2, b"x" * 32), False), (TlsaRecord(3, 1, 1, b""), False),
+        (TlsaRecord(2, 0, 0, b"no certificate"), False), (TlsaRecord(3, 1, 0, b"no key"), False),
+        (TlsaRecord(1, 0, 1, b"x" * 32), False), (TlsaRecord(3, 2, 1, b"x" * 32), False), (TlsaRecord(3, 1, 3, b"x" * 32), False),
+    ],
+)  # fmt: skip
+def test_which_records_can_prove_something(record, counts):
+    """RFC 7671 §4.1: data of the wrong length or form is unusable, so that encryption is demanded and no key."""
+    assert bool(dane.usable([record])) is counts

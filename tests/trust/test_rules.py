@@ -1,14 +1,22 @@
 """Pins, certificates and signers; and what mutt, msmtp, stunnel and others remember of servers."""
 
 import base64
+import hashlib
 import json
 import subprocess
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from memory_server import certificates
 
-from fubako.net.interface import CertificateFacts
-from fubako.trust import foreign, rules
+from fubako.net.interface import CertificateFacts, TlsaRecord
+from fubako.trust import dane, foreign, rules
+from fubako.trust.judge import NotBelieved
 from fubako.trust.known import KnownPeer, KnownPeers
 from fubako.trust.rules import Rule, RuleFault, fingerprint
 
@@ -17,6 +25,31 @@ A = "ab" * 32
 
 def der(name: str) -> bytes:
     return foreign.certificates((certificates() / name).read_text())[0]
+
+
+USAGES = {
+    "server": ExtendedKeyUsageOID.SERVER_AUTH,
+    "client": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "mail": ExtendedKeyUsageOID.EMAIL_PROTECTION,
+    "any": ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+}
+
+
+def issued(leaf_usage: tuple[str, ...], middle_usage: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Leaf, intermediate and root, in DER, with these extended key usages."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one)]) for one in ("leaf", "middle", "root")]
+    now = datetime.now(UTC)
+    chain = []
+    for place, usage in enumerate((leaf_usage, middle_usage, ())):
+        above = min(place + 1, 2)
+        made = x509.CertificateBuilder(names[above], names[place], keys[place].public_key(), place + 1)
+        made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        made = made.add_extension(x509.BasicConstraints(ca=place > 0, path_length=None), critical=True)
+        if usage:
+            made = made.add_extension(x509.ExtendedKeyUsage([USAGES[one] for one in usage]), critical=False)
+        chain.append(made.sign(keys[above], hashes.SHA256()).public_bytes(Encoding.DER))
+    return tuple(chain)
 
 
 def facts(chain: tuple[bytes, ...] = (), names: tuple[str, ...] = ("localhost",), **more) -> CertificateFacts:
@@ -73,6 +106,40 @@ def test_the_signer_that_can_be_accepted():
     assert rules.signer(facts((leaf, authority)), "other.test", 993, "me", 7) is None
     near = rules.signer(facts((leaf, authority)), "localhost", 993, "me", 7)
     assert near is not None and near.host == "localhost"
+
+
+@pytest.mark.parametrize(
+    ("host", "around"),
+    [
+        ("imap.mail.test", "*.mail.test"), ("imap.example.org", "*.example.org"), ("mail.example.co.uk", "*.example.co.uk"),
+        ("example.co.uk", "example.co.uk"), ("Alice.GitHub.io", "alice.github.io"), ("example.org", "example.org"),
+        ("localhost", "localhost"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("mail.example.org.", "*.example.org"),
+        ("a.kawasaki.jp", "a.kawasaki.jp"),
+    ],
+)  # fmt: skip
+def test_whom_an_accepted_signer_is_believed_for(host, around):
+    """Never for everybody below a public suffix."""
+    assert rules.neighbourhood(host) == around
+
+
+@pytest.mark.parametrize(
+    ("leaf_usage", "middle_usage", "believed"),
+    [
+        ((), (), True), (("server",), (), True), (("client",), (), False), (("client", "server"), (), True), (("any",), (), True),
+        (("mail",), (), False), ((), ("client",), False), (("server",), ("server",), True),
+    ],
+)  # fmt: skip
+def test_a_certificate_for_something_else_proves_no_server(leaf_usage, middle_usage, believed):
+    """RFC 5280 §4.2.1.12: neither by an accepted signer nor by DANE-TA."""
+    chain = issued(leaf_usage, middle_usage)
+    rule = rules.signers([chain[-1]], "", 0, "test", 0)[0]
+    assert rule.signed(facts(chain), "localhost") is believed
+    record = TlsaRecord(2, 0, 1, hashlib.sha256(chain[-1]).digest())
+    if believed:
+        assert dane.judge([record], facts(chain), ["localhost"])
+    else:
+        with pytest.raises(NotBelieved, match="not for servers"):
+            dane.judge([record], facts(chain), ["localhost"])
 
 
 def test_mutts_certificate_file(tmp_path):
