@@ -28,14 +28,14 @@ class Text(rich_text.Text):
 class TextView(ScrollView, can_focus=True):
     DEFAULT_CSS = "TextView { height: 1fr; scrollbar-size-horizontal: 0; }"
 
-    def __init__(self, text: Text, **more: str) -> None:
+    def __init__(self, text: rich_text.Text, **more: str) -> None:
         super().__init__(**more)  # type: ignore[arg-type]  # id alone
         self._text = text
-        self._rows: list[Text] = []
+        self._rows: list[rich_text.Text] = []
         self._starts: list[int] = []  # of each line of the text its first row
         self._width = 0
 
-    def show(self, text: Text) -> None:
+    def show(self, text: rich_text.Text) -> None:
         self._text, self._width = text, 0
         self._wrap()
         self.scroll_home(animate=False)
