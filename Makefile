@@ -10,7 +10,7 @@ WORLDS ?= 300
 # tests side by side; each file stays whole, because its tests share what they start
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); expr $$( [ $$n -lt 8 ] && echo $$n || echo 7) + 1)
 
-.PHONY: run test check fix bench fuzz interop sim docs lock clean
+.PHONY: run test check fix bench fuzz interop sim siege docs lock clean
 
 run: .venv/run.stamp
 	$(BIN)/fubako up $(ARGS)
@@ -42,8 +42,17 @@ sim: .venv/dev.stamp
 	$(BIN)/python tests/sim/crashes.py --runs $(RUNS) --seed $(SEED)
 	$(BIN)/python tests/sim/worlds.py --worlds $(WORLDS) --seed $(SEED)
 
+# hypothesis, then guided by coverage: SECONDS for each of TARGETS (all of them), e.g. make fuzz SECONDS=60 TARGETS="message paths"
+SECONDS ?= 3600
 fuzz: .venv/dev.stamp
 	$(BIN)/pytest tests/fuzz $(PYTEST) --hypothesis-profile=long
+	$(PIP) install --require-hashes -r requirements-fuzz.lock
+	$(BIN)/python tests/fuzz/cover.py --seconds $(SECONDS) $(TARGETS)
+
+# strangers of every kind at once, and an ordinary client beside them; its figures go into docs/benchmarks.md
+MINUTES ?= 10
+siege: .venv/dev.stamp
+	$(BIN)/python bench/siege.py --minutes $(MINUTES)
 
 # against Postfix and Dovecot in the same run, one line each
 bench: .venv/dev.stamp
@@ -55,6 +64,7 @@ lock:
 	  --generate-hashes --no-header -o requirements.lock
 	uv pip compile -q pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev --all-extras --universal \
 	  --python-version 3.11 --generate-hashes --no-header -c requirements.lock -o requirements-dev.lock
+	echo 'atheris==3.0.0' | uv pip compile -q - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements-fuzz.lock
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -78,9 +78,17 @@ def parse_address(text: str) -> Address:
     domain = rest[1:]
     if not _DOMAIN.fullmatch(domain):
         raise AddressError("the domain is not a valid name")
-    if len(local.encode()) > LOCAL_OCTETS_MAX or len(domain.encode()) > DOMAIN_OCTETS_MAX:
+    if _octets(local) > LOCAL_OCTETS_MAX or _octets(domain) > DOMAIN_OCTETS_MAX:
         raise AddressError("the address is too long")
     return Address(local, domain.rstrip(".").lower())
+
+
+def _octets(text: str) -> int:
+    """How long it is on the wire. Raises AddressError for what cannot be said there: octets of an argument that are not UTF-8."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise AddressError("the address is not UTF-8") from None
 
 
 _SIMPLE_PATH = re.compile(f"<{_SIMPLE.pattern}>")
@@ -98,7 +106,7 @@ def parse_path(text: str, *, null_ok: bool = False) -> tuple[Address, str]:
         raise AddressError("a path stands in angle brackets")
     end = _path_end(text)
     path, rest = text[1:end], text[end + 1 :]
-    if len(path.encode()) > PATH_OCTETS_MAX:
+    if _octets(path) > PATH_OCTETS_MAX:
         raise AddressError("the path is too long")
     if not path:
         if null_ok:
