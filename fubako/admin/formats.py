@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fubako.message.headers import first_fields, header_end
+from fubako.message.octets import regular
 from fubako.protocol.imap import utf7
 from fubako.store.messages import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 
@@ -30,10 +31,6 @@ class Kept:
     bits: int
     keywords: str
     at: int
-
-
-def to_crlf(content: bytes) -> bytes:
-    return content if b"\r\n" in content[:2000] else re.sub(rb"\r?\n", b"\r\n", content)
 
 
 # -- Maildir
@@ -106,7 +103,7 @@ def read_maildir(path: Path) -> Iterator[Kept]:
         letters = file.name.rpartition(":2,")[2] if ":2," in file.name else ""
         bits = sum(bit for letter, bit in _MAILDIR_LETTERS.items() if letter in letters)
         keywords = " ".join(names[letter] for letter in letters if letter in names)
-        yield Kept(to_crlf(file.read_bytes()), bits, keywords, int(file.stat().st_mtime))
+        yield Kept(regular(file.read_bytes()), bits, keywords, int(file.stat().st_mtime))
 
 
 def maildir_folders(path: Path) -> list[tuple[str, Path]]:
@@ -161,7 +158,7 @@ def _from_date(line: bytes) -> int:
 def _from_mbox(lines: list[bytes], at: int) -> Kept:
     if lines and lines[-1] in (b"\n", b"\r\n"):
         lines = lines[:-1]  # the separator
-    content = re.sub(rb"\r?\n", b"\r\n", _UNQUOTED_FROM.sub(rb"\1", b"".join(lines)))
+    content = regular(_UNQUOTED_FROM.sub(rb"\1", b"".join(lines)))
     end = header_end(content)
     marks = first_fields(content[:end])
     status, x_status = marks.get(b"status", b"").decode(), marks.get(b"x-status", b"").decode()

@@ -8,12 +8,17 @@ from fubako.clock import Env
 from fubako.delivery.bounce import Reports
 from fubako.delivery.dress import Dresser
 from fubako.delivery.intake import Intake
-from fubako.message.address import Address
+from fubako.message.address import NULL, Address
+from fubako.message.authentication import without_forged
 from fubako.message.envelope import Recipient, Sender, Transaction
+from fubako.message.headers import header_end
 from fubako.message.hop import Hop
+from fubako.message.octets import regular
 from fubako.message.report import Reported
 from fubako.message.status import Status
+from fubako.policy.authorship import Writer
 from fubako.policy.submission import SERVICES, may_receive
+from fubako.server.authorship import Authorship
 from fubako.store.interface import BlobRef, Blobs, Database
 from fubako.store.queue import Outgoing
 from fubako.telemetry import Telemetry
@@ -44,9 +49,12 @@ class Injector:
         return Reports(self.blobs, self.env, self.hostname, self.routed, self.dresser.back)
 
     async def inject(
-        self, user: str, sender: Sender, recipients: Sequence[Recipient], content: bytes, hop: Hop | None = None
+        self, user: str, sender: Sender, recipients: Sequence[Recipient], content: bytes, came: Hop | None = None
     ) -> Injected:
-        """Durable on return where `accepted` is a 250. `hop`: the leg on which it came, where it was not written here."""
+        """Durable on return where `accepted` is a 250. `came`: the leg on which it came, where it was not written here: nobody of
+        ours is its author then."""
+        content = regular(content)
+        content = without_forged(content, header_end(content), self.hostname)
         lookup = Recipients(self.database, self.env.clock)
         accepted: list[tuple[Recipient, Found]] = []
         refused: list[tuple[Address, Status]] = []
@@ -60,14 +68,20 @@ class Injector:
                 refused.append((one.address, verdict.status))
         if not accepted:
             return Injected(None, refused)
-        hop = hop or Hop("local", "in", f"user {user}", self.env.clock.now(), True)
+        hop = came or Hop("local", "in", f"user {user}", self.env.clock.now(), True)
         transaction = Transaction(
-            hop, self.hostname, sender, list(recipients), [content], "", self.env.trace_id(), ""
+            hop, self.hostname, sender, list(recipients), [content], "", self.env.trace_id(), "",
+            authors=None if came is not None else await self._authors(lookup, content),
         )  # fmt: skip
         intake = Intake(
             self.database, self.blobs, self.env, self.hostname, self.telemetry, self._reports(), self.dresser
         )
         return Injected((await intake.accept(transaction, accepted)).status, refused)
+
+    async def _authors(self, lookup: Recipients, content: bytes) -> frozenset[str]:
+        """Who may write into the store may write as anybody."""
+        _, shown = self.dresser.masqueraded(NULL, content)
+        return (await Authorship(lookup, self.hostname).content(Writer.PROGRAM, None, shown))[1]
 
     async def mail_back(self, sender: Sender, content: bytes, refused: Sequence[tuple[Address, Status]]) -> bool:
         """Tell the sender by mail what was refused; whether there was somebody to tell."""

@@ -165,7 +165,11 @@ class Application:
 
     def _resources(self, before: Resources | None, rules: LoginRules) -> Resources:
         config, env = self.config, self.env
-        smtp = SmtpLimits(message=config.limits.message_octets, recipients=config.limits.recipients)
+        smtp = SmtpLimits(
+            message=config.limits.message_octets,
+            recipients=config.limits.recipients,
+            long_lines=config.inbound.long_lines == "accept",
+        )
         limits = Limits(
             smtp,
             config.limits.smtp_idle_seconds,
@@ -205,6 +209,7 @@ class Application:
             limits,
             locks(self.store.directory / "run"),
             self.store.indexer,
+            config.submission.foreign_addresses == "accept",
         )
 
     def _logins(self, before: Resources | None, rules: LoginRules) -> Logins:

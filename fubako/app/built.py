@@ -306,6 +306,7 @@ def gate(config: Config, found: Resolver, database: Database, env: Env) -> Gate:
         inbound.pop_before_smtp_minutes * 60,
         networks(inbound.exempt_networks),
         networks(inbound.xclient_networks),
+        networks(inbound.lenient_networks),
     )
     lists = [DnsList(one.zone, one.stage, one.weight, networks(one.returns)) for one in config.dns_list]
     sealers = frozenset(map(str.lower, inbound.trusted_sealers))

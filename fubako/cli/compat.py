@@ -23,6 +23,7 @@ from fubako.delivery.route import NextHop, Route
 from fubako.message import compose
 from fubako.message.address import NULL, Address, AddressError, parse_address
 from fubako.message.envelope import Recipient, Sender
+from fubako.message.octets import regular, within_line_limit
 from fubako.message.trace import mail_date
 from fubako.net import memory, stdio
 from fubako.protocol import callers
@@ -196,22 +197,23 @@ def _send(request: Request, octets: bytes) -> int:
     letter = compose.complete(
         letter, compose.Given(from_address, request.name, config.hostname, env.clock.now(), env.trace_id())
     )
-    if len(letter.content) > config.limits.message_octets:
+    content = within_line_limit(letter.content)
+    if len(content) > config.limits.message_octets:
         complain(f"the letter is longer than {config.limits.message_octets} octets")
         return DATAERR
     if request.dry:
-        sys.stdout.buffer.write(letter.content.replace(b"\r\n", b"\n"))
+        sys.stdout.buffer.write(content.replace(b"\r\n", b"\n"))
         return 0
     utf8 = not (address.ascii and all(one.address.ascii for one in recipients))
     body = request.body if request.body in ("7BIT", "8BITMIME") else "7BIT"
-    sender = Sender(address, body, utf8, len(letter.content), request.ret, request.envid)
+    sender = Sender(address, body, utf8, len(content), request.ret, request.envid)
     if not os.access(base / config.directory, os.W_OK):
-        return app.run(_by_lmtp(config, base, sender, recipients, letter.content))
+        return app.run(_by_lmtp(config, base, sender, recipients, content))
 
     async def work(store: app.Store, config: Config, base: Path) -> int:
         by = injector(store, config, base, env)
-        done = await by.inject(_me(), sender, recipients, letter.content)
-        return await _told(by, request, sender, letter.content, done)
+        done = await by.inject(_me(), sender, recipients, content)
+        return await _told(by, request, sender, content, done)
 
     return _in_store(work)
 
@@ -328,7 +330,7 @@ async def _batch(application: app.Application) -> int:
     """The replies are read here instead: refused recipients are told on standard error."""
     ours, theirs = memory.pair(peer=f"user {_me()}", local=True)
     session = asyncio.get_running_loop().create_task(SmtpSession(application.resources, Arrival(ours, "local")).run())
-    commands = compose.line_ends(sys.stdin.buffer.read())
+    commands = regular(sys.stdin.buffer.read())
     theirs.write(b"EHLO localhost\r\n" + commands + b"QUIT\r\n")
     said = b""
     while octets := await theirs.read():

@@ -14,6 +14,7 @@ from fubako.client.settings import Account
 from fubako.clock import Env
 from fubako.message.address import NULL, parse_address
 from fubako.message.envelope import Recipient, Sender
+from fubako.message.hop import Hop
 
 
 class StorePlace:
@@ -48,7 +49,8 @@ class StorePlace:
         assert self._injector is not None
         recipients = [Recipient(parse_address(one)) for one in people]
         sender = Sender(NULL, size=len(letter.content))
-        return await self._injector.inject("fetch", sender, recipients, letter.content, letter.hop)
+        came = letter.hop or Hop("local", "in", "a mailbox elsewhere", Env().clock.now(), True)
+        return await self._injector.inject("fetch", sender, recipients, letter.content, came)
 
     async def close(self) -> None:
         if self._store is not None:

@@ -8,12 +8,12 @@ from fubako.config.file import Config, load, parse, possible_mechanisms, warning
 from fubako.config.inbound import ContentFilter, DnsListing, Inbound, Milter, Rates
 from fubako.config.listening import AUTH_SERVERS, SERVICES, UNIX_SERVICES, Certificate, Limits, Listen, Ssh, Tls
 from fubako.config.logins import MECHANISMS, KerberosTickets, Login, OAuth, PasswordBackend
-from fubako.config.outbound import Dns, MasqueradeAs, Queue, Reports, Route
+from fubako.config.outbound import Dns, MasqueradeAs, Queue, Reports, Route, Submission
 from fubako.config.reference import reference
 
 __all__ = [
     "AUTH_SERVERS", "MECHANISMS", "SERVICES", "UNIX_SERVICES", "Certificate", "Config", "ConfigError", "ContentFilter", "Dns",
     "DnsListing", "Inbound", "KerberosTickets", "Limits", "Listen", "Login", "MasqueradeAs", "Milter", "Network", "OAuth",
-    "PasswordBackend", "Queue", "Rates", "Reports", "Route", "Ssh", "Tls", "is_loopback", "load", "networks", "parse",
+    "PasswordBackend", "Queue", "Rates", "Reports", "Route", "Ssh", "Submission", "Tls", "is_loopback", "load", "networks", "parse",
     "possible_mechanisms", "reference", "split_address", "warnings",
 ]  # fmt: skip

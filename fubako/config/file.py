@@ -20,7 +20,7 @@ from fubako.config.logins import (
     check_mechanisms,
     check_oauth,
 )  # fmt: skip
-from fubako.config.outbound import Dns, MasqueradeAs, Queue, Reports, Route, check_route
+from fubako.config.outbound import Dns, MasqueradeAs, Queue, Reports, Route, Submission, check_route
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,6 +50,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     milter: Annotated[tuple[Milter, ...], Meta(description="Milters.")] = ()
     filter: Annotated[ContentFilter, Meta(description="Other filters.")] = ContentFilter()
     rates: Annotated[Rates, Meta(description="Rate limits.")] = Rates()
+    submission: Annotated[Submission, Meta(description="Letters of users.")] = Submission()
     masquerade: Annotated[MasqueradeAs, Meta(description="Masquerading.")] = MasqueradeAs()
     reports: Annotated[Reports, Meta(description="Reports to other domains.")] = Reports()
     queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
@@ -112,6 +113,7 @@ def _check_inbound(config: Config, place: str) -> None:
             split_address(milter.address, place, "milter.address")
     networks(config.inbound.exempt_networks, place, "inbound.exempt_networks")
     networks(config.inbound.xclient_networks, place, "inbound.xclient_networks")
+    networks(config.inbound.lenient_networks, place, "inbound.lenient_networks")
     for one in config.dns_list:
         networks(one.returns, place, f"dns_list.returns of {one.zone}")
 

@@ -46,6 +46,23 @@ class Inbound(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Networks, Meta(description="Clients that may say by XCLIENT for whom they speak: a filter or a proxy of yours.")
     ] = ()
 
+    long_lines: Annotated[
+        str,
+        Meta(
+            description="What follows where a stranger's letter holds a line of more than 998 octets, which SMTP does not"
+            " allow: `refuse`, or `accept` it as it is.",
+            pattern="^(refuse|accept)$",
+        ),
+    ] = "refuse"
+    lenient_networks: Annotated[
+        Networks,
+        Meta(
+            description="Devices of yours that end lines in LF alone, send a NUL, or write lines that are too long: what they"
+            " send is mended, as that of logged-in users is. Strangers are refused. Name no relay here that passes on letters of"
+            " others."
+        ),
+    ] = ()
+
 
 class DnsListing(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A DNS list to ask. Write one `[[dns_list]]` a list."""

@@ -67,6 +67,20 @@ class Queue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     give_up_days: Annotated[Positive, Meta(description="When a letter goes back.")] = 5
 
 
+class Submission(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Letters of your own users, by whichever service they come. A user writes under his address, its subaddresses (`name+x@`), and
+    every alias that leads to him; never under an address of somebody else here."""
+
+    foreign_addresses: Annotated[
+        str,
+        Meta(
+            description="Whether users may write under an address of a domain that is not yours (another provider's):"
+            " `refuse` or `accept`. Such letters are not signed, and most receivers refuse them (DMARC).",
+            pattern="^(refuse|accept)$",
+        ),
+    ] = "refuse"
+
+
 class MasqueradeAs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Under which name letters of our own users and programs leave."""
 

@@ -7,6 +7,7 @@ from fubako.clock import Env
 from fubako.delivery.letters import describe
 from fubako.message import srs
 from fubako.message.address import Address, AddressError, parse_address
+from fubako.message.octets import regular
 from fubako.message.report import About, Reported, delivery_report
 from fubako.store import messages, queue
 from fubako.store.interface import Blobs, Transaction
@@ -55,7 +56,7 @@ class Reports:
         about = About(
             self._hostname, sender, letter.created, content, letter.envid, letter.ret == "FULL", letter.trace_id
         )
-        report = b"Return-Path: <>\r\n" + delivery_report(about, reported, now=now, unique=trace_id)
+        report = regular(b"Return-Path: <>\r\n" + delivery_report(about, reported, now=now, unique=trace_id))
         blob = await self._blobs.put([report])
         row = describe(report, blob, internaldate=now, trace_id=trace_id)
         outgoing = Outgoing(blob, "", trace_id=trace_id, created=now, smtputf8=not sender.ascii)

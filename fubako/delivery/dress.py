@@ -44,14 +44,15 @@ class Dresser:
             return sender, content
         return self._masquerade.address(sender), self._masquerade.content(content)
 
-    async def signed(self, content: bytes) -> bytes:
-        """Signature fields for a letter of our own; empty where its author's domain has no key."""
+    async def signed(self, content: bytes, domains: frozenset[str]) -> bytes:
+        """Signature fields for a letter of our own; empty where its author's domain has no key, or is not among `domains`: those in
+        which who wrote it owns its author's address."""
         await self.signers("")
         if not self._keys:
             return b""
         letter = dkim.take_apart(content)
         authors = author_domains(letter)
-        if len(authors) != 1:
+        if len(authors) != 1 or authors[0] not in domains:
             return b""
         now = self._env.clock.now()
         return b"".join(dkim.sign(letter, one, now) for one in await self.signers(authors[0]))

@@ -169,14 +169,14 @@ class Intake:
         return Plan(None, unit, seal, bool(ways), filtered or bool(transaction.at), len(content), fresh, content)
 
     async def _dress(self, transaction: Transaction) -> None:
-        """A letter of our own leaves under the right name, and signed."""
-        if not transaction.user and transaction.hop.protocol != "local":
+        """A letter of our own leaves under the right name, and signed in the domains in which its writer may be its author."""
+        if transaction.authors is None:
             return
         sender, content = self._dresser.masqueraded(transaction.sender.address, b"".join(transaction.chunks))
         if sender != transaction.sender.address:
             transaction.sender = replace(transaction.sender, address=sender)
         transaction.chunks = [content]
-        signature = await self._dresser.signed(content)
+        signature = await self._dresser.signed(content, transaction.authors)
         if signature:
             transaction.fields.append(signature)
 

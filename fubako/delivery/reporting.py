@@ -12,6 +12,7 @@ from fubako.delivery.intake import Intake
 from fubako.message import aggregate
 from fubako.message.address import AddressError, parse_address
 from fubako.message.aggregate import Head, Letters, TlsPolicy
+from fubako.message.authors import a_label
 from fubako.message.envelope import Recipient, Sender, Transaction
 from fubako.message.hop import Hop
 from fubako.net.interface import DnsFailure, Https, HttpsFailure, NoSuchName, Resolver
@@ -150,7 +151,8 @@ class Reporter:
         hop = Hop("local", "in", "the server itself", now, True)
         content = aggregate.letter(kind, head, str(sender), str(address), packed, now)
         transaction = Transaction(
-            hop, self.hostname, Sender(sender), [recipient], [content], "", self.env.trace_id()
+            hop, self.hostname, Sender(sender), [recipient], [content], "", self.env.trace_id(),
+            authors=frozenset({a_label(sender.domain)}),
         )  # fmt: skip
         if kind == "tls":
             # the report must not fail for what it reports (RFC 8460 §3)

@@ -37,11 +37,14 @@ class Ambiguity(StrEnum):
     EMPTY = "the From field names nobody"
 
 
-def author_is_ambiguous(content: bytes) -> Ambiguity | None:
-    """Why readers may disagree about the author of this message, or None. `content` is the whole message, or its header."""
+def author_is_ambiguous(content: bytes, name: bytes = b"from") -> Ambiguity | None:
+    """Why readers may disagree about the author of this message, or None. `content` is the whole message, or its header.
+
+    `name` (lower case): another field that stands once and names people: Sender.
+    """
     header = content[: header_end(content)]
-    reason, value = _only(header, b"from")
-    return reason or _judge_value(value)
+    reason, value = _only(header, name)
+    return reason or addresses_are_ambiguous(value)
 
 
 def field_is_ambiguous(content: bytes, name: bytes) -> Ambiguity | None:
@@ -106,7 +109,8 @@ _COMMA = re.compile(rb",[ \t]*+")
 _ENCODED_WORD = re.compile(rb"=\?[^?\s]++\?([BbQq])\?([^?\s]*+)\?=")
 
 
-def _judge_value(value: bytes) -> Ambiguity | None:
+def addresses_are_ambiguous(value: bytes) -> Ambiguity | None:
+    """The same of an unfolded list of addresses alone."""
     if len(value) > FROM_OCTETS_MAX:
         return Ambiguity.TOO_LONG
     if not value:

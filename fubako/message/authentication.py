@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+./=?^_`{|}~@-]+")
+_PLAIN_SERVER = re.compile(rb"[A-Za-z0-9._-]+")
 _SERVER = re.compile(rb"[ \t\r\n]*(?:\([^()]*\)[ \t\r\n]*)*([^ \t\r\n;(]+)")
 
 
@@ -34,7 +35,10 @@ def results_field(hostname: str, methods: Sequence[Method]) -> bytes:
 
 
 def without_forged(content: bytes, end: int, hostname: str) -> bytes:
-    """The letter without the fields that claim to be ours; `end` is where its header ends (RFC 8601 §5)."""
+    """The letter without the fields that claim to be ours; `end` is where its header ends (RFC 8601 §5).
+
+    What is not plainly another server's name (quoted, escaped, in a comment, 8-bit) counts as ours: a reader may see ours in it.
+    """
     header = content[:end]
     if b"authentication-results" not in header.lower():
         return content
@@ -52,7 +56,9 @@ def without_forged(content: bytes, end: int, hostname: str) -> bytes:
                         break
                     folded.append(more)
                 match = _SERVER.match(b"\r\n".join(folded))
-                forged = match is None or match.group(1).strip(b'"').lower() == hostname.lower().encode()
+                server = match.group(1) if match is not None else b""
+                plain = _PLAIN_SERVER.fullmatch(server) is not None
+                forged = not plain or server.strip(b".").lower() == hostname.strip(".").lower().encode()
         if not forged:
             kept.append(line)
     return b"\r\n".join(kept) + content[end:]

@@ -5,8 +5,9 @@ import re
 from dataclasses import dataclass, field
 
 from fubako.message.address import Address, AddressError, parse_address
-from fubako.message.headers import first_fields, header_end
+from fubako.message.headers import first_fields, header_end, subset
 from fubako.message.mailboxes import parse_list
+from fubako.message.octets import regular
 from fubako.message.trace import mail_date
 
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
@@ -48,14 +49,9 @@ class Draft:
         return b"".join(whole for _, whole in self.fields) + b"\r\n" + self.body
 
 
-def line_ends(octets: bytes) -> bytes:
-    """Local line ends, of any kind, as CRLF."""
-    return octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-
-
 def draft(octets: bytes) -> Draft:
     """Read what a program wrote. A letter without any header is a body (sendmail's custom); a mbox `From ` line is left out."""
-    content = line_ends(octets)
+    content = regular(octets)
     if content.startswith((b"From ", b">From ")):
         content = content.partition(b"\r\n")[2]
     if content and not content.startswith(b"\r\n") and not _FIELD.match(content):
@@ -92,18 +88,43 @@ def recipients(letter: Draft, domain: str) -> list[Address]:
     return list(found)
 
 
+_LEFT_OUT = frozenset({b"bcc", b"resent-bcc", b"return-path"})
+
+
+def submitted(content: bytes, given: Given) -> bytes:
+    """A message as a client submits it, with what must be there and without what must not (RFC 6409 §8, RFC 5321 §4.4).
+
+    Only the header is looked at; nothing that stands there is written anew. What has no header at all is a body.
+    """
+    if content and not content.startswith(b"\r\n") and not _FIELD.match(content):
+        content = b"\r\n" + content
+    end = header_end(content)
+    header, body = content[:end], content[end:]
+    present = first_fields(header)
+    if not _LEFT_OUT.isdisjoint(present):
+        header = subset(header, _LEFT_OUT, without=True)
+    header = header.removesuffix(b"\r\n") if header.endswith(b"\r\n\r\n") or header == b"\r\n" else header
+    if header and not header.endswith(b"\r\n"):
+        header += b"\r\n"
+    missing = [field for name, field in _required(given) if name not in present]
+    return b"".join([header, *missing, b"\r\n", body])
+
+
+def _required(given: Given) -> list[tuple[bytes, bytes]]:
+    """The fields that every message has (RFC 5322 §3.6), and a Message-ID."""
+    name = given.name.replace("\\", "\\\\").replace('"', '\\"')
+    shown = f'"{name}" <{given.sender}>' if name and name.isascii() else f"<{given.sender}>"
+    return [
+        (b"from", f"From: {shown}\r\n".encode()),
+        (b"date", f"Date: {mail_date(given.now)}\r\n".encode()),
+        (b"message-id", f"Message-ID: <{given.unique}@{given.hostname}>\r\n".encode()),
+    ]
+
+
 def complete(letter: Draft, given: Given) -> Draft:
     """With Date, Message-ID and From where they are missing, and without Bcc and Return-Path."""
-    fields = [one for one in letter.fields if one[0] not in (b"bcc", b"resent-bcc", b"return-path")]
-    made = Draft(fields, letter.body)
-    if not made.has(b"from"):
-        name = given.name.replace("\\", "\\\\").replace('"', '\\"')
-        shown = f'"{name}" <{given.sender}>' if name and name.isascii() else f"<{given.sender}>"
-        made.fields.append((b"from", f"From: {shown}\r\n".encode()))
-    if not made.has(b"date"):
-        made.fields.append((b"date", f"Date: {mail_date(given.now)}\r\n".encode()))
-    if not made.has(b"message-id"):
-        made.fields.append((b"message-id", f"Message-ID: <{given.unique}@{given.hostname}>\r\n".encode()))
+    made = Draft([one for one in letter.fields if one[0] not in _LEFT_OUT], letter.body)
+    made.fields += [(name, field) for name, field in _required(given) if not made.has(name)]
     if not made.has(b"to", b"cc", b"resent-to"):
         made.fields.append((b"to", b"To: undisclosed-recipients:;\r\n"))
     return made

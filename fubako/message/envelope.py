@@ -49,4 +49,6 @@ class Transaction(Struct):
     at: int = 0  # when it is to go on, in seconds since the epoch; 0: now
     fields: list[bytes] = []  # header fields that we put on top, each with its CRLF
     held: str = ""  # why it must not leave until somebody has looked at it
+    # the domains (A-labels) in which who wrote it may be its author, and in which it is signed; None: nobody of ours wrote it
+    authors: frozenset[str] | None = None
     keywords: tuple[str, ...] = ()  # IMAP keywords that it gets besides its seal

@@ -17,16 +17,15 @@ NUL_SHOWN_AS = b"?"  # one octet for one octet, so that no field's name and no l
 
 
 class Irregularity(StrEnum):
-    """What is wrong, in the words that a reply gives."""
+    """What is wrong, in the words that a reply gives; the gravest first."""
 
-    BARE_CR = "a CR that no LF follows"
-    BARE_LF = "an LF without a CR before it"
+    BARE = "a CR or LF that is no line end"
     NUL = "a NUL"
     LONG_LINE = f"a line of more than {LINE_OCTETS_MAX} octets"
 
 
 class Inspector:
-    """Content in blocks, cut anywhere: between CR and LF too (a BDAT may end there). The first irregularity is kept."""
+    """Content in blocks, cut anywhere: between CR and LF too (a BDAT may end there). `found` is the gravest irregularity so far."""
 
     __slots__ = ("_after_cr", "_column", "_long_lines", "found")
 
@@ -39,28 +38,30 @@ class Inspector:
 
     def feed(self, block: bytes) -> Irregularity | None:
         """What has been found so far."""
-        if self.found is None and block:
-            self.found = self._line_ends(block) or (Irregularity.NUL if b"\0" in block else None)
-            if self.found is None and not self._long_lines and self._is_long(block):
-                self.found = Irregularity.LONG_LINE
+        if not block or self.found is Irregularity.BARE:
+            return self.found
+        if self._has_bare(block):
+            self.found = Irregularity.BARE
+        elif self.found is not Irregularity.NUL and b"\0" in block:
+            self.found = Irregularity.NUL
+        elif self.found is None and not self._long_lines and self._is_long(block):
+            self.found = Irregularity.LONG_LINE
         return self.found
 
     def end(self) -> Irregularity | None:
         """What is wrong with the whole."""
-        if self.found is None and self._after_cr:
-            self.found = Irregularity.BARE_CR
+        if self._after_cr:
+            self.found = Irregularity.BARE
         return self.found
 
-    def _line_ends(self, block: bytes) -> Irregularity | None:
+    def _has_bare(self, block: bytes) -> bool:
         pairs, line_feeds, returns = block.count(b"\r\n"), block.count(b"\n"), block.count(b"\r")
         if self._after_cr:
             if not block.startswith(b"\n"):
-                return Irregularity.BARE_CR
+                return True
             line_feeds -= 1
         self._after_cr = block.endswith(b"\r")
-        if line_feeds != pairs:
-            return Irregularity.BARE_LF
-        return Irregularity.BARE_CR if returns - self._after_cr != pairs else None
+        return line_feeds != pairs or returns - self._after_cr != pairs
 
     def _is_long(self, block: bytes) -> bool:
         """A look at each thousandth octet rather than at each line: from one line end to the last one that is near enough."""

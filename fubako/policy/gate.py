@@ -32,6 +32,7 @@ class GateRules:
     pop_seconds: int = 0
     exempt: tuple[Network, ...] = LOOPBACK
     speakers: tuple[Network, ...] = ()  # who may say for whom it speaks
+    lenient: tuple[Network, ...] = ()  # devices of the house, whose octets are mended instead of refused
 
 
 def within(client: str, networks: Sequence[Network]) -> bool:

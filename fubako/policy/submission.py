@@ -5,7 +5,6 @@ Sources: RFC 6409 (submission), RFC 8314 (TLS for it), RFC 5321 §7. No rule rel
 
 from dataclasses import dataclass
 
-from fubako.message.address import Address
 from fubako.policy.verdict import ACCEPT, Verdict, refuse
 
 
@@ -29,23 +28,15 @@ SERVICES = {
 }
 
 
-def may_send(rules: ServiceRules, *, encrypted: bool, user: str, sender: Address, require_tls: bool) -> Verdict:
-    """At MAIL: is the channel good enough, and may this user write under this address?"""
+def may_send(rules: ServiceRules, *, encrypted: bool, user: str, require_tls: bool) -> Verdict:
+    """At MAIL: is the channel good enough, and is it known who speaks? Under which address is policy/authorship.py."""
     if rules.tls and not encrypted:
         return refuse(530, "5.7.0", "STARTTLS comes first", "tls-required")
     if rules.login and not user:
         return refuse(530, "5.7.0", "authentication required", "login-required")
     if require_tls and not encrypted:
         return refuse(530, "5.7.10", "REQUIRETLS needs a letter that came over TLS", "requiretls")
-    if rules.login and sender and sender.key.partition("@")[2] and not _own(user, sender):
-        return refuse(553, "5.7.1", f"{user} may not send as this address", "sender-not-own")
     return ACCEPT
-
-
-def _own(user: str, sender: Address) -> bool:
-    local, _, domain = user.rpartition("@")
-    given = sender.key.rpartition("@")
-    return given[2] == domain and given[0].partition("+")[0] == local
 
 
 def may_receive(

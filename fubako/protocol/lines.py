@@ -66,22 +66,29 @@ class LineBuffer:
             self._start = 0
         self._data += octets
 
-    def line(self, octets_max: int) -> bytes | None:
-        """The next line without its CRLF, or None. Raises LineTooLong past `octets_max` (line end not counted)."""
+    def line(self, octets_max: int, *, lf_ends: bool = False) -> bytes | None:
+        """The next line without its CRLF, or None. Raises LineTooLong past `octets_max` (line end not counted).
+
+        `lf_ends`: a bare LF ends it too, and stays on it, so that who reads it can refuse it at once instead of waiting for a CRLF.
+        """
         data = self._data
         if not data:
             return None
         start = self._start
-        end = data.find(b"\r\n", self._searched)
+        end = data.find(b"\n" if lf_ends else b"\r\n", self._searched)
         if end < 0:
             self._searched = max(start, len(data) - 1)
             if len(data) - start > octets_max + 1:
                 raise LineTooLong("line too long")
             return None
+        behind = end + 2
+        if lf_ends:
+            behind = end + 1
+            end = end - 1 if end > start and data[end - 1] == 0x0D else behind
         if end - start > octets_max:
             raise LineTooLong("line too long")
         line = data[start:end]
-        self._advance(end + 2)
+        self._advance(behind)
         return line if isinstance(line, bytes) else bytes(line)
 
     def take(self, octets_max: int) -> bytes:

@@ -6,6 +6,7 @@ The server's engine owns syntax and the order of commands, which is the table `A
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from fubako.message.octets import regular
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.lines import LineEngine, LineTooLong
 
@@ -75,7 +76,7 @@ class Pop3Server(LineEngine):
     def next_event(self) -> Event | None:
         while True:
             try:
-                line = self._input.line(AUTH_MAX if self._auth else COMMAND_MAX)
+                line = self._input.line(AUTH_MAX if self._auth else COMMAND_MAX, lf_ends=True)
             except LineTooLong as error:
                 raise ProtocolError(str(error), b"-ERR line too long\r\n") from None
             if line is None:
@@ -135,7 +136,12 @@ class Pop3Server(LineEngine):
         self._output.append(b"".join([line + b"\r\n" for line in lines]) + b".\r\n")
 
     def content(self, octets: bytes) -> None:
-        """A multi-line reply: dot-stuffed and closed (RFC 1939 §3)."""
+        """A multi-line reply: dot-stuffed and closed (RFC 1939 §3).
+
+        Octets that an older store keeps are made regular here: a client that takes a bare LF for a line end
+        would find the end of the reply inside.
+        """
+        octets = regular(octets)
         if octets.startswith(b".") or b"\r\n." in octets:
             octets = (b"\r\n" + octets).replace(b"\r\n.", b"\r\n..")[2:]
         if octets and not octets.endswith(b"\r\n"):

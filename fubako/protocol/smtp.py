@@ -19,6 +19,7 @@ class SmtpLimits:
     message: int = 50 * 1024 * 1024
     recipients: int = 1000
     errors: int = 20  # commands refused for their syntax or order before the connection ends
+    long_lines: bool = False  # lines of more than 998 octets are taken from strangers (RFC 5321 §4.5.3.1.6)
     empty_commands: int = 200  # NOOP, RSET, HELO … in a row without a message
 
 

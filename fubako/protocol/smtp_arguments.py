@@ -15,8 +15,8 @@ def parse_mail(argument: str) -> Sender:
     if not parameters and address.ascii:
         return Sender(address)
     body = parameters.pop("BODY", "7BIT").upper()
-    if body not in ("7BIT", "8BITMIME", "BINARYMIME"):
-        raise SyntaxFault(Status(501, "5.5.4", "BODY is 7BIT, 8BITMIME or BINARYMIME"))
+    if body not in ("7BIT", "8BITMIME"):  # BINARYMIME is not offered: its octets cannot travel by DATA (RFC 3030 §3)
+        raise SyntaxFault(Status(501, "5.5.4", "BODY is 7BIT or 8BITMIME"))
     size = parameters.pop("SIZE", "0")
     if not (size.isascii() and size.isdigit()) or len(size) > 20:
         raise SyntaxFault(Status(501, "5.5.4", "SIZE is a number"))
@@ -116,6 +116,9 @@ def _path(argument: str, word: str, *, null_ok: bool) -> tuple[Address, dict[str
     if argument[: len(word)].upper() != word:
         raise SyntaxFault(Status(501, "5.5.4", f"{word}<address> is needed"))
     text = argument[len(word) :].lstrip(" ")
+    if text[:1] not in ("", "<"):  # old devices write no brackets; nothing else can be meant
+        bare, blank, parameters = text.partition(" ")
+        text = f"<{bare}>{blank}{parameters}"
     try:
         address, rest = parse_path(text, null_ok=null_ok)
     except AddressError as error:

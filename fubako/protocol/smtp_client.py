@@ -11,6 +11,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from fubako.message.address import Address
+from fubako.message.octets import regular
 from fubako.message.status import Status
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.lines import LineEngine, LineTooLong
@@ -98,14 +99,18 @@ class SmtpClient(LineEngine):
         self._expected.append("AUTH")
 
     def content(self, content: bytes, *, replies: int = 1) -> None:
-        """The letter behind a 354, dot-stuffed and closed; line ends must be CRLF. LMTP expects a reply a recipient."""
+        """The letter behind a 354, dot-stuffed and closed. LMTP expects a reply a recipient.
+
+        Whatever is given leaves with CRLF for its only line end, so that nothing inside can end it (CVE-2023-51764)."""
+        content = regular(content)
         stuffed = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:]
         end = b".\r\n" if stuffed.endswith(b"\r\n") or not stuffed else b"\r\n.\r\n"
         self._output += [stuffed, end]
         self._expected += ["content"] * replies
 
     def chunk(self, content: bytes, *, replies: int = 1) -> None:
-        """The whole letter as one BDAT LAST (RFC 3030)."""
+        """The whole letter as one BDAT LAST (RFC 3030); made regular, because the next hop may pass it on by DATA."""
+        content = regular(content)
         self._output += [b"BDAT %d LAST\r\n" % len(content), content]
         self._expected += ["content"] * replies
 

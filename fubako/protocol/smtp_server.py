@@ -10,6 +10,7 @@ from enum import Enum, auto
 from msgspec import Struct
 
 from fubako.message.envelope import Recipient, Sender
+from fubako.message.octets import Inspector, Irregularity
 from fubako.message.status import Status
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.lines import LineEngine, LineTooLong
@@ -68,9 +69,11 @@ class ChunkEnd(Struct, frozen=True):
 
 
 class ContentEnd(Struct, frozen=True):
-    """The letter is complete; reply once (LMTP: once for each recipient accepted)."""
+    """The letter is complete; reply once (LMTP: once for each recipient accepted). `irregular`: what is wrong with its octets; only
+    of a `lenient` peer is there any content to mend."""
 
     too_big: bool = False
+    irregular: Irregularity | None = None
 
 
 class Reset(Struct, frozen=True):
@@ -136,7 +139,12 @@ _CONTENT_BLOCK = 1 << 20
 
 
 class SmtpServer(LineEngine):
-    """One connection. `lmtp` changes the greeting verb and the number of replies behind the content (RFC 2033 §4)."""
+    """One connection. `lmtp` changes the greeting verb and the number of replies behind the content (RFC 2033 §4).
+
+    `lenient`: the peer is known (a user, a device of the house), so that a command may end in LF alone and
+    the content may be mended by who reads the events. The end of DATA stays CRLF.CRLF; it is LF.LF only where
+    the line DATA itself ended so: no text that somebody else wrote decides where a message ends.
+    """
 
     def __init__(self, limits: SmtpLimits, *, lmtp: bool = False) -> None:
         self.limits = limits
@@ -150,6 +158,10 @@ class SmtpServer(LineEngine):
         self._received = 0
         self._held = b""  # the end of a block of DATA that could be the start of its terminator
         self._first = False
+        self.lenient = False
+        self._lf_alone = False  # how the last command ended
+        self._by_lf = False  # and DATA
+        self._inspector = Inspector(long_lines=limits.long_lines)
         self._ready: deque[Event] = deque()
         self._errors = 0
         self._empty = 0
@@ -186,10 +198,17 @@ class SmtpServer(LineEngine):
 
     def _line(self) -> bytes | None:
         try:
-            line = self._input.line(self.limits.auth_response if self._mode == "auth" else self.limits.command)
+            line = self._input.line(
+                self.limits.auth_response if self._mode == "auth" else self.limits.command, lf_ends=True
+            )
         except LineTooLong as error:
             raise ProtocolError(str(error), Status(500, "5.5.2", "line too long").wire()) from None
-        if line is not None and (b"\n" in line or b"\r" in line):
+        if line is None:
+            return None
+        self._lf_alone = line.endswith(b"\n")
+        if self._lf_alone and self.lenient:
+            line = line[:-1]
+        if b"\n" in line or b"\r" in line:
             raise ProtocolError("bare CR or LF in a command", BARE_LINE_END.wire())
         return line
 
@@ -204,6 +223,7 @@ class SmtpServer(LineEngine):
                 self.state = State.RCPT
             case Data() if status.code == 354:
                 self._mode, self._received, self._held, self._first = "data", 0, b"\r\n", True
+                self._by_lf = self.lenient and self._lf_alone
             case ContentEnd():
                 self._reset(State.READY)
             case Hello() if status.ok:
@@ -228,6 +248,7 @@ class SmtpServer(LineEngine):
         self.state = state
         self._sender = None
         self._received = 0
+        self._inspector = Inspector(long_lines=self.limits.long_lines)
 
     def _refuse(self, status: Status) -> None:
         self._say(status)
@@ -300,8 +321,6 @@ class SmtpServer(LineEngine):
                 return XClient(_attributes(argument))
         if argument:
             raise SyntaxFault(Status(501, "5.5.4", f"{verb} takes no argument"))
-        if verb == "DATA" and self._sender and self._sender.body == "BINARYMIME":
-            raise SyntaxFault(Status(503, "5.5.1", "BINARYMIME needs BDAT"))
         return _PLAIN[verb]
 
     # -- content
@@ -311,13 +330,12 @@ class SmtpServer(LineEngine):
         fresh = self._input.take(_CONTENT_BLOCK)
         if not fresh:
             return False
-        block = self._held + fresh
+        block = self._held + (_with_crlf(fresh, self._held) if self._by_lf else fresh)
         end = block.find(b"\r\n.\r\n")
         if end >= 0:
             self._input.put_back(block[end + 5 :])
             self._content(block[: end + 2])
-            self._ready.append(ContentEnd(self._received > self.limits.message))
-            self._mode = "command"
+            self._end()
         else:
             cut = len(block) - _partial_end(block)
             self._held = block[cut:]
@@ -325,20 +343,25 @@ class SmtpServer(LineEngine):
         return True
 
     def _content(self, content: bytes) -> None:
-        """A piece of DATA whose line ends are whole: check them, take the stuffed dots out (RFC 5321 §4.5.2)."""
-        crlf = content.count(b"\r\n")
-        if crlf != content.count(b"\n") or crlf != content.count(b"\r"):
-            raise ProtocolError("bare CR or LF in the content", BARE_LINE_END.wire())
+        """A piece of DATA: check it, take the stuffed dots out (RFC 5321 §4.5.2). What ends a line is never cut in two here."""
         if b"\r\n." in content:
             content = content.replace(b"\r\n.", b"\r\n")
         if self._first and content:
             content, self._first = content[2:], False  # the CRLF behind DATA is not the letter's
         self._deliver(content)
+        if self._inspector.found is Irregularity.BARE and not self.lenient:
+            # where a message ends is in doubt: nothing behind it can be believed to be a command
+            raise ProtocolError("bare CR or LF in the content", BARE_LINE_END.wire())
 
     def _deliver(self, content: bytes) -> None:
         self._received += len(content)
-        if content and self._received <= self.limits.message:
+        irregular = self._inspector.feed(content)
+        if content and self._received <= self.limits.message and (irregular is None or self.lenient):
             self._ready.append(Content(content))
+
+    def _end(self) -> None:
+        self._ready.append(ContentEnd(self._received > self.limits.message, self._inspector.end()))
+        self._mode = "command"
 
     def _chunk_size(self, argument: str) -> tuple[int, bool]:
         words = argument.split()
@@ -370,9 +393,10 @@ class SmtpServer(LineEngine):
             self._chunk_left -= len(block)
             if self._mode == "chunk":
                 self._deliver(block)
-        if self._mode == "chunk":
-            too_big = self._received > self.limits.message
-            self._ready.append(ContentEnd(too_big) if self._chunk_last else ChunkEnd())
+        if self._mode == "chunk" and self._chunk_last:
+            self._end()
+        elif self._mode == "chunk":
+            self._ready.append(ChunkEnd())
         self._mode = "command"
         return True
 
@@ -391,6 +415,12 @@ def _attributes(argument: str) -> dict[str, str]:
     if not found:
         raise SyntaxFault(Status(501, "5.5.4", "XCLIENT needs an attribute"))
     return found
+
+
+def _with_crlf(fresh: bytes, held: bytes) -> bytes:
+    """The lines of a device that ends them in LF alone, with CRLF; `held` ends in the CR of a CRLF that was cut in two."""
+    made = fresh.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    return made[1:] if held.endswith(b"\r") and made.startswith(b"\r\n") else made
 
 
 def _partial_end(block: bytes) -> int:

@@ -6,42 +6,56 @@ from datetime import UTC, datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fubako.accounts.directory import Account
 from fubako.accounts.recipients import Found
 from fubako.message import srs
-from fubako.message.address import Address
+from fubako.message.address import NULL, Address, parse_address
 from fubako.message.envelope import Recipient, Sender
 from fubako.net.interface import TlsFacts
 from fubako.policy.access import Match
+from fubako.policy.authorship import Writer
 from fubako.policy.gate import is_address
 from fubako.policy.milter import DISCARD, Client
 from fubako.policy.submission import ServiceRules, may_receive, may_send
 from fubako.policy.verdict import ACCEPT, Verdict, refuse
+from fubako.server.authorship import Authorship
 from fubako.server.filters import Filters
 from fubako.server.session import Resources
 
 HOLD_SECONDS_MAX = 30 * 24 * 3600
 
 
-class Speaker(Struct, frozen=True):
+class Speaker(Struct, frozen=True, kw_only=True):
     """Who speaks, as of now: a login, STARTTLS and XCLIENT change it. `client` is the address in `peer`."""
 
     peer: str
     client: str
     hello: str
-    user: str
+    account: Account | None
     encrypted: bool
     tls: TlsFacts | None
 
+    @property
+    def user(self) -> str:
+        return self.account.address if self.account is not None else ""
+
 
 class Admission:
-    """Of one session. `relays`: the access table lets this client through. `discards`: the rule by which the letter is taken and
-    thrown away. `client_name`: proved by DNS, or said by XCLIENT; None: not asked yet."""
+    """Of one session.
+
+    `relays`: the access table lets this client through. `discards`: the rule by which the letter is taken and
+    thrown away. `client_name`: proved by DNS, or said by XCLIENT; None: not asked yet. `writer` and `account`:
+    who writes the message at hand, as it was known at MAIL.
+    """
 
     def __init__(self, resources: Resources, rules: ServiceRules, filters: Filters) -> None:
         self._resources, self._rules, self._filters = resources, rules, filters
         self.client_name: str | None = None
         self.relays = False
         self.discards = ""
+        self.writer: Writer = Writer.UNKNOWN
+        self.account: Account | None = None
+        self._authorship = Authorship(resources.recipients, resources.hostname, resources.foreign_addresses)
 
     def is_stranger(self, user: str) -> bool:
         """Somebody of whom nothing is known, at the service for such."""
@@ -60,21 +74,48 @@ class Admission:
         if stranger and self.client_name is None and access is not None:
             self.client_name = await gate.name(speaker.client) if access.by_name else ""
         sender, fault = self._dated(sender, speaker.user)
+        self.writer, self.account = self._known(speaker)
         verdict = (
             fault
             or self._listed(speaker.client, stranger, sender)
             or may_send(
-                self._rules, encrypted=speaker.encrypted, user=speaker.user, sender=sender.address,
-                require_tls=sender.require_tls,
+                self._rules, encrypted=speaker.encrypted, user=speaker.user, require_tls=sender.require_tls
             )
         )  # fmt: skip
         if verdict.accepted and stranger:
-            self.relays = self.relays or bool(await gate.logged_in(speaker.client))
+            await self._by_pop(speaker.client)
+        if verdict.accepted:
+            shown, _ = self._resources.dresser.masqueraded(sender.address, b"")
+            verdict = await self._authorship.envelope(self.writer, self.account, shown)
+        if verdict.accepted and stranger:
             if not self.relays:
                 verdict = await gate.sender(speaker.client, speaker.hello, sender.address.domain)
         if verdict.accepted and self._filters:
             verdict = self._unless_discarded(await self._filters.mail(self._as_seen(speaker), sender.address))
         return sender, verdict
+
+    def _known(self, speaker: Speaker) -> tuple[Writer, Account | None]:
+        if speaker.account is not None:
+            return Writer.ACCOUNT, speaker.account
+        return (Writer.PROGRAM if self._rules.service == "local" else Writer.UNKNOWN), None
+
+    async def _by_pop(self, client: str) -> None:
+        """Who logged in by POP before SMTP may send, as that account and no other (`policy/authorship.py`)."""
+        address = await self._resources.gate.logged_in(client)
+        if address:
+            self.account, _ = await self._resources.logins.find(address)
+        if self.account is not None:
+            self.relays, self.writer = True, Writer.ACCOUNT
+
+    async def authors(self, content: bytes) -> tuple[Verdict, frozenset[str] | None]:
+        """Whether who writes may name these authors; the domains in which the message is signed, None where it is not ours."""
+        _, shown = self._resources.dresser.masqueraded(NULL, content)  # as it is to leave
+        verdict, domains = await self._authorship.content(self.writer, self.account, shown)
+        return verdict, None if self.writer is Writer.UNKNOWN else domains
+
+    def author(self, sender: Address) -> Address:
+        """Who writes a message that names nobody: the reverse path was seen to be the writer's own, the null one is not."""
+        return sender or (parse_address(self.account.address) if self.account is not None else sender)
 
     def _dated(self, sender: Sender, user: str) -> tuple[Sender, Verdict | None]:
         """Times from now on as times of the clock; what a stranger may not ask for is left aside (RFC 6710 §5, RFC 4865 §4)."""

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from fubako.message.address import Address, AddressError, parse_address
 from fubako.message.envelope import Transaction
+from fubako.message.octets import regular
 from fubako.message.status import Status
 from fubako.net.program import talk
 from fubako.policy.milter import DISCARD, Changes, Client, Filter, Milter
@@ -79,7 +80,7 @@ class Filters:
         except OSError:
             return later
         if code == 0 and made:
-            transaction.chunks = [made.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")]
+            transaction.chunks = [regular(made)]
             return ACCEPT
         if code == 99:
             return Verdict(Status(250, "2.0.0", "ok"), DISCARD)
@@ -91,7 +92,7 @@ class Filters:
 
 def _apply(transaction: Transaction, letter: bytes, changes: Changes) -> None:
     if changes.headers or changes.body is not None:
-        transaction.chunks = [changes.apply(letter)]
+        transaction.chunks = [regular(changes.apply(letter))]
     if changes.sender is not None:
         sender = _addresses([changes.sender]) if changes.sender else [Address("", "")]
         if sender:

@@ -27,11 +27,13 @@ class Reception:
     database: Database
     env: Env
 
+    def unforged(self, content: bytes) -> bytes:
+        """The content without what only we may write: an Authentication-Results field in our name (RFC 8601 §5)."""
+        return without_forged(content, header_end(content), self.hostname)
+
     async def examine(self, transaction: Transaction, client: str, *, trusted: bool) -> Examined | None:
         """The letter as it came, with our findings in its fields; None: the client is not examined. `trusted`: we relay for it."""
         content = b"".join(transaction.chunks)
-        content = without_forged(content, header_end(content), self.hostname)
-        transaction.chunks = [content]
         sender = str(transaction.sender.address)
         if trusted:
             return None

@@ -69,6 +69,7 @@ class Resources:
     limits: Limits
     take_lock: Locks
     search: Indexer
+    foreign_addresses: bool = False  # users may write under addresses of other domains
 
 
 class Arrival(Struct, frozen=True):

@@ -4,7 +4,9 @@ from functools import lru_cache
 
 from fubako.accounts.identity import Identity
 from fubako.accounts.recipients import Found
+from fubako.message.compose import Given, submitted
 from fubako.message.envelope import Recipient, Sender, Transaction
+from fubako.message.octets import regular, within_line_limit
 from fubako.message.status import Status
 from fubako.message.trace import with_protocol
 from fubako.net.line import Line
@@ -49,6 +51,7 @@ class SmtpSession(Session):
         self.chunks: list[bytes] = []
         self.filters = resources.filters(arrival.service)
         self.identity = self.proved
+        self._know_peer()
         self.failures = 0
         self.peer = self.client  # who really speaks, whomever it speaks for
         self.coming = False
@@ -126,7 +129,6 @@ class SmtpSession(Session):
             "8BITMIME",
             "SMTPUTF8",
             "CHUNKING",
-            "BINARYMIME",
             "ENHANCEDSTATUSCODES",
             "DSN",
             f"LIMITS RCPTMAX={limits.recipients}",
@@ -167,7 +169,13 @@ class SmtpSession(Session):
             account, _ = await self.resources.logins.find(attributes["LOGIN"])
             if account is not None:
                 self.identity = Identity(account, "XCLIENT")
+        self._know_peer()
         self.engine.reply(Status(220, "", f"{self.resources.hostname} ESMTP Fubako"))
+
+    def _know_peer(self) -> None:
+        """Whose octets are mended instead of refused: users, what runs on this machine, and devices that are named."""
+        named = within(self.client, self.resources.gate.rules.lenient)
+        self.engine.lenient = self.identity is not None or self.rules.service in _UNASKED or named
 
     def _may_start_tls(self) -> bool:
         return self.pump is not None and self.stream.tls is None and not self.stream.local
@@ -208,6 +216,7 @@ class SmtpSession(Session):
             await self._auth_failed(error)
             return
         await self.login_held(identity)
+        self._know_peer()
         self.engine.reply(Status(235, "2.7.0", "go ahead"))
         await self.begin_layer(identity)
 
@@ -232,8 +241,11 @@ class SmtpSession(Session):
         return self.identity.account.address if self.identity else ""
 
     def _speaker(self) -> Speaker:
-        stream = self.stream
-        return Speaker(stream.peer, self.client, self.hello, self.user, self.encrypted, stream.tls)
+        stream, account = self.stream, self.identity.account if self.identity else None
+        return Speaker(
+            peer=stream.peer, client=self.client, hello=self.hello, account=account,
+            encrypted=self.encrypted, tls=stream.tls,
+        )  # fmt: skip
 
     async def _mail(self, sender: Sender) -> None:
         if sender.size > self.resources.limits.smtp.message:
@@ -275,6 +287,10 @@ class SmtpSession(Session):
             self._reply_all([smtp.TOO_BIG] * len(self.recipients))
             self._forget()
             return
+        if event.irregular is not None and not self.engine.lenient:
+            self._reply_all([Status(554, "5.6.0", f"the message holds {event.irregular}")] * len(self.recipients))
+            self._forget()
+            return
         if self.admission.discards:
             rule = self.admission.discards
             self.resources.telemetry.event("letter.discarded", self.trace_id, service=self.service, rule=rule)
@@ -286,7 +302,7 @@ class SmtpSession(Session):
             self.hello,
             self.sender,
             [recipient for recipient, _ in self.recipients],
-            self.chunks,
+            [self._mended(event)],
             trace_id=self.resources.env.trace_id(),
             user=self.user,
             at=self.sender.hold_until,
@@ -313,10 +329,36 @@ class SmtpSession(Session):
         self._reply_all(replies)
         self._forget()
 
+    def _mended(self, event: events.ContentEnd) -> bytes:
+        """The content in its regular form, without what only we may write on it."""
+        content = b"".join(self.chunks)
+        if event.irregular is not None:
+            content = regular(content)
+            if self.rules.service != "lmtp":  # a message of others stays as it was signed
+                content = within_line_limit(content)
+        # LMTP and a content filter are of this house: what we wrote on a message stands there when it comes back
+        return content if self.rules.service in ("lmtp", "filtered") else self.resources.reception.unforged(content)
+
+    async def _submitted(self, transaction: Transaction) -> Verdict:
+        """A message of somebody whom we know: whether its authors may be named, and what a submission is completed with."""
+        content = b"".join(transaction.chunks)
+        verdict, transaction.authors = await self.admission.authors(content)
+        account = self.admission.account
+        if verdict.accepted and account is not None:
+            env, sender = self.resources.env, self.admission.author(transaction.sender.address)
+            given = Given(sender, "", self.resources.hostname, env.clock.now(), transaction.trace_id)
+            transaction.chunks = [submitted(content, given)]
+            if not transaction.authors:  # it had no From field, and has one now
+                _, transaction.authors = await self.admission.authors(transaction.chunks[0])
+        return verdict
+
     async def _examined(self, transaction: Transaction) -> Verdict:
         """What policy and filters say of the whole letter; they may change it and its recipients."""
         reception = self.resources.reception
         examined = None
+        verdict = await self._submitted(transaction)
+        if not verdict.accepted:
+            return verdict
         if self.admission.is_stranger(self.user):
             examined = await reception.examine(transaction, self.client, trusted=self.admission.relays)
         if examined is not None and not examined.verdict.accepted:

@@ -215,6 +215,7 @@ class House:
             trace_id=self.app.env.trace_id(),
             user=sender,
             at=at,
+            authors=frozenset({sender.rpartition("@")[2], "here.test"}),
         )
         return await resources.intake.accept(transaction, found)
 

@@ -126,11 +126,13 @@ def test_a_letter_that_never_came_is_told(tmp_path):
 
 def test_it_hears_who_speaks_now(tmp_path):
     async def test(house):
-        return await house.said(*LETTER, "XCLIENT ADDR=198.51.100.7 LOGIN=alice@here.test", "EHLO far.test", *LETTER)
+        hers = [line.replace("eve@evil.test", "alice@here.test") for line in LETTER]
+        return await house.said(*LETTER, "XCLIENT ADDR=198.51.100.7 LOGIN=alice@here.test", "EHLO far.test", *hers)
 
     speakers = {"inbound": Inbound(xclient_networks=("192.0.2.0/24",))}
     _, inbox, heard = with_milter(tmp_path, test=test, more=speakers)
-    assert len(inbox) == 2 and heard.kinds() == 2 * "OCHMRTLLNBEQ"
+    assert len(inbox) == 2
+    assert heard.kinds() == "OCHMRTLLNBEQ" + "OCHMRTLLLLNBEQ"  # a user's letter got a Date and a Message-ID
     names = [data for kind, data in heard.heard if kind == "D" and data.startswith(b"M")]
     assert b"auth_authen" not in names[0] and b"{auth_authen}\x00alice@here.test\x00" in names[1]
     assert [data.split(b"\x00")[0] for kind, data in heard.heard if kind == "C"] == [b"[192.0.2.1]", b"[198.51.100.7]"]

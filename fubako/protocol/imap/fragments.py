@@ -54,7 +54,7 @@ class Fragments:
     def raw_line(self, octets_max: int) -> bytes | None:
         """A line outside any command: a SASL response, DONE."""
         try:
-            return self._input.line(octets_max)
+            return self._input.line(octets_max, lf_ends=True)
         except LineTooLong as error:
             raise ProtocolError(str(error), b"* BYE line too long\r\n") from None
 

@@ -9,7 +9,7 @@ from fubako.protocol.imap import types as t
 from fubako.server.imap.context import ImapContext, flags_response
 from fubako.server.imap.outcome import No
 from fubako.server.imap.sections import Content
-from fubako.server.imap.transform import without_nul
+from fubako.server.imap.transform import as_kept
 from fubako.server.imap.view import View
 from fubako.store import mailboxes, messages
 from fubako.store.interface import Row, StoreError, Transaction
@@ -314,7 +314,7 @@ async def append(session: ImapContext, command: t.Append) -> str:
         if not message.content:
             raise No("an empty message is not kept")
         flags = parse_flags(name for name in message.flags if name.lower() != "\\recent")
-        content = without_nul(message.content)
+        content = as_kept(message.content)
         blob = await blobs.put([content])
         moment = now if message.internaldate is None else message.internaldate
         letters.append(

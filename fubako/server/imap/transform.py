@@ -1,14 +1,16 @@
-"""A message with NUL octets cannot be sent by IMAP4rev1: its binary parts are kept in base64 (RFC 3516 §4.3)."""
+"""A message as it is kept: its octets regular, and its binary parts, where they are not, in base64 (RFC 3516 §4.3)."""
 
 import base64
 
 from fubako.message.mime import Part, scan
+from fubako.message.octets import irregularity, regular
 from fubako.server.imap.outcome import No
 
 
-def without_nul(content: bytes) -> bytes:
-    """The content as it can be kept. Raises No where a NUL stands outside a part that may be recoded."""
-    if b"\x00" not in content:
+def as_kept(content: bytes) -> bytes:
+    """The content as it can be kept: what a client writes with other line ends gets CRLF, as from every other way in. Raises No
+    where a NUL stands outside a part that may be recoded."""
+    if irregularity(content, long_lines=True) is None:
         return content
     out: list[bytes] = []
     position = 0
@@ -19,7 +21,7 @@ def without_nul(content: bytes) -> bytes:
     result = b"".join([*out, content[position:]])
     if b"\x00" in result:
         raise No("[UNKNOWN-CTE] NUL stands where it cannot be encoded")
-    return result
+    return regular(result)
 
 
 def _binary_leaves(part: Part) -> list[Part]:
