@@ -14,7 +14,6 @@ from contextlib import suppress
 from fubako.accounts import foreign as hashes
 from fubako.accounts import keys, tokens
 from fubako.accounts.backends import files, sasldb
-from fubako.admin import formats
 from fubako.client import discover, fetchmailrc, mailbox, maildrop, muttrc, patterns
 from fubako.message import (
     aggregate,
@@ -30,8 +29,12 @@ from fubako.message import (
     words,
 )
 from fubako.message.address import Address, AddressError, parse_address, parse_path
+from fubako.message.ambiguity import author_is_ambiguous
+from fubako.message.authors import named
+from fubako.message.compose import Given, submitted
 from fubako.message.headers import header_end
 from fubako.message.masquerade import Masquerade
+from fubako.message.octets import irregularity, regular, within_line_limit
 from fubako.message.status import Status
 from fubako.net import certificate, proxy, ssh_client
 from fubako.net.interface import Answer, DnsFailure, NoSuchName, TlsError
@@ -498,5 +501,16 @@ def maildrop_lines(octets: bytes) -> None:
 
 @target
 def stored_formats(octets: bytes) -> None:
-    converted = formats.to_crlf(octets)
-    assert b"\n" not in converted.replace(b"\r\n", b"")
+    converted = regular(octets)
+    assert irregularity(converted, long_lines=True) is None
+
+
+@target
+def authors(octets: bytes) -> None:
+    """Whether its author is plain has an answer; where it is, the addresses can be read, and a completed message is still so."""
+    if author_is_ambiguous(octets) is None:
+        assert None not in named(octets[: header_end(octets)], b"from")
+    content = regular(octets)
+    made = submitted(content, Given(parse_address("a@b.test"), "", "here.test", 1.0, "1"))
+    assert irregularity(made, long_lines=True) is None
+    assert irregularity(within_line_limit(made)) is None
