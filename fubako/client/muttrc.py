@@ -138,10 +138,10 @@ def place(text: str) -> Place | None:
         raise MuttFault(f"{text}: {error}") from None
     if not url.hostname:
         raise MuttFault(f"{text}: no server is named")
-    return Place(
-        _PREFIX[scheme.lower()], url.hostname, port, scheme.lower().endswith("s"), unquote(url.username or ""),
-        unquote(url.password or ""), unquote(url.path[1:]),
-    )  # fmt: skip
+    user, password, box = unquote(url.username or ""), unquote(url.password or ""), unquote(url.path[1:])
+    if not (url.hostname + user + password + box).isprintable():
+        raise MuttFault("an address of a mailbox holds a control character")
+    return Place(_PREFIX[scheme.lower()], url.hostname, port, scheme.lower().endswith("s"), user, password, box)
 
 
 def _host(text: str, whole: str) -> tuple[str, int]:
