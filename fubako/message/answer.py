@@ -95,7 +95,7 @@ def letter(text: str, attachments: Sequence[tuple[str, bytes]] = ()) -> bytes:
                 raise DraftFault(f"{name}: {clean(value)[:60]} is no list of addresses")
     made.set_content(body.rstrip("\n") + "\n", charset="utf-8", cte="8bit" if _short(body) else "quoted-printable")
     for name, content in attachments:
-        made.add_attachment(content, "application", "octet-stream", filename=line(name))  # a file's name may hold a line's end
+        made.add_attachment(content, "application", "octet-stream", filename=line(name))
     return made.as_bytes()
 
 
