@@ -172,7 +172,8 @@ class Session:
         except ProtocolError as error:
             telemetry.event("session.protocol_error", self.trace_id, service=self.service, reason=visible(str(error)))
             if error.farewell:
-                self._last_words(partial(self.stream.write, error.farewell))
+                # behind the replies to what was said before it
+                self._last_words(partial(self.stream.write, self.line.engine.output() + error.farewell))
         except TlsError as error:
             telemetry.event(
                 "session.tls_error", self.trace_id, service=self.service, peer=self.stream.peer, reason=str(error)

@@ -47,6 +47,7 @@ def retrieve_all(client) -> list[bytes]:
 @pytest.mark.parametrize("reading", ["imap", "imaps", "pop3", "pop3s"])
 def test_a_letter_comes_back_octet_for_octet(server, user, tls, letter, service, reading):
     address, password = user
+    letter = letter.replace(b"alice@fubako.test", address.encode())
     client = smtp(server, service, tls)
     sender = "stranger@elsewhere.test"
     if service != "smtp":

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fubako.delivery.letters import describe
+from fubako.message.octets import NUL_SHOWN_AS
 from fubako.protocol.imap import render
 from fubako.protocol.imap import types as t
 from fubako.server.imap.context import ImapContext, flags_response
@@ -190,6 +191,7 @@ class _Fetching:
             return label + b" NIL"
         if section.binary and b"\x00" in octets:
             return b"%b ~{%d}\r\n%b" % (label, len(octets), octets)
+        octets = octets.replace(b"\0", NUL_SHOWN_AS)  # an older store holds some; a literal cannot (RFC 9051 §4.3)
         return b"%b {%d}\r\n%b" % (label, len(octets), octets)
 
     async def _mark_seen(self, uids: list[int]) -> set[int]:
