@@ -101,7 +101,8 @@ _LOCAL = _ATOM + rb"++(?:\." + _ATOM + rb"++)*+"
 _LABEL = rb"[A-Za-z0-9_\x80-\xff-]++"
 _DOMAIN = rb"(?:" + _LABEL + rb"(?:\." + _LABEL + rb")*+|\[[0-9A-Za-z.:]++\])"
 _SPEC = rb"(" + _LOCAL + rb"@" + _DOMAIN + rb")"
-_WORDS = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff. \t-]*+"
+# a dot that begins a phrase begins an address for some
+_WORDS = rb"(?:" + _ATOM + rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff. \t-]*+)?+"
 _QUOTED = rb'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[\x20-\x7e])*+"'
 _SPEC_ALONE = re.compile(_SPEC + rb"(?:[ \t]++\(([^()\\\"<>@\x00-\x08\x0a-\x1f\x7f]*+)\))?+[ \t]*+")
 _NAMED = re.compile(rb"(?:" + _QUOTED + rb"[ \t]*+|" + _WORDS + rb")<" + _SPEC + rb">[ \t]*+")

@@ -51,4 +51,5 @@ class Transaction(Struct):
     held: str = ""  # why it must not leave until somebody has looked at it
     # the domains (A-labels) in which who wrote it may be its author, and in which it is signed; None: nobody of ours wrote it
     authors: frozenset[str] | None = None
+    doubt: str = ""  # why readers may disagree about its author (message/ambiguity.py)
     keywords: tuple[str, ...] = ()  # IMAP keywords that it gets besides its seal

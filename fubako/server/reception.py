@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fubako.accounts.recipients import Found
 from fubako.clock import Env
 from fubako.delivery.dress import Dresser
+from fubako.message.ambiguity import author_is_ambiguous
 from fubako.message.authentication import results, results_field, without_forged
 from fubako.message.envelope import Recipient, Transaction
 from fubako.message.headers import header_end
@@ -41,7 +42,8 @@ class Reception:
         if examined is None:
             return None
         await self._note(examined, client)
-        if examined.junk:
+        transaction.doubt = author_is_ambiguous(content) or ""
+        if examined.junk or transaction.doubt:
             transaction.keywords = (*transaction.keywords, JUNK)
         transaction.fields.append(results_field(self.hostname, examined.methods))
         return examined

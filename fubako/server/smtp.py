@@ -361,6 +361,8 @@ class SmtpSession(Session):
             return verdict
         if self.admission.is_stranger(self.user):
             examined = await reception.examine(transaction, self.client, trusted=self.admission.relays)
+        if transaction.doubt:
+            self.resources.telemetry.event("message.author_in_doubt", transaction.trace_id, reason=transaction.doubt)
         if examined is not None and not examined.verdict.accepted:
             return examined.verdict
         if self.filters:

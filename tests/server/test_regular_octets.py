@@ -130,6 +130,20 @@ def test_the_end_of_a_message_is_not_in_the_text_of_somebody_else(tmp_path):
     assert heard[-1].startswith("221")
 
 
+@pytest.mark.parametrize(
+    ("header", "marked"),
+    [(b"From: a@b.test", False), (b"From: ceo@bank.test <a@b.test>", True), (b"X: y\r\nFrom : ceo@bank.test", True)],
+)
+def test_a_stranger_whose_author_is_in_doubt_is_marked(tmp_path, header, marked):
+    async def test(house):
+        await session(house, "smtp", by_data(header + b"\r\nSubject: x\r\n\r\nhi\r\n"))
+        rows = await house.store.database.read(lambda tx: tx.rows("SELECT keywords FROM message"))
+        return rows[0][0], house.app.telemetry.counters["message.author_in_doubt"]
+
+    keywords, events = run(tmp_path, test)
+    assert ("$Junk" in keywords.split(), events) == (marked, int(marked))
+
+
 def test_long_lines_of_strangers_are_a_setting(tmp_path):
     setting = {"inbound": Inbound(long_lines="accept", examine=False)}
     _, inbox = run(tmp_path, lambda house: session(house, "smtp", by_data(LONG["long line"])), **setting)
