@@ -30,6 +30,7 @@ from fubako.delivery.schedule import Schedule
 from fubako.message.address import Address
 from fubako.net import proxy, tcp
 from fubako.net.interface import Https, Pump, Resolver, StreamClosed, StreamTimeout
+from fubako.net.pace import Pace
 from fubako.net.proxy import ProxyError
 from fubako.net.tls import ServerTls
 from fubako.policy.access import Access
@@ -177,6 +178,14 @@ class Application:
             config.limits.imap_idle_seconds,
             config.limits.login_seconds,
             config.limits.message_octets,
+            Pace(
+                command_seconds=config.limits.command_seconds,
+                content_seconds=config.limits.content_seconds,
+                rate=config.limits.octets_per_second,
+                taking_seconds=config.limits.taking_seconds,
+            ),
+            config.limits.smtp_transaction_seconds,
+            config.limits.commands_before_login,
         )
         assert self.resolver is not None
         gate = built.gate(config, self.resolver, self.store.database, env)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from fubako.net.interface import Stream
-from fubako.protocol.engine import E_co, Engine
+from fubako.protocol.engine import E_co, Engine, Unfinished
 from fubako.telemetry import visible
 
 LINE_SIGNS_MAX = 200
@@ -115,6 +115,10 @@ class Watched(Generic[E_co]):
     @property
     def pending(self) -> bool:
         return self._engine.pending
+
+    @property
+    def unfinished(self) -> Unfinished:
+        return self._engine.unfinished
 
     @property
     def _sealed(self) -> bool:

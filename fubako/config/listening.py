@@ -95,7 +95,31 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     smtp_idle_seconds: Annotated[Positive, Meta(description="Silence after which an SMTP session ends.")] = 300
     pop3_idle_seconds: Annotated[Positive, Meta(description="Silence after which a POP3 session ends.")] = 600
     imap_idle_seconds: Annotated[Positive, Meta(description="Silence after which an IMAP session ends.")] = 1800
-    login_seconds: Annotated[Positive, Meta(description="Silence allowed before a login and in a handshake.")] = 60
+    login_seconds: Annotated[
+        Positive, Meta(description="From the connection to the login, handshake and failed attempts included.")
+    ] = 60
+    commands_before_login: Annotated[Positive, Meta(description="Commands that a client may say before its login.")] = (
+        50
+    )
+    smtp_transaction_seconds: Annotated[
+        Positive,
+        Meta(
+            description="Service smtp, without a login: from the connection, or the end of a message, to the end of the next one,"
+            " and one more for each `octets_per_second` of it."
+        ),
+    ] = 600
+    command_seconds: Annotated[Positive, Meta(description="From a command's first octet to its last.")] = 60
+    content_seconds: Annotated[
+        Positive,
+        Meta(
+            description="From the first octet of a message, or of an IMAP literal, to the last, and one more for each"
+            " `octets_per_second` of it."
+        ),
+    ] = 120
+    octets_per_second: Annotated[Positive, Meta(description="The least rate at which content has to come.")] = 1000
+    taking_seconds: Annotated[
+        Positive, Meta(description="In which a client has to take the next 64 KiB of what it asked for.")
+    ] = 120
 
 
 class Ssh(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -76,6 +76,8 @@ class Stream(Protocol):
     tls: TlsFacts | None
     ssh: SshFacts | None
     idle_seconds: float
+    due: float  # the loop's time at which any wait for the peer's octets ends, whatever it says; infinite: never
+    taking_seconds: float | None  # how long `drain` waits; None: `idle_seconds`
 
     @property
     def pending(self) -> bool: ...

@@ -1,30 +1,43 @@
-"""`Line`: an engine on a stream. The only read loop and the only STARTTLS in the program."""
+"""`Line`: an engine on a stream. The only read loop and the only STARTTLS in the program.
 
+A line with a `Pace` is a server's: its peer gets a turn of the loop at a time, and its deadlines are no octet's to move.
+"""
+
+import asyncio
+from math import inf
 from typing import Any, Generic
 
 from fubako.net.interface import Pump, Stream, StreamClosed, TlsError
-from fubako.protocol.engine import E_co, Engine, ProtocolError
+from fubako.net.pace import EVENTS_A_TURN, TURN_SECONDS, Pace
+from fubako.protocol.engine import E_co, Engine, ProtocolError, Unfinished
 
 
 class Line(Generic[E_co]):
-    """One conversation. Replies to pipelined commands leave in one write, when no more events are waiting."""
+    """One conversation. Replies to pipelined commands leave in one write, when no more events are
+    waiting or a turn is over.
 
-    __slots__ = ("engine", "stream")
+    `due`, in the loop's time, is when the conversation must have come to where its session wants
+    it: every wait ends then, whatever is said meanwhile.
+    """
 
-    def __init__(self, engine: Engine[E_co], stream: Stream) -> None:
+    __slots__ = ("_events", "_octets", "_pace", "_turn_ends", "_waited", "due", "engine", "stream")
+
+    def __init__(self, engine: Engine[E_co], stream: Stream, pace: Pace | None = None) -> None:
         self.engine = engine
         self.stream = stream
+        self.due = inf
+        self._pace = pace
+        self._events = 0  # in this turn
+        self._turn_ends = 0.0
+        self._waited = 0.0  # seconds, for the rest of what the peer has begun
+        self._octets = 0  # that came meanwhile
+        if pace is not None:
+            stream.taking_seconds = pace.taking_seconds
 
     async def event(self) -> E_co:
         """The next event. Raises ProtocolError, StreamClosed, StreamTimeout, TlsError."""
-        engine = self.engine
-        while (event := engine.next_event()) is None:
-            if self._speak():
-                await self.stream.drain()
-            octets = await self.stream.read()
-            if not octets:
-                raise StreamClosed("the peer ended the connection")
-            engine.receive(octets)
+        event = await self._next(nudged=False)
+        assert event is not None  # nobody asked to be nudged
         return event
 
     async def events(self, count: int) -> list[E_co]:
@@ -37,17 +50,73 @@ class Line(Generic[E_co]):
 
     async def event_or_nudge(self) -> E_co | None:
         """Like `event`, but None when the stream was nudged."""
+        return await self._next(nudged=True)
+
+    async def _next(self, *, nudged: bool) -> E_co | None:
         engine = self.engine
-        while (event := engine.next_event()) is None:
+        event = engine.next_event()
+        if event is not None:
+            await self._take_turn()
+            return event
+        while event is None:
             if self._speak():
                 await self.stream.drain()
-            octets = await self.stream.read_or_nudge()
+            octets = await self._heard(nudged=nudged)
             if octets is None:
                 return None
             if not octets:
                 raise StreamClosed("the peer ended the connection")
             engine.receive(octets)
+            event = engine.next_event()
+        self._arrived()
         return event
+
+    def _arrived(self) -> None:
+        """What the peer had begun is there; content only when all of it is."""
+        if self._pace is not None and self.engine.unfinished is not Unfinished.CONTENT:
+            self._waited, self._octets = 0.0, 0
+
+    async def _heard(self, *, nudged: bool) -> bytes | None:
+        """What comes next, within what is left of the time for it."""
+        stream, pace = self.stream, self._pace
+        self._events = 0  # to wait is to give others their turn
+        unfinished = self.engine.unfinished if pace is not None else Unfinished.NOTHING
+        if pace is None or unfinished is Unfinished.NOTHING:
+            stream.due = self.due
+            return await (stream.read_or_nudge() if nudged else stream.read())
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        stream.due = min(self.due, began + pace.allowed(unfinished, self._octets) - self._waited)
+        octets = await (stream.read_or_nudge() if nudged else stream.read())
+        self._waited += loop.time() - began
+        self._octets += len(octets or b"")
+        return octets
+
+    async def _take_turn(self) -> None:
+        """A peer that said much at once does not keep others waiting for all of it."""
+        if self._pace is None:
+            return
+        self._arrived()
+        now = asyncio.get_running_loop().time()
+        if not self._events:
+            self._turn_ends = now + TURN_SECONDS
+        self._events += 1
+        if self._events >= EVENTS_A_TURN or now >= self._turn_ends:
+            await self.give_way()
+
+    async def give_way(self) -> None:
+        """Send what is to be said, and let everybody else have a turn. Raises StreamClosed, StreamTimeout."""
+        await self.flush()
+        self._events = 0
+        await asyncio.sleep(0)
+
+    async def send(self, octets: bytes) -> None:
+        """Behind what the engine has said: a part of a long reply, of about SEND_OCTETS. The peer has to take it."""
+        said = self.engine.output()
+        self.stream.write(said + octets if said else octets)
+        if self.stream.congested:
+            await self.stream.drain()
+        await self._take_turn()
 
     def _speak(self) -> bool:
         """Send what the engine has to say; whether the peer should be waited for."""
@@ -71,6 +140,7 @@ class Line(Generic[E_co]):
             self.engine.output()
             raise ProtocolError("bytes were sent behind STARTTLS")
         self.stream.write(self.engine.output())
+        self.stream.due = self.due
         await self.stream.start_tls(pump)
         self.engine.tls_started()
 

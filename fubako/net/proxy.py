@@ -4,9 +4,11 @@ Source: the specification of HAProxy's proxy-protocol. It is read only from peer
 be there: nothing is guessed.
 """
 
+import asyncio
 import ipaddress
 import struct
 from dataclasses import dataclass
+from math import inf
 
 from fubako.net.interface import Stream, TlsFacts
 
@@ -50,6 +52,7 @@ def parse(octets: bytes) -> tuple[Proxied, int] | None:
 async def introduced(stream: Stream) -> None:
     """Hear for whom a proxy speaks: `peer` and `tls` are then that client's. Raises ProxyError, StreamTimeout, StreamClosed."""
     idle, stream.idle_seconds = stream.idle_seconds, SECONDS
+    stream.due = asyncio.get_running_loop().time() + SECONDS  # for the whole of it
     heard = b""
     while (found := parse(heard)) is None:
         octets = await stream.read()
@@ -58,7 +61,7 @@ async def introduced(stream: Stream) -> None:
         heard += octets
     proxied, length = found
     stream.put_back(heard[length:])
-    stream.idle_seconds = idle
+    stream.idle_seconds, stream.due = idle, inf
     stream.peer, stream.tls = proxied.peer or stream.peer, proxied.tls
 
 

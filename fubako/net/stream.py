@@ -5,6 +5,7 @@ Invariant: once a pump is in place, no byte reaches `read` that it did not decry
 
 import asyncio
 from contextlib import suppress
+from math import inf
 
 from fubako.net.interface import Pump, SshFacts, StreamClosed, StreamTimeout, TlsError, TlsFacts
 from fubako.protocol.sasl.mechanism import SaslFailure, SecurityLayer
@@ -21,6 +22,8 @@ class BufferedStream:
         self.tls: TlsFacts | None = None
         self.ssh: SshFacts | None = None
         self.idle_seconds = 300.0
+        self.due = inf
+        self.taking_seconds: float | None = None
         self._pump: Pump | None = None
         self._layer: SecurityLayer | None = None
         self._inbox: list[bytes] = []
@@ -34,6 +37,7 @@ class BufferedStream:
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # asked for once: each time is a system call (Python 3.11)
+        self._quiet_until = 0.0
         self._deadline = 0.0
         self._writable: asyncio.Future[None] | None = None
 
@@ -153,12 +157,14 @@ class BufferedStream:
         return octets
 
     def _arrival(self) -> "asyncio.Future[None]":
-        """Done when something happens; fails when the peer was silent for `idle_seconds`. One timer serves a connection."""
+        """Done when something happens; fails when the peer was silent for `idle_seconds`, and when
+        it is `due` whatever the peer says. One timer serves a connection."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         if not self._silent:  # a nudge is not a word of the peer: its silence goes on
-            self._deadline = loop.time() + self.idle_seconds
+            self._quiet_until = loop.time() + self.idle_seconds
+        self._deadline = min(self._quiet_until, self.due)
         if self._timer is None or self._timer.when() > self._deadline:
             if self._timer is not None:
                 self._timer.cancel()
@@ -176,7 +182,7 @@ class BufferedStream:
         if self._waiter is not None and loop.time() >= self._deadline - 0.001:
             waiter, self._waiter = self._waiter, None
             if not waiter.done():
-                waiter.set_exception(StreamTimeout("the peer said nothing for too long"))
+                waiter.set_exception(StreamTimeout("the peer did not say in time what was waited for"))
             return
         self._timer = loop.call_at(max(self._deadline, loop.time() + 1.0), self._tick)
 
@@ -202,10 +208,11 @@ class BufferedStream:
 
     async def drain(self) -> None:
         if self._writable is not None:
+            seconds = self.idle_seconds if self.taking_seconds is None else self.taking_seconds
             try:
-                await asyncio.wait_for(asyncio.shield(self._writable), self.idle_seconds)
+                await asyncio.wait_for(asyncio.shield(self._writable), seconds)
             except TimeoutError:
-                raise StreamTimeout("the peer takes nothing") from None
+                raise StreamTimeout("the peer does not take what it asked for") from None
         if self._gone:
             raise StreamClosed("the peer is gone")
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fubako.protocol.engine import ProtocolError
+from fubako.protocol.engine import ProtocolError, Unfinished
 
 LINE_OCTETS_MAX = 16 * 1024
 REQUESTS_MAX = 1000  # open at once on one connection
@@ -61,6 +61,10 @@ class DovecotAuth:
     @property
     def pending(self) -> bool:
         return bool(self._input)
+
+    @property
+    def unfinished(self) -> Unfinished:
+        return Unfinished.COMMAND if self._input else Unfinished.NOTHING
 
     def tls_started(self) -> None:
         raise AssertionError("there is no TLS on this socket")

@@ -4,7 +4,7 @@ A bare CR or LF is never a line end here (SMTP smuggling, CVE-2023-51764): it st
 refuses it.
 """
 
-from fubako.protocol.engine import ProtocolError
+from fubako.protocol.engine import ProtocolError, Unfinished
 
 
 class LineTooLong(ProtocolError):
@@ -21,6 +21,10 @@ class LineEngine:
     @property
     def pending(self) -> bool:
         return len(self._input) > 0
+
+    @property
+    def unfinished(self) -> Unfinished:
+        return Unfinished.COMMAND if self.pending else Unfinished.NOTHING
 
     def receive(self, octets: bytes) -> None:
         self._input.feed(octets)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from fubako.message.envelope import Recipient, Sender
 from fubako.message.octets import Inspector, Irregularity
 from fubako.message.status import Status
-from fubako.protocol.engine import ProtocolError
+from fubako.protocol.engine import ProtocolError, Unfinished
 from fubako.protocol.lines import LineEngine, LineTooLong
 from fubako.protocol.smtp import BAD_ORDER, BARE_LINE_END, SYNTAX, SmtpLimits, SyntaxFault, xtext_decode
 from fubako.protocol.smtp_arguments import parse_mail, parse_rcpt
@@ -174,6 +174,10 @@ class SmtpServer(LineEngine):
         self._ready.clear()
         self.state, self._mode, self._waiting = State.CONNECTED, "command", None
 
+    @property
+    def unfinished(self) -> Unfinished:
+        return super().unfinished if self._mode in ("command", "auth") else Unfinished.CONTENT
+
     def greet(self, text: str) -> None:
         self._say(Status(220, "", text))
 
@@ -225,6 +229,7 @@ class SmtpServer(LineEngine):
                 self._mode, self._received, self._held, self._first = "data", 0, b"\r\n", True
                 self._by_lf = self.lenient and self._lf_alone
             case ContentEnd():
+                self._empty = 0
                 self._reset(State.READY)
             case Hello() if status.ok:
                 self._reset(State.READY)
@@ -293,7 +298,7 @@ class SmtpServer(LineEngine):
 
     def _count_empty(self) -> None:
         self._empty += 1
-        if self._empty > self.limits.empty_commands:
+        if self._empty > self.limits.empty_commands and not self.lenient:
             farewell = Status(421, "4.7.0", "too many commands without a message, closing connection")
             raise ProtocolError("too many empty commands", farewell.wire())
 

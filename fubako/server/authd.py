@@ -49,7 +49,7 @@ async def _held(resources: Resources, service: str, peer: str, identity: Identit
 
 async def serve_saslauthd(resources: Resources, stream: Stream) -> None:
     """One question, one answer."""
-    stream.idle_seconds = SECONDS
+    stream.due = asyncio.get_running_loop().time() + SECONDS
     said = "NO authentication failed"
     try:
         heard = b""
@@ -85,7 +85,7 @@ class DovecotAuthSession:
     def __init__(self, resources: Resources, stream: Stream, number: int, mechanisms: tuple[str, ...] = ()) -> None:
         self._resources = resources
         self._engine = wire.DovecotAuth()
-        self._line: Line[wire.Event] = Line(self._engine, stream)
+        self._line: Line[wire.Event] = Line(self._engine, stream, resources.limits.pace)
         self._number = number
         self._mechanisms = mechanisms
         self._open: dict[int, tuple[Exchange, str, asyncio.Queue[bytes]]] = {}

@@ -35,7 +35,7 @@ class Pop3Session(Session):
 
     def __init__(self, resources: Resources, arrival: Arrival) -> None:
         self.engine = pop3.Pop3Server()
-        line: Line[pop3.Event] = Line(self.engine, arrival.stream)
+        line: Line[pop3.Event] = Line(self.engine, arrival.stream, resources.limits.pace)
         super().__init__(resources, arrival, line)
         self.timestamp = b""
         self.user = ""
@@ -57,6 +57,7 @@ class Pop3Session(Session):
             event = await self.line.event()
             if not isinstance(event, pop3.Command):
                 raise ProtocolError("a SASL response without an exchange")
+            self.count_command(b"-ERR too many commands before a login\r\n")
             if event.keyword == "QUIT":
                 await self._quit()
                 await self.line.flush()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from math import inf
 
 from msgspec import Struct
 
@@ -19,6 +20,7 @@ from fubako.delivery.intake import Intake
 from fubako.message.hop import Hop
 from fubako.net.interface import Pump, Stream, StreamClosed, StreamTimeout, TlsError
 from fubako.net.line import AnyLine
+from fubako.net.pace import Pace
 from fubako.policy.access import Access
 from fubako.policy.gate import Gate
 from fubako.policy.limits import Guessing, network_of
@@ -44,6 +46,9 @@ class Limits:
     imap_idle_seconds: float = 1800.0  # RFC 9051 §5.4
     login_seconds: float = 60.0
     append_octets_max: int = 50 * 1024 * 1024
+    pace: Pace = field(default_factory=Pace)
+    smtp_transaction_seconds: float = 600.0
+    commands_before_login: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ class Session:
         self.proved = arrival.proved
         self._arrival = arrival
         self.trace_id = resources.env.trace_id()
+        self._commands = 0
 
     @property
     def stream(self) -> Stream:
@@ -165,7 +171,10 @@ class Session:
         """The whole life of the connection. Only its end is certain: no error of one session reaches another."""
         telemetry = self.resources.telemetry
         try:
+            if self.proved is None:
+                self.must_come_to_it(self.seconds_of_a_stranger())
             if self.implicit_tls:
+                self.stream.due = self.line.due
                 self.stream.idle_seconds = self.resources.limits.login_seconds
                 await self.stream.handshake()
             await self.converse()
@@ -195,6 +204,22 @@ class Session:
         finally:
             self.cleanup()
             self.line.close()
+
+    def seconds_of_a_stranger(self) -> float:
+        """How long somebody may be here without saying who he is."""
+        return self.resources.limits.login_seconds
+
+    def must_come_to_it(self, seconds: float) -> None:
+        """The conversation ends so much later, whatever the peer says, unless this is called again.
+        Infinite: it may last."""
+        self.line.due = asyncio.get_running_loop().time() + seconds
+
+    def count_command(self, farewell: bytes) -> None:
+        """One more command. Raises ProtocolError where a stranger has said too many."""
+        if self.identity is None:
+            self._commands += 1
+            if self._commands > self.resources.limits.commands_before_login:
+                raise ProtocolError("too many commands before a login", farewell)
 
     @staticmethod
     def _last_words(say: Callable[[], None]) -> None:
@@ -263,6 +288,7 @@ class Session:
 
     async def login_held(self, identity: Identity) -> None:
         self.identity = identity
+        self.must_come_to_it(inf)
         await self.resources.logins.note(identity, network_of(self.stream.peer))
         if self.protocol != "smtp" and not identity.read_only:
             await self.resources.gate.note_login(

@@ -1,6 +1,7 @@
 """`SmtpSession`: SMTP on 25, submission on 465 and 587, LMTP on a socket: one session, three sets of rules."""
 
 from functools import lru_cache
+from math import inf
 
 from fubako.accounts.identity import Identity
 from fubako.accounts.recipients import Found
@@ -43,7 +44,7 @@ class SmtpSession(Session):
         self.rules = SERVICES[arrival.service]
         self.lmtp = arrival.service == "lmtp"
         self.engine = events.SmtpServer(resources.limits.smtp, lmtp=self.lmtp)
-        line: Line[events.Event] = Line(self.engine, arrival.stream)
+        line: Line[events.Event] = Line(self.engine, arrival.stream, resources.limits.pace)
         super().__init__(resources, arrival, line)
         self.hello = self.verb = ""
         self.sender: Sender | None = None
@@ -62,11 +63,16 @@ class SmtpSession(Session):
         self.engine.greet(f"{self.resources.hostname} {'LMTP' if self.lmtp else 'ESMTP'} Fubako")
         while True:
             event = await self.line.event()
+            if self.rules.login and not isinstance(event, events.Content):
+                self.count_command(Status(421, "4.7.0", "too many commands before a login").wire())
             match event:
                 case events.Content():
+                    self.line.due += len(event.octets) / self.resources.limits.pace.rate
                     self.chunks.append(event.octets)
                 case events.ContentEnd():
                     await self._content_end(event)
+                    if self.identity is None:
+                        self.must_come_to_it(self.seconds_of_a_stranger())
                 case events.Mail():
                     await self._mail(event.sender)
                 case events.Rcpt():
@@ -94,6 +100,12 @@ class SmtpSession(Session):
                     return
                 case events.AuthResponse():
                     raise ProtocolError("a SASL response without an exchange")
+
+    def seconds_of_a_stranger(self) -> float:
+        """Where a login is needed, until then; where none is, to the end of the next message."""
+        if self.rules.service in _UNASKED:
+            return inf
+        return super().seconds_of_a_stranger() if self.rules.login else self.resources.limits.smtp_transaction_seconds
 
     def _forget(self) -> None:
         self._expect(False)
@@ -169,6 +181,7 @@ class SmtpSession(Session):
             account, _ = await self.resources.logins.find(attributes["LOGIN"])
             if account is not None:
                 self.identity = Identity(account, "XCLIENT")
+                self.must_come_to_it(inf)
         self._know_peer()
         self.engine.reply(Status(220, "", f"{self.resources.hostname} ESMTP Fubako"))
 

@@ -7,7 +7,7 @@ LITERAL+ (RFC 7888) is read and thrown away.
 import re
 from dataclasses import dataclass, field
 
-from fubako.protocol.engine import ProtocolError
+from fubako.protocol.engine import ProtocolError, Unfinished
 from fubako.protocol.lines import LineBuffer, LineTooLong
 
 LINE_MAX = 65536
@@ -43,6 +43,12 @@ class Fragments:
     @property
     def pending(self) -> bool:
         return len(self._input) > 0
+
+    @property
+    def unfinished(self) -> Unfinished:
+        if self._left:
+            return Unfinished.CONTENT
+        return Unfinished.COMMAND if self._input or self._text.pieces else Unfinished.NOTHING
 
     def receive(self, octets: bytes) -> None:
         self._input.feed(octets)

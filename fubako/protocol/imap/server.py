@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from fubako.protocol.engine import ProtocolError
+from fubako.protocol.engine import ProtocolError, Unfinished
 from fubako.protocol.imap.cursor import Cursor, ParseError
 from fubako.protocol.imap.fragments import Fragments, Text
 from fubako.protocol.imap.parse import BadName, parse
@@ -16,6 +16,7 @@ from fubako.protocol.imap.types import Authenticate, Bare, Tagged
 
 RESPONSE_MAX = 12288
 ERRORS_MAX = 20
+REFUSALS_MAX = 100  # in a row, of somebody who is known
 LITERAL_MAX_STRANGER = 4096
 _TAG = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]+]{1,64}')
 
@@ -66,10 +67,15 @@ class ImapServer:
         self._output: list[bytes] = []
         self._mode = "command"  # command, response, idle
         self._errors = 0
+        self._refusals = 0
 
     @property
     def pending(self) -> bool:
         return self._fragments.pending
+
+    @property
+    def unfinished(self) -> Unfinished:
+        return self._fragments.unfinished
 
     def literal_max(self, octets: int) -> None:
         self._fragments.literal_max = octets
@@ -164,10 +170,12 @@ class ImapServer:
             raise ProtocolError(
                 "a response was sent before its challenge", b"* BYE no pipelining behind AUTHENTICATE\r\n"
             )
+        self._refusals = 0
         return Tagged(tag, command)
 
     def _refuse(self, tag: str, condition: str, text: str) -> None:
         self.tagged(tag, condition, text)
         self._errors += self.state is State.STRANGER or tag == "*"
-        if self._errors >= ERRORS_MAX:
+        self._refusals += 1
+        if self._errors >= ERRORS_MAX or self._refusals >= REFUSALS_MAX:
             raise ProtocolError("too many errors", b"* BYE too many errors\r\n")

@@ -20,7 +20,7 @@ class ImapContext(Session):
 
     def __init__(self, resources: Resources, arrival: Arrival) -> None:
         self.engine = wire.ImapServer()
-        line: Line[wire.Event] = Line(self.engine, arrival.stream)
+        line: Line[wire.Event] = Line(self.engine, arrival.stream, resources.limits.pace)
         super().__init__(resources, arrival, line)
         self.view: View | None = None
         self.enabled: set[str] = set()

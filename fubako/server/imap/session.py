@@ -45,6 +45,7 @@ class ImapSession(ImapContext):
             event = await self.line.event()
             if not isinstance(event, t.Tagged):
                 raise ProtocolError("a line without a command")
+            self.count_command(b"* BYE too many commands before a login\r\n")
             if await self._one(event.tag, event.command):
                 return
 
