@@ -119,6 +119,14 @@ class MemoryServer:
         self.server_tls = ServerTls([Certificate.load(root / "s.pem", root / "s.key")])
         return self
 
+    def sit_down(self, stream: MemoryStream, **limits: float) -> asyncio.Future:
+        """A session on a stream that the test made, with other limits; done when the session is."""
+        resources = replace(self.app.resources, limits=replace(self.app.resources.limits, **limits))
+        service = self.given.get("service", SERVICES[self.protocol])
+        session = SESSIONS[self.protocol](resources, Arrival(stream, service, self.server_tls.pump))
+        self._tasks.append(asyncio.ensure_future(session.run()))
+        return self._tasks[-1]
+
     async def connect(self, fragment: int = 0) -> Client:
         channel = self.given.get("channel", "plain")
         ours, theirs = pair(local=channel == "local")

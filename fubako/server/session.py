@@ -221,10 +221,10 @@ class Session:
             if self._commands > self.resources.limits.commands_before_login:
                 raise ProtocolError("too many commands before a login", farewell)
 
-    @staticmethod
-    def _last_words(say: Callable[[], None]) -> None:
-        """Where they can still be said: in the middle of a handshake they cannot."""
+    def _last_words(self, say: Callable[[], None]) -> None:
+        """Behind the replies that are due, where anything can be said: amid a handshake it cannot."""
         with suppress(TlsError):
+            self.stream.write(self.line.engine.output())
             say()
 
     async def converse(self) -> None:
