@@ -4,7 +4,15 @@ import os
 
 from fubako.confine import landlock, process, seccomp
 from fubako.confine.description import Confinement, ConfinementFailed, Report
-from fubako.confine.kernel import MACHINE, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, known_machine, prctl
+from fubako.confine.kernel import (
+    MACHINE,
+    PR_GET_DUMPABLE,
+    PR_GET_NO_NEW_PRIVS,
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    known_machine,
+    prctl,
+)
 
 
 def confine(wanted: Confinement) -> Report:
@@ -46,9 +54,13 @@ def _give_up(held: list[str], wanted: Confinement) -> list[str]:
     if not wanted.privileges:
         missing = process.drop_capabilities(MACHINE)
         held += [] if missing else ["capabilities"]
-    for option, value, what in ((PR_SET_NO_NEW_PRIVS, 1, "no new privileges"), (PR_SET_DUMPABLE, 0, "not looked into")):
+    for asked, option, wished, what in (
+        (PR_GET_NO_NEW_PRIVS, PR_SET_NO_NEW_PRIVS, 1, "no new privileges"),
+        (PR_GET_DUMPABLE, PR_SET_DUMPABLE, 0, "not looked into"),
+    ):
         try:
-            prctl(option, value)
+            if prctl(asked) != wished:  # else it was given up before, and a filter may forbid to say so
+                prctl(option, wished)
             held.append(what)
         except OSError as error:
             missing.append(f"{what} ({os.strerror(error.errno or 0)})")

@@ -7,7 +7,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 COMPUTING = _names(
-    """read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 recvmsg recvfrom recvmmsg sendmsg sendto sendmmsg
+    """setitimer getitimer
+    read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 recvmsg recvfrom recvmmsg sendmsg sendto sendmmsg
     shutdown poll ppoll select pselect6 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 futex futex_waitv set_robust_list rseq
     membarrier munmap mremap brk madvise close lseek fstat fcntl rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending
     rt_sigtimedwait sigaltstack restart_syscall exit exit_group getpid gettid getppid getuid geteuid getgid getegid getrusage

@@ -1,0 +1,86 @@
+"""The nursery itself: a clean program that makes workers. Nothing of who starts it is in its memory; it loads what workers need,
+gives up its rights, and forks one worker for each channel that it is handed. It kills nobody but its own children, and ends with
+its door.
+"""
+
+import codecs
+import gc
+import hashlib
+import os
+import pkgutil
+import signal
+import socket
+from importlib import import_module
+
+import msgspec
+
+from fubako.confine import Confinement, confine
+from fubako.scan import worker
+from fubako.scan.limits import ScanLimits
+
+WORKERS_MAX = 256
+_PACKET_MAX = 4096
+
+
+def main() -> None:
+    """The door is standard input."""
+    door = socket.socket(fileno=0)
+    door.setblocking(True)
+    _load()
+    children: set[int] = set()
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: _reap(children))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    confine(Confinement(keep=frozenset({0, 2}), spawn=True, signals=True))
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(door, _PACKET_MAX, 1)
+        if not packet:
+            return
+        if descriptors:
+            _make(door, packet, descriptors[0], children)
+        elif packet.isdigit() and int(packet) in children:
+            os.kill(int(packet), signal.SIGKILL)
+
+
+def _make(door: socket.socket, packet: bytes, descriptor: int, children: set[int]) -> None:
+    channel, parent = socket.socket(fileno=descriptor), os.getpid()
+    with channel:
+        pid = os.fork() if len(children) < WORKERS_MAX else -1
+        if pid > 0:
+            children.add(pid)
+        if pid:
+            return
+        try:
+            worker.serve(channel, msgspec.json.decode(packet, type=ScanLimits), parent)
+        finally:
+            os._exit(0)
+
+
+def _reap(children: set[int]) -> None:
+    while children:
+        pid, _ = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        children.discard(pid)
+
+
+def _load() -> None:
+    """All that a worker could want later, when it can open nothing: every codec, and the hash."""
+    import encodings
+
+    for one in pkgutil.iter_modules(encodings.__path__):
+        if one.name in ("mbcs", "oem"):  # of another system
+            continue
+        import_module(f"encodings.{one.name}")
+        try:
+            codecs.lookup(one.name)
+        except LookupError:
+            continue
+    for name in ("_codecs_jp", "_codecs_cn", "_codecs_hk", "_codecs_kr", "_codecs_tw", "_codecs_iso2022"):
+        import_module(name)
+    hashlib.sha256(b"").digest()
+    gc.collect()
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    main()
