@@ -101,6 +101,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     commands_before_login: Annotated[Positive, Meta(description="Commands that a client may say before its login.")] = (
         50
     )
+    search_keys: Annotated[Positive, Meta(description="Search keys in one SEARCH.")] = 250
     smtp_transaction_seconds: Annotated[
         Positive,
         Meta(

@@ -4,11 +4,12 @@ A line with a `Pace` is a server's: its peer gets a turn of the loop at a time, 
 """
 
 import asyncio
+from collections.abc import Iterable
 from math import inf
 from typing import Any, Generic
 
 from fubako.net.interface import Pump, Stream, StreamClosed, TlsError
-from fubako.net.pace import EVENTS_A_TURN, TURN_SECONDS, Pace
+from fubako.net.pace import EVENTS_A_TURN, PIECES_A_TURN, SEND_OCTETS, TURN_SECONDS, Pace
 from fubako.protocol.engine import E_co, Engine, ProtocolError, Unfinished
 
 
@@ -110,6 +111,13 @@ class Line(Generic[E_co]):
         self._events = 0
         await asyncio.sleep(0)
 
+    async def turn(self) -> None:
+        """Between two steps of long work: others have their turns once ours is over."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._turn_ends:
+            await self.give_way()
+            self._turn_ends = loop.time() + TURN_SECONDS
+
     async def send(self, octets: bytes) -> None:
         """Behind what the engine has said: a part of a long reply, of about SEND_OCTETS. The peer has to take it."""
         said = self.engine.output()
@@ -117,6 +125,24 @@ class Line(Generic[E_co]):
         if self.stream.congested:
             await self.stream.drain()
         await self._take_turn()
+
+    async def send_all(self, pieces: Iterable[bytes]) -> None:
+        """A long reply, made while it is taken: a part of it leaves at a time, and others have their
+        turns between. A piece may be empty, where looking was all the work."""
+        parts: list[bytes] = []
+        octets, loop = 0, asyncio.get_running_loop()
+        ends = loop.time() + TURN_SECONDS
+        for count, piece in enumerate(pieces, 1):
+            parts.append(piece)
+            octets += len(piece)
+            if octets < SEND_OCTETS and count % PIECES_A_TURN and loop.time() < ends:
+                continue
+            self.stream.write(self.engine.output() + b"".join(parts))
+            parts, octets = [], 0
+            await self.give_way()
+            ends = loop.time() + TURN_SECONDS
+        self.stream.write(self.engine.output() + b"".join(parts))
+        await self.flush()
 
     def _speak(self) -> bool:
         """Send what the engine has to say; whether the peer should be waited for."""
@@ -127,7 +153,7 @@ class Line(Generic[E_co]):
         return self.stream.congested
 
     async def flush(self) -> None:
-        if self._speak():
+        if self._speak() or self.stream.congested:
             await self.stream.drain()
 
     async def start_tls(self, pump: Pump) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fubako.protocol.engine import Unfinished
 
 EVENTS_A_TURN = 32  # commands, or pieces of content
+PIECES_A_TURN = 256  # of a long reply
 TURN_SECONDS = 0.002
 SEND_OCTETS = 64 * 1024  # of output, before it is awaited that the peer takes it
 

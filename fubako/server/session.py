@@ -49,6 +49,7 @@ class Limits:
     pace: Pace = field(default_factory=Pace)
     smtp_transaction_seconds: float = 600.0
     commands_before_login: int = 50
+    search_keys: int = 250
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,10 @@
 """Commands as values. A value that exists is well formed; whether it makes sense now is the session's business."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +15,23 @@ class SequenceSet:
     saved: bool = False
 
     def resolve(self, largest: int) -> list[tuple[int, int]]:
-        """Ranges with low <= high, `*` standing for `largest`."""
-        out = []
-        for low, high in self.ranges:
-            low, high = low or largest, high or largest
-            out.append((low, high) if low <= high else (high, low))
+        """Ranges in order that do not touch, with low <= high, `*` standing for `largest`: however often
+        a set names a number, it is looked at once."""
+        out: list[tuple[int, int]] = []
+        for low, high in sorted(
+            (min(low or largest, high or largest), max(low or largest, high or largest)) for low, high in self.ranges
+        ):
+            if out and low <= out[-1][1] + 1:
+                out[-1] = out[-1][0], max(high, out[-1][1])
+            else:
+                out.append((low, high))
         return out
+
+
+def within(ranges: Sequence[tuple[int, int]], number: int) -> bool:
+    """Whether one of the ranges, as `SequenceSet.resolve` gives them, holds the number."""
+    place = bisect_right(ranges, (number, inf)) - 1
+    return place >= 0 and number <= ranges[place][1]
 
 
 # -- commands without arguments, and with simple ones

@@ -1,6 +1,8 @@
 """`ImapContext`: what the command files know of a session: its engine, its selected mailbox, what was enabled, and how
 news are told."""
 
+from collections.abc import Sequence
+
 from fubako.net.line import Line
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import render, utf7
@@ -68,19 +70,25 @@ class ImapContext(Session):
             raise ProtocolError("the mailbox was removed", b"* BYE the selected mailbox was removed\r\n")
         if news.keywords is not None:
             self.engine.untagged(flags_line(news.keywords))
-        self._say_expunged(news)
+        await self._say_expunged(news)
         if news.arrived:
             await self._say_arrived(view)
-        for uid, bits, keywords, modseq in news.flagged:
-            self.engine.untagged(flags_response(self, view, uid, bits, keywords, modseq, uid_shown=self.condstore))
+        await self.tell_flags(news.flagged, uid_shown=self.condstore)
 
-    def _say_expunged(self, news: News) -> None:
+    async def tell_flags(self, rows: Sequence[tuple[int, int, str, int]], *, uid_shown: bool) -> None:
+        """(uid, bits, keywords, modseq) of messages whose flags the client has to know."""
+        if rows:
+            view = self.selected
+            shown = (flags_response(self, view, *row, uid_shown=uid_shown) for row in rows)
+            await self.line.send_all(b"* " + one + b"\r\n" for one in shown)
+
+    async def _say_expunged(self, news: News) -> None:
         if not news.expunged:
             return
         if "QRESYNC" in self.enabled:
             self.engine.untagged(b"VANISHED " + render.number_set(news.expunged))
         else:
-            self.engine.send(b"".join(b"* %d EXPUNGE\r\n" % number for number in news.numbers))
+            await self.line.send_all(b"* %d EXPUNGE\r\n" % number for number in news.numbers)
 
     async def _say_arrived(self, view: View) -> None:
         if not view.read_only and not self.rev2:

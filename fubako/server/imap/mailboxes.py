@@ -1,12 +1,12 @@
 """Commands on mailboxes: SELECT's answer, LIST and LSUB, STATUS, CREATE, DELETE, RENAME, SUBSCRIBE."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from fubako.protocol.imap import render
 from fubako.protocol.imap import types as t
 from fubako.protocol.imap.parse import SPECIAL_USES
-from fubako.server.imap.context import SYSTEM_FLAGS, ImapContext, flags_line, flags_response, recent_count
+from fubako.protocol.imap.patterns import NamePatterns, PatternsTooLong
+from fubako.server.imap.context import SYSTEM_FLAGS, ImapContext, flags_line, recent_count
 from fubako.server.imap.outcome import No
 from fubako.server.imap.view import View
 from fubako.store import mailboxes, messages
@@ -102,29 +102,38 @@ async def _resynchronise(session: ImapContext, view: View, wanted: tuple[int, in
     gone, changed = await session.resources.database.read(unit)
     if known is not None:
         ranges = known.resolve(view.uidnext)
-        gone = [uid for uid in gone if any(low <= uid <= high for low, high in ranges)]
-        changed = [row for row in changed if any(low <= row[0] <= high for low, high in ranges)]
+        gone = [uid for uid in gone if t.within(ranges, uid)]
+        changed = [row for row in changed if t.within(ranges, row[0])]
     if gone:
         session.engine.untagged(b"VANISHED (EARLIER) " + render.number_set(gone))
-    for uid, bits, keywords, changed_modseq in changed:
-        if uid < view.uidnext:
-            session.engine.untagged(flags_response(session, view, uid, bits, keywords, changed_modseq, uid_shown=True))
+    await session.tell_flags([row for row in changed if row[0] < view.uidnext], uid_shown=True)
 
 
 # -- LIST
 
 
-def _matcher(reference: str, patterns: Iterable[str]) -> re.Pattern[str]:
-    """One expression for all patterns: `*` is anything, `%` anything within a level (RFC 9051 §6.3.9)."""
-    out: list[str] = []
+def _patterns(reference: str, patterns: Iterable[str]) -> NamePatterns:
+    """Raises No."""
+    whole: list[str] = []
     for pattern in patterns:
-        full = reference + pattern
-        head, delimiter, rest = full.partition(DELIMITER)
-        if head.upper() == "INBOX":
-            full = "INBOX" + delimiter + rest
-        words = re.split(r"([*%])", re.sub(r"\*[*%]*|%+\*[*%]*", "*", full))
-        out.append("".join(".*" if w == "*" else "[^/]*" if w == "%" else re.escape(w) for w in words))
-    return re.compile("|".join(f"(?:{one})" for one in out), re.DOTALL)
+        head, delimiter, rest = (reference + pattern).partition(DELIMITER)
+        whole.append(("INBOX" if head.upper() == "INBOX" else head) + delimiter + rest)
+    try:
+        return NamePatterns(whole, DELIMITER)
+    except PatternsTooLong as error:
+        raise No(f"[LIMIT] {error}") from None
+
+
+def _above(names: Iterable[str]) -> set[str]:
+    """Every level above one of the names; each is looked at once."""
+    found: set[str] = set()
+    for name in names:
+        while (place := name.rfind(DELIMITER)) > 0:
+            name = name[:place]
+            if name in found:
+                break
+            found.add(name)
+    return found
 
 
 async def list_(session: ImapContext, command: t.List) -> str:
@@ -136,78 +145,103 @@ async def list_(session: ImapContext, command: t.List) -> str:
     if command.patterns == ("",) and not command.lsub:
         session.engine.untagged(b'LIST (\\Noselect) "/" ""')
         return "listed"
+    patterns = _patterns(command.reference, command.patterns)
     boxes, subscribed = await session.resources.database.read(unit)
     if command.lsub:
-        _lsub(session, command, boxes, subscribed)
+        await session.line.send_all(_lsub(session, command, patterns, boxes, subscribed))
         return "listed"
-    matcher = _matcher(command.reference, command.patterns)
-    by_name = {box.name: box for box in boxes}
-    names = set(by_name) | (subscribed if "SUBSCRIBED" in command.select else set())
-    shown: list[MailboxState] = []
-    for name in sorted(names, key=lambda name: (name != "INBOX", name)):
-        if not matcher.fullmatch(name):
-            continue
-        if _show(session, command, name, by_name, subscribed, matcher) and name in by_name:
-            shown.append(by_name[name])
-    for box in shown if command.status else ():
-        if not box.noselect:
-            session.engine.untagged(_status_line(session, box, command.status))
+    listing = _Listing(session, command, patterns, boxes, subscribed)
+    await session.line.send_all(listing.lines())
+    if command.status:
+        states = (box for box in listing.shown if not box.noselect)
+        await session.line.send_all(_untagged(_status_line(session, box, command.status)) for box in states)
     return "listed"
 
 
-def _show(
-    session: ImapContext,
-    command: t.List,
-    name: str,
-    by_name: dict[str, MailboxState],
-    subscribed: set[str],
-    matcher: re.Pattern[str],
-) -> bool:
-    box = by_name.get(name)
-    prefix = name + DELIMITER
-    below = name in subscribed
-    # a level is shown for what lies below it and is not shown itself (RFC 5258 §3.5)
-    hidden = (other for other in subscribed if other.startswith(prefix) and not matcher.fullmatch(other))
-    recursive = "RECURSIVEMATCH" in command.select and any(hidden)
-    if "SUBSCRIBED" in command.select and not below and not recursive:
-        return False
-    if "SPECIAL-USE" in command.select and (box is None or not box.special_use):
-        return False
-    attributes: list[str] = []
-    if box is None:
-        attributes.append("\\NonExistent")
-    elif box.noselect:
-        attributes.append("\\Noselect")
-    has_children = any(other.startswith(prefix) for other in by_name)
-    attributes.append("\\HasChildren" if has_children else "\\HasNoChildren")
-    if below and ("SUBSCRIBED" in command.select or "SUBSCRIBED" in command.returns):
-        attributes.append("\\Subscribed")
-    if box is not None and box.special_use:
-        attributes.append(box.special_use)
-    line = b'LIST (%b) "/" %b' % (" ".join(attributes).encode(), session.shown_name(name))
-    if recursive:
-        line += b' ("CHILDINFO" ("SUBSCRIBED"))'
-    session.engine.untagged(line)
-    return True
+def _untagged(text: bytes) -> bytes:
+    return b"* " + text + b"\r\n"
 
 
-def _lsub(session: ImapContext, command: t.List, boxes: list[MailboxState], subscribed: set[str]) -> None:
+class _Listing:
+    """One LIST. `shown`: the mailboxes that were listed."""
+
+    def __init__(
+        self,
+        session: ImapContext,
+        command: t.List,
+        patterns: NamePatterns,
+        boxes: list[MailboxState],
+        subscribed: set[str],
+    ) -> None:
+        self.session, self.command, self.patterns, self.subscribed = session, command, patterns, subscribed
+        self.boxes = {box.name: box for box in boxes}
+        self.parents = _above(self.boxes)
+        self.hidden_below: set[str] = set()
+        self.shown: list[MailboxState] = []
+
+    def lines(self) -> Iterator[bytes]:
+        """A response for each name that is shown, and nothing for each that was only looked at."""
+        select, boxes = self.command.select, self.boxes
+        if "RECURSIVEMATCH" in select:
+            # a level is shown for what lies below it and is not shown itself (RFC 5258 §3.5)
+            hidden: list[str] = []
+            for name in self.subscribed:
+                if not self.patterns.match(name):
+                    hidden.append(name)
+                yield b""
+            self.hidden_below = _above(hidden)
+        names = set(boxes) | (self.subscribed if "SUBSCRIBED" in select else set())
+        for name in sorted(names, key=lambda name: (name != "INBOX", name)):
+            line = self._line(name) if self.patterns.match(name) else b""
+            if line and name in boxes:
+                self.shown.append(boxes[name])
+            yield line
+
+    def _line(self, name: str) -> bytes:
+        select, box = self.command.select, self.boxes.get(name)
+        subscribed, recursive = name in self.subscribed, name in self.hidden_below
+        if "SUBSCRIBED" in select and not subscribed and not recursive:
+            return b""
+        if "SPECIAL-USE" in select and (box is None or not box.special_use):
+            return b""
+        line = b'LIST (%b) "/" %b' % (" ".join(self._attributes(name, box)).encode(), self.session.shown_name(name))
+        return _untagged(line + (b' ("CHILDINFO" ("SUBSCRIBED"))' if recursive else b""))
+
+    def _attributes(self, name: str, box: MailboxState | None) -> list[str]:
+        attributes: list[str] = []
+        if box is None:
+            attributes.append("\\NonExistent")
+        elif box.noselect:
+            attributes.append("\\Noselect")
+        attributes.append("\\HasChildren" if name in self.parents else "\\HasNoChildren")
+        asked = "SUBSCRIBED" in self.command.select or "SUBSCRIBED" in self.command.returns
+        if asked and name in self.subscribed:
+            attributes.append("\\Subscribed")
+        if box is not None and box.special_use:
+            attributes.append(box.special_use)
+        return attributes
+
+
+def _lsub(
+    session: ImapContext, command: t.List, patterns: NamePatterns, boxes: list[MailboxState], subscribed: set[str]
+) -> Iterator[bytes]:
     """LSUB; with `%` a level above a subscribed name is shown as \\Noselect (RFC 3501 §6.3.9)."""
-    matcher = _matcher(command.reference, command.patterns)
     names: dict[str, bool] = {}
+    hidden: list[str] = []
     for name in subscribed:
-        if matcher.fullmatch(name):
+        if patterns.match(name):
             names[name] = True
-        elif "%" in "".join(command.patterns):
-            levels = name.split(DELIMITER)
-            for depth in range(1, len(levels)):
-                above = DELIMITER.join(levels[:depth])
-                if matcher.fullmatch(above):
-                    names.setdefault(above, False)
+        else:
+            hidden.append(name)
+        yield b""
+    for above in _above(hidden) if "%" in "".join(command.patterns) else ():
+        if patterns.match(above):
+            names.setdefault(above, False)
+        yield b""
     existing = {box.name for box in boxes if not box.noselect}
     for name in sorted(names):
         flags = b"" if names[name] and name in existing else b"\\Noselect"
-        session.engine.untagged(b'LSUB (%b) "/" %b' % (flags, session.shown_name(name)))
+        yield _untagged(b'LSUB (%b) "/" %b' % (flags, session.shown_name(name)))
 
 
 # -- STATUS

@@ -70,7 +70,7 @@ async def _vanished(session: ImapContext, view: View, command: t.Fetch) -> None:
         lambda tx: messages.expunged_since(tx, view.account_id, view.mailbox_id, command.changed_since or 0)
     )
     ranges = command.numbers.resolve(view.uidnext - 1)
-    gone = [uid for uid in gone if any(low <= uid <= high for low, high in ranges)]
+    gone = [uid for uid in gone if t.within(ranges, uid)]
     if gone:
         session.engine.untagged(b"VANISHED (EARLIER) " + render.number_set(gone))
 

@@ -1,8 +1,7 @@
 """SEARCH: sets and columns first, texts last and only in what is left (RFC 9051 §6.4.4)."""
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from email.utils import parsedate
 from functools import partial
@@ -14,6 +13,7 @@ from fubako.message.words import decode_words
 from fubako.protocol.imap import render
 from fubako.protocol.imap import types as t
 from fubako.server.imap.context import ImapContext
+from fubako.server.imap.outcome import No
 from fubako.server.imap.view import View
 from fubako.store import messages
 from fubako.store.interface import BlobRef, Row, Transaction
@@ -33,10 +33,14 @@ _COST = {
     t.Text: 9,
 }
 _READ_BATCH = 200
+_ROWS_A_TURN = 2000
+_KNOWN_MAX = 4  # criteria whose UIDs are kept while a search lasts
 
 
 async def search(session: ImapContext, tag: str, command: t.Search) -> str:
     view = session.selected
+    if _keys(command.criteria) > session.resources.limits.search_keys:
+        raise No("[LIMIT] the search has too many keys")
     searching = _Searching(session, view)
     uids = await view.uids(session.resources.database)
     found = await searching.evaluate(command.criteria, set(uids))
@@ -83,6 +87,19 @@ def _extended(tag: str, uid: bool, returns: frozenset[str], numbers: list[int], 
     return line + (b" MODSEQ %d" % highest if highest else b"")
 
 
+def _keys(criterion: t.Criterion) -> int:
+    """How many keys a program has."""
+    match criterion:
+        case t.And(criteria):
+            return sum(map(_keys, criteria))
+        case t.Or(either, other):
+            return _keys(either) + _keys(other)
+        case t.Not(inner):
+            return _keys(inner)
+        case _:
+            return 1
+
+
 async def _highest_modseq(session: ImapContext, view: View, hits: list[int]) -> int:
     rows = await session.resources.database.read(
         lambda tx: messages.select(tx, "uid, modseq", view.account_id, view.mailbox_id, hits)
@@ -92,16 +109,22 @@ async def _highest_modseq(session: ImapContext, view: View, hits: list[int]) -> 
 
 @dataclass
 class _Searching:
-    """Evaluates criteria to sets of UIDs; `among` is always what is still in question."""
+    """Evaluates criteria to sets of UIDs; `among` is always what is still in question.
+
+    A criterion that rows can tell is asked once, however often the program names it; others have
+    their turns between any two.
+    """
 
     session: ImapContext
     view: View
     asked_modseq: bool = False
+    known: dict[t.Criterion, set[int]] = field(default_factory=dict)
 
     async def evaluate(self, criterion: t.Criterion, among: set[int]) -> set[int]:
+        await self.session.line.turn()
         match criterion:
             case t.And(criteria):
-                for one in sorted(criteria, key=lambda c: _COST[type(c)]):
+                for one in sorted(dict.fromkeys(criteria), key=lambda c: _COST[type(c)]):
                     if not among and not isinstance(one, t.ModSeq):
                         break
                     among = await self.evaluate(one, among)
@@ -132,15 +155,28 @@ class _Searching:
 
     async def _columns(self, criterion: t.Criterion, among: set[int]) -> set[int]:
         """What one pass over the rows can tell."""
-        columns, test = self._test(criterion)
+        if criterion not in self.known:
+            columns, test = self._test(criterion)
+            found: set[int] = set()
+            after = 0
+            while rows := await self._rows(columns, after):
+                found.update(row[0] for row in rows if test(row))
+                after = rows[-1][0]
+                await self.session.line.turn()
+            if len(self.known) >= _KNOWN_MAX:
+                del self.known[next(iter(self.known))]
+            self.known[criterion] = found
+        return among & self.known[criterion]
+
+    async def _rows(self, columns: str, after: int) -> list[Row]:
         view = self.view
-        rows = await self.session.resources.database.read(
+        return await self.session.resources.database.read(
             lambda tx: tx.rows(
-                f"SELECT uid, {columns} FROM message WHERE account_id=? AND mailbox_id=?",
-                (view.account_id, view.mailbox_id),
+                f"SELECT uid, {columns} FROM message WHERE account_id=? AND mailbox_id=? AND uid>?"
+                f" ORDER BY uid LIMIT {_ROWS_A_TURN}",
+                (view.account_id, view.mailbox_id, after),
             )
         )
-        return {row[0] for row in rows if row[0] in among and test(row)}
 
     def _test(self, criterion: t.Criterion) -> tuple[str, Callable[[Row], bool]]:
         match criterion:
@@ -211,7 +247,7 @@ class _Searching:
     async def _read(
         self, among: set[int], holds: Callable[[Callable[[], bytes], Callable[[], bytes]], bool]
     ) -> set[int]:
-        """Read the messages in question, a batch at a time so that others get their turn."""
+        """Read the messages in question; others have their turns between any two."""
         view, blobs = self.view, self.session.resources.blobs
         uids = sorted(among)
         found: set[int] = set()
@@ -225,7 +261,7 @@ class _Searching:
             for uid, size, ref in await self.session.resources.database.read(unit):
                 if holds(partial(blobs.read, ref), partial(blobs.read, ref, 0, size)):  # read only when it is asked for
                     found.add(uid)
-            await asyncio.sleep(0)
+                await self.session.line.turn()
         return found
 
 

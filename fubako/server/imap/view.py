@@ -134,9 +134,11 @@ class View:
         for uid in gone:
             place = bisect_left(uids, uid)
             if place < len(uids) and uids[place] == uid:
-                del uids[place]
-                news.numbers.append(place + 1)
+                news.numbers.append(place + 1 - len(news.expunged))  # as of when it is said
                 news.expunged.append(uid)
+        if news.expunged:
+            removed = set(news.expunged)
+            uids[:] = [uid for uid in uids if uid not in removed]
         self.expunge_modseq = modseq
         self.awaiting_expunge = False
         self.exists = len(uids)
