@@ -113,7 +113,7 @@ def submitted(content: bytes, given: Given) -> bytes:
 def _required(given: Given) -> list[tuple[bytes, bytes]]:
     """The fields that every message has (RFC 5322 §3.6), and a Message-ID."""
     name = given.name.replace("\\", "\\\\").replace('"', '\\"')
-    shown = f'"{name}" <{given.sender}>' if name and name.isascii() else f"<{given.sender}>"
+    shown = f'"{name}" <{given.sender}>' if name and name.isascii() and name.isprintable() else f"<{given.sender}>"
     return [
         (b"from", f"From: {shown}\r\n".encode()),
         (b"date", f"Date: {mail_date(given.now)}\r\n".encode()),

@@ -40,7 +40,7 @@ class Place(StrEnum):
     RESENT_SENDER = "Resent-Sender"
 
 
-_NOT_OWN = "may not write as this address"
+_NOT_OWN = "may not send as this address"
 _IF_FOREIGN_IS_LET = object()
 # what an account may put where; PROGRAM may put anything anywhere, UNKNOWN is not asked
 _ACCOUNT: dict[tuple[Owner, bool], bool | object] = {

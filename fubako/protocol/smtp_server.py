@@ -309,6 +309,8 @@ class SmtpServer(LineEngine):
             case "RCPT":
                 return Rcpt(parse_rcpt(argument))
             case "EHLO" | "HELO" | "LHLO":
+                if self.lenient:  # some devices say nothing, or several words
+                    argument = argument.partition(" ")[0] or "unknown"
                 if not argument or len(argument) > 255 or " " in argument:
                     raise SyntaxFault(Status(501, "5.5.4", "a name or an address literal is needed"))
                 return Hello(verb, argument)

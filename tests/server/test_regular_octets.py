@@ -10,6 +10,7 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_server import MemoryServer
 from peer import House
 from test_authorship import Pipe
 
@@ -114,7 +115,14 @@ def test_a_device_of_the_house_is_mended_and_no_other(tmp_path):
     devices = {"inbound": Inbound(lenient_networks=("192.0.2.64/26",))}
 
     async def test(house):
-        lf = b"DATA\n" + IRREGULAR["LF alone"] + b".\n" + b"NOOP\nQUIT\n"
+        lf = (
+            b"HELO\nHELO my old device\n"
+            + ENVELOPE.replace(b"\r\n", b"\n")
+            + b"DATA\n"
+            + IRREGULAR["LF alone"]
+            + b".\n"
+            + b"NOOP\nQUIT\n"
+        )
         return await session(house, "smtp", lf, peer="192.0.2.65"), await session(house, "smtp", lf, peer="192.0.2.1")
 
     (good, inbox), (bad, _) = run(tmp_path, test, **devices)
@@ -206,6 +214,26 @@ def test_what_a_filter_program_writes(tmp_path):
     content = b"Subject: x\r\n\r\nhi\r\n"
     _, inbox = run(tmp_path / "house", lambda house: session(house, "smtp", by_data(content)), **program)
     assert irregularity(inbox[0]) is None and inbox[0].endswith(b"\r\n\r\nhi\r\n.\r\nthere\r\n")
+
+
+def test_octets_in_the_clear_behind_the_end_of_tls_are_nobodys(tmp_path):
+    """CVE-2026-45185 (Exim): close_notify in the middle of a BDAT, then octets without TLS."""
+
+    async def test():
+        async with MemoryServer("smtp", {"channel": "tls", "service": "smtp"}) as server:
+            client = await server.connect()
+            client.send(b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<bob@gcd.org>\r\nBDAT 30 LAST\r\nSubject: x")
+            while not (await client.line()).startswith("250 2.1.5"):
+                pass
+            raw = client.stream
+            raw._pump.close()
+            raw._flush_pump()
+            raw._transmit(b"\r\n\r\n" + b"x" * 30 + b"\r\nNOOP\r\n")
+            rest = await client.rest()
+            rows = await server.store.database.read(lambda tx: tx.rows("SELECT count(*) FROM message"))
+            return rest, rows[0][0]
+
+    assert asyncio.run(asyncio.wait_for(test(), 20)) == (b"", 0)
 
 
 # -- the engine alone, cut anywhere
