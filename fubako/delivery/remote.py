@@ -154,8 +154,6 @@ class Carrier(SmtpConnection):
         international = not all(map(str.isascii, addresses)) or not content[: header_end(content)].isascii()
         if letter.smtputf8 and "SMTPUTF8" not in self.extensions and international:
             return Status(553, "5.6.7", f"{self.peer.server_name} does not know SMTPUTF8")
-        if letter.body == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.extensions.keys():
-            return Status(554, "5.6.3", f"{self.peer.server_name} takes no binary letters")
         if "8BITMIME" not in self.extensions and not content.isascii():
             return Status(554, "5.6.3", f"{self.peer.server_name} takes no 8-bit letters")
         return None
@@ -226,8 +224,8 @@ class Carrier(SmtpConnection):
 
     def _mail_words(self, letter: Outgoing, content: bytes) -> list[str]:
         words = [f"SIZE={len(content)}"] if "SIZE" in self.extensions else []
-        if "8BITMIME" in self.extensions and (letter.body == "BINARYMIME" or not content.isascii()):
-            words.append(f"BODY={'BINARYMIME' if letter.body == 'BINARYMIME' else '8BITMIME'}")
+        if "8BITMIME" in self.extensions and not content.isascii():
+            words.append("BODY=8BITMIME")
         if letter.smtputf8 and "SMTPUTF8" in self.extensions:
             words.append("SMTPUTF8")
         if letter.require_tls:

@@ -42,26 +42,24 @@ def without_forged(content: bytes, end: int, hostname: str) -> bytes:
     header = content[:end]
     if b"authentication-results" not in header.lower():
         return content
-    kept: list[bytes] = []
-    forged = False
-    lines = header.split(b"\r\n")
-    for at, line in enumerate(lines):
-        if line[:1] not in (b" ", b"\t"):
-            name, colon, value = line.partition(b":")
-            forged = False
-            if colon and name.rstrip(b" \t").lower() == b"authentication-results":
-                folded = [value]
-                for more in lines[at + 1 :]:
-                    if more[:1] not in (b" ", b"\t"):
-                        break
-                    folded.append(more)
-                match = _SERVER.match(b"\r\n".join(folded))
-                server = match.group(1) if match is not None else b""
-                plain = _PLAIN_SERVER.fullmatch(server) is not None
-                forged = not plain or server.strip(b".").lower() == hostname.strip(".").lower().encode()
-        if not forged:
-            kept.append(line)
-    return b"\r\n".join(kept) + content[end:]
+    fields: list[list[bytes]] = []
+    for line in header.split(b"\r\n"):
+        if line[:1] in (b" ", b"\t") and fields:
+            fields[-1].append(line)
+        else:
+            fields.append([line])
+    return b"\r\n".join([line for field in fields if not _is_ours(field, hostname) for line in field]) + content[end:]
+
+
+def _is_ours(field: list[bytes], hostname: str) -> bool:
+    """Whether these lines of one field are Authentication-Results that somebody may take for ours."""
+    name, colon, value = field[0].partition(b":")
+    if not colon or name.rstrip(b" \t").lower() != b"authentication-results":
+        return False
+    match = _SERVER.match(b"\r\n".join([value, *field[1:]]))
+    server = match.group(1) if match is not None else b""
+    plain = _PLAIN_SERVER.fullmatch(server) is not None
+    return not plain or server.strip(b".").lower() == hostname.strip(".").lower().encode()
 
 
 def _value(text: str) -> str:

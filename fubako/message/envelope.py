@@ -18,7 +18,7 @@ class Sender(Struct, frozen=True):
     """One MAIL: the reverse path and its parameters."""
 
     address: Address
-    body: str = "7BIT"  # 7BIT, 8BITMIME or BINARYMIME
+    body: str = "7BIT"  # 7BIT or 8BITMIME
     smtputf8: bool = False
     size: int = 0  # octets, as announced; 0 when it was not
     ret: str = ""  # FULL or HDRS (RFC 3461 §4.3)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from fubako.message.headers import first_fields, header_end
 
 LINE_OCTETS_MAX = 998  # without the CRLF
+RETURNS_BEFORE_LF_MAX = 3  # so many CR and an LF are one line end: what programs write that add a CR to a CRLF
 NUL_SHOWN_AS = b"?"  # one octet for one octet, so that no field's name and no line end comes into being by the mending
 
 
@@ -92,9 +93,11 @@ def regular(content: bytes) -> bytes:
     if irregularity(content, long_lines=True) is None:
         return content
     content = content.replace(b"\0", NUL_SHOWN_AS)
-    *lines, last = content.split(b"\n")
-    made = [line.rstrip(b"\r").replace(b"\r", b"\r\n") for line in lines]
-    return b"\r\n".join([*made, last.replace(b"\r", b"\r\n")])
+    for _ in range(RETURNS_BEFORE_LF_MAX):
+        if b"\r\n" not in content:
+            break
+        content = content.replace(b"\r\n", b"\n")
+    return content.replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 def within_line_limit(content: bytes) -> bytes:

@@ -23,6 +23,7 @@ from fubako.server.session import Arrival, Resources, Session
 
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
 _UNASKED = ("lmtp", "local", "filtered")  # who may reach these services is known already
+_INSIDE = ("lmtp", "filtered")  # and who passes on there what others wrote, and we examined
 AUTH_FAILURES_MAX = 5
 SENDER_OK = Status(250, "2.1.0", "ok")
 RECIPIENT_OK = Status(250, "2.1.5", "ok")
@@ -347,10 +348,10 @@ class SmtpSession(Session):
         content = b"".join(self.chunks)
         if event.irregular is not None:
             content = regular(content)
-            if self.rules.service != "lmtp":  # a message of others stays as it was signed
+            if self.rules.service not in _INSIDE:  # a message of others stays as it was signed
                 content = within_line_limit(content)
         # LMTP and a content filter are of this house: what we wrote on a message stands there when it comes back
-        return content if self.rules.service in ("lmtp", "filtered") else self.resources.reception.unforged(content)
+        return content if self.rules.service in _INSIDE else self.resources.reception.unforged(content)
 
     async def _submitted(self, transaction: Transaction) -> Verdict:
         """A message of somebody whom we know: whether its authors may be named, and what a submission is completed with."""
