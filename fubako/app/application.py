@@ -37,6 +37,7 @@ from fubako.policy.access import Access
 from fubako.policy.gate import within
 from fubako.policy.limits import Connections, Guessing
 from fubako.protocol.smtp import SmtpLimits
+from fubako.server.memory import Memory
 from fubako.server.reception import Reception
 from fubako.server.session import Arrival, Limits, Resources
 from fubako.server.sessions import PROTOCOL, SESSIONS
@@ -45,6 +46,7 @@ from fubako.store.interface import StoreError
 from fubako.store.passing import forget as forget_passing
 from fubako.store.queue import LANES, forget_sent
 from fubako.store.reports import forget as forget_reports
+from fubako.store.spool import Spool
 from fubako.telemetry import Telemetry
 
 GRACE_SECONDS = 10.0
@@ -219,7 +221,15 @@ class Application:
             limits,
             locks(self.store.directory / "run"),
             self.store.indexer,
+            before.spool if before else self._spool(),
+            before.memory if before else Memory(config.limits.memory_octets),
             config.submission.foreign_addresses == "accept",
+        )
+
+    def _spool(self) -> Spool:
+        limits = self.config.limits
+        return Spool(
+            self.store.directory / "spool", memory_octets=limits.memory_octets // 4, disk_octets=limits.spool_octets
         )
 
     def _logins(self, before: Resources | None, rules: LoginRules) -> Logins:

@@ -101,6 +101,17 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     commands_before_login: Annotated[Positive, Meta(description="Commands that a client may say before its login.")] = (
         50
     )
+    memory_octets: Annotated[
+        Positive,
+        Meta(
+            description="Memory of one worker for messages: a quarter for those that are coming in, which lie on the disk"
+            " beyond 256 KiB each, and so much for all copies of those that are being taken. The others wait their turn,"
+            " and are told to come again where that takes a minute."
+        ),
+    ] = 256 * 1024 * 1024
+    spool_octets: Annotated[
+        Positive, Meta(description="Room on the disk, of one worker, for messages that are still coming in.")
+    ] = 4 * 1024 * 1024 * 1024
     search_keys: Annotated[Positive, Meta(description="Search keys in one SEARCH.")] = 250
     smtp_transaction_seconds: Annotated[
         Positive,

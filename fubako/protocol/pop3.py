@@ -14,6 +14,7 @@ COMMAND_MAX = 512  # RFC 2449 §4 asks for 255; a UTF-8 user name may be longer
 AUTH_MAX = 12288
 ERRORS_MAX = 20
 REPLY_MAX = 1024
+RETURNS_MAX = 1024  # CRs in a row that are looked at together
 
 
 class State(Enum):
@@ -135,18 +136,38 @@ class Pop3Server(LineEngine):
         """A multi-line reply of short lines that never begin with a dot."""
         self._output.append(b"".join([line + b"\r\n" for line in lines]) + b".\r\n")
 
-    def content(self, octets: bytes) -> None:
-        """A multi-line reply: dot-stuffed and closed (RFC 1939 §3).
 
-        Octets that an older store keeps are made regular here: a client that takes a bare LF for a line end
-        would find the end of the reply inside.
-        """
-        octets = regular(octets)
-        if octets.startswith(b".") or b"\r\n." in octets:
-            octets = (b"\r\n" + octets).replace(b"\r\n.", b"\r\n..")[2:]
-        if octets and not octets.endswith(b"\r\n"):
-            octets += b"\r\n"
-        self._output += [octets, b".\r\n"]
+class MultiLine:
+    """The content of a multi-line reply, a piece at a time: dot-stuffed and closed (RFC 1939 §3).
+
+    Octets that an older store keeps are made regular here: a client that takes a bare LF for a line end
+    would find the end of the reply inside.
+    """
+
+    def __init__(self) -> None:
+        self._returns = b""  # CRs at the end of the last piece: an LF may follow
+        self._at_start = True  # of a line
+
+    def piece(self, octets: bytes) -> bytes:
+        octets = self._returns + octets
+        kept = octets.rstrip(b"\r")
+        self._returns = octets[len(kept) :]
+        if len(self._returns) > RETURNS_MAX:
+            kept, self._returns = octets, b""
+        return self._stuffed(regular(kept))
+
+    def end(self) -> bytes:
+        last = self._stuffed(regular(self._returns))
+        return last + (b".\r\n" if self._at_start else b"\r\n.\r\n")
+
+    def _stuffed(self, octets: bytes) -> bytes:
+        if not octets:
+            return b""
+        stuffed = octets.replace(b"\r\n.", b"\r\n..") if b"\r\n." in octets else octets
+        if self._at_start and octets.startswith(b"."):
+            stuffed = b"." + stuffed
+        self._at_start = octets.endswith(b"\r\n")
+        return stuffed
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from fubako.accounts.identity import Identity
 from fubako.net.line import Line
+from fubako.net.pace import SEND_OCTETS
 from fubako.protocol import pop3
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.pop3 import State
 from fubako.protocol.sasl import SaslFailure
+from fubako.server.extent import NOTHING, Cut, Extent, Reply, Stored
 from fubako.server.session import Arrival, Resources, Session
 from fubako.store import messages
 from fubako.store.interface import BlobRef, StoreError, Transaction
@@ -91,9 +93,9 @@ class Pop3Session(Session):
                 kept = self._kept()
                 self.engine.ok(f"{len(kept)} {sum(drop.size for _, drop in kept)}")
             case "LIST", arguments:
-                self._list(arguments, lambda drop: str(drop.size))
+                await self._list(arguments, lambda drop: str(drop.size))
             case "UIDL", arguments:
-                self._list(arguments, lambda drop: f"{self.uidvalidity}.{drop.uid}")
+                await self._list(arguments, lambda drop: f"{self.uidvalidity}.{drop.uid}")
             case "RETR", (number,):
                 await self._retr(number)
             case "TOP", (number, lines):
@@ -247,7 +249,7 @@ class Pop3Session(Session):
         self.engine.err("there is no such message")
         return None
 
-    def _list(self, arguments: tuple[str, ...], show: Callable[[Drop], str]) -> None:
+    async def _list(self, arguments: tuple[str, ...], show: Callable[[Drop], str]) -> None:
         if arguments:
             drop = self._find(arguments[0])
             if drop is not None:
@@ -255,7 +257,8 @@ class Pop3Session(Session):
             return
         kept = self._kept()
         self.engine.ok(f"{len(kept)} messages")
-        self.engine.listing([f"{number} {show(drop)}".encode() for number, drop in kept])
+        await self.line.send_all(f"{number} {show(drop)}\r\n".encode() for number, drop in kept)
+        await self.line.send(b".\r\n")
 
     async def _blob(self, drop: Drop) -> BlobRef:
         return await self.resources.database.read(lambda tx: messages.blob_of(tx, drop.blob_id))
@@ -264,10 +267,10 @@ class Pop3Session(Session):
         drop = self._find(number)
         if drop is None:
             return
-        content = await self._content(drop, None)
+        content = await self._content(drop)
         if content is not None:
             self.engine.ok(f"{drop.size} octets")
-            self.engine.content(content)
+            await self._say(content, NOTHING)
 
     async def _top(self, number: str, lines: str) -> None:
         drop = self._find(number)
@@ -276,23 +279,37 @@ class Pop3Session(Session):
         if not (lines.isascii() and lines.isdigit() and len(lines) < 10):
             self.engine.err("TOP takes a number of lines")
             return
-        if not int(lines):
-            content = await self._content(drop, drop.header_size)
-        else:
-            content = await self._content(drop, None)
-            if content is not None:
-                content = _head(content, drop.header_size, int(lines))
+        content = await self._content(drop)
         if content is not None:
             self.engine.ok()
-            self.engine.content(content)
+            await self._say(Cut(content, 0, drop.header_size), Cut(content, drop.header_size, drop.size), int(lines))
 
-    async def _content(self, drop: Drop, length: int | None) -> bytes | None:
+    async def _content(self, drop: Drop) -> Stored | None:
         try:
-            return self.resources.blobs.read(await self._blob(drop), 0, length)
+            ref = await self._blob(drop)
+            self.resources.blobs.read(ref, max(0, ref.size - 1), 1)  # whether it is there
         except StoreError as error:  # removed by another session since the snapshot, or damaged
             self.resources.telemetry.event("store.error", self.trace_id, reason=str(error))
             self.engine.err("the message is not there any more", "SYS/TEMP")
             return None
+        return Stored(self.resources.blobs, ref, 0, ref.size)
+
+    async def _say(self, whole: Extent, part: Extent, lines: int = 0) -> None:
+        """A multi-line reply: all of the first, and so many lines of the other."""
+        reply, form = Reply(self.line), pop3.MultiLine()
+        try:
+            for start in range(0, whole.size, SEND_OCTETS):
+                await reply.say(form.piece(whole.read(start, SEND_OCTETS)))
+            for start in range(0, part.size, SEND_OCTETS):
+                if not lines:
+                    break
+                octets, lines = _first_lines(part.read(start, SEND_OCTETS), lines)
+                await reply.say(form.piece(octets))
+        except StoreError as error:  # the client counts on what was announced
+            self.resources.telemetry.event("store.error", self.trace_id, reason=str(error))
+            raise ProtocolError("content was lost while it was sent") from None
+        await reply.say(form.end())
+        await reply.end()
 
     def _dele(self, number: str) -> None:
         if self.identity is not None and self.identity.read_only:
@@ -326,12 +343,12 @@ class Pop3Session(Session):
         self.stream.write(b"-ERR [SYS/TEMP] an error on our side\r\n")
 
 
-def _head(content: bytes, header_size: int, lines: int) -> bytes:
-    """The header and the first lines of the body."""
-    position = header_size
-    for _ in range(lines):
-        place = content.find(b"\r\n", position)
+def _first_lines(octets: bytes, lines: int) -> tuple[bytes, int]:
+    """As many lines as are there, and how many are still wanted."""
+    position = 0
+    for done in range(lines):
+        place = octets.find(b"\n", position)
         if place < 0:
-            return content
-        position = place + 2
-    return content[:position]
+            return octets, lines - done
+        position = place + 1
+    return octets[:position], 0

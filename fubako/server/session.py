@@ -28,9 +28,11 @@ from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.protocol.smtp import SmtpLimits
 from fubako.server.filters import Filters
+from fubako.server.memory import Memory
 from fubako.server.reception import Reception
 from fubako.store.indexer import Indexer
 from fubako.store.interface import Blobs, Changes, Database
+from fubako.store.spool import Spool
 from fubako.telemetry import Telemetry, visible
 
 Locks = Callable[[str], Callable[[], None] | None]
@@ -75,6 +77,8 @@ class Resources:
     limits: Limits
     take_lock: Locks
     search: Indexer
+    spool: Spool
+    memory: Memory
     foreign_addresses: bool = False  # users may write under addresses of other domains
 
 

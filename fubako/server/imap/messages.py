@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fubako.delivery.letters import describe
-from fubako.message.octets import NUL_SHOWN_AS
+from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import render
 from fubako.protocol.imap import types as t
+from fubako.server.extent import NOTHING, Cut, Extent, Reply, WithoutNul
 from fubako.server.imap.context import ImapContext, flags_response
 from fubako.server.imap.outcome import No
 from fubako.server.imap.sections import Content
@@ -17,6 +18,7 @@ from fubako.store.interface import Row, StoreError, Transaction
 from fubako.store.messages import SEEN, Flags, Letter, parse_flags
 
 FETCH_BATCH = 400
+FETCH_STRUCTURE_BATCH = 50  # their rows may be long
 FETCH_CONTENT_BATCH = 20
 
 _COLUMNS = ("uid", "flags", "keywords", "internaldate", "zone", "size", "envelope", "structure", "modseq", "blob_id",
@@ -99,7 +101,8 @@ class _Fetching:
         self.extra = "" if changed_since is None else f" AND modseq>{int(changed_since)}"
 
     async def run(self, uids: list[int]) -> None:
-        step = FETCH_CONTENT_BATCH if self.reads_content else FETCH_BATCH
+        step = FETCH_STRUCTURE_BATCH if {"ENVELOPE", "BODYSTRUCTURE"} & set(self.items) else FETCH_BATCH
+        step = FETCH_CONTENT_BATCH if self.reads_content else step
         line = self.session.line
         for start in range(0, len(uids), step):
             part = uids[start : start + step]
@@ -115,10 +118,8 @@ class _Fetching:
                         await self._with_content(row, show_flags=row[0] in seen)
                     except StoreError as error:  # removed by another session just now, or damaged: the others go on
                         self.lost = str(error)
-                    await line.flush()
             else:
-                self.session.engine.send(self._lines(rows))
-                await line.flush()
+                await line.send(self._lines(rows))
 
     def _lines(self, rows: list[Row]) -> bytes:
         """Many rows at once, without content: column by column, and one format for the whole line."""
@@ -162,37 +163,49 @@ class _Fetching:
     async def _with_content(self, row: Row, *, show_flags: bool) -> None:
         blob_id = row[self.place[_BLOB]]
         ref = await self.session.resources.database.read(lambda tx: messages.blob_of(tx, blob_id))
-        content = Content(self.session.resources.blobs, ref, row[self.place[_HEADER]])
-        shown: list[bytes] = []
-        for item in self.items:
-            if isinstance(item, t.Section):
-                shown.append(self._section(content, item))
-            elif item == "BODY":
-                shown.append(b"BODY " + render.body_structure(content.root, extended=False))
-            else:
-                shown.append(self._show_one(item, row))
+        resources = self.session.resources
+        content = Content(resources.blobs, ref, row[self.place[_HEADER]], resources.spool)
+        content.prove()
+        shown = [self._item(content, item, row) for item in self.items]  # nothing is said before all are known
+        reply = Reply(self.session.line)
+        await reply.say(b"* %d FETCH (" % self.view.number(row[0]))
+        try:
+            for place, (text, extent) in enumerate(shown):
+                await reply.say(b" " + text if place else text)
+                await reply.say_extent(extent)
+        except StoreError as error:  # the client counts on what was announced
+            resources.telemetry.event("store.error", self.session.trace_id, reason=str(error))
+            raise ProtocolError("content was lost while it was sent") from None
         if show_flags and "FLAGS" not in self.items:
-            shown.append(self._show_one("FLAGS", row))
+            await reply.say(b" " + self._show_one("FLAGS", row))
             if self.session.condstore and "MODSEQ" not in self.items:
-                shown.append(self._show_one("MODSEQ", row))
-        self.session.engine.send(b"* %d FETCH (%b)\r\n" % (self.view.number(row[0]), b" ".join(shown)))
+                await reply.say(b" " + self._show_one("MODSEQ", row))
+        await reply.say(b")\r\n")
+        await reply.end()
+
+    def _item(self, content: Content, item: str | t.Section, row: Row) -> tuple[bytes, Extent]:
+        """What is said of an item, and the octets behind it."""
+        if isinstance(item, t.Section):
+            return self._section(content, item)
+        if item == "BODY":
+            return b"BODY " + render.body_structure(content.root, extended=False), NOTHING
+        return self._show_one(item, row), NOTHING
 
     @staticmethod
-    def _section(content: Content, section: t.Section) -> bytes:
-        octets = content.binary(section) if section.binary else content.octets(section)
+    def _section(content: Content, section: t.Section) -> tuple[bytes, Extent]:
+        extent, nul = content.binary(section) if section.binary else (content.extent(section), False)
         label = section.alias or section.label
         if section.size_only:
-            return b"%b %d" % (label, len(octets or b""))
+            return b"%b %d" % (label, extent.size if extent is not None else 0), NOTHING
         if section.partial is not None:
             start, length = section.partial
-            octets = octets[start : start + length] if octets is not None else None
+            extent = Cut(extent, start, length) if extent is not None else None
             label += b"<%d>" % start
-        if octets is None:
-            return label + b" NIL"
-        if section.binary and b"\x00" in octets:
-            return b"%b ~{%d}\r\n%b" % (label, len(octets), octets)
-        octets = octets.replace(b"\0", NUL_SHOWN_AS)  # an older store holds some; a literal cannot (RFC 9051 §4.3)
-        return b"%b {%d}\r\n%b" % (label, len(octets), octets)
+        if extent is None:
+            return label + b" NIL", NOTHING
+        if nul:
+            return label + b" ~{%d}\r\n" % extent.size, extent
+        return label + b" {%d}\r\n" % extent.size, WithoutNul(extent)
 
     async def _mark_seen(self, uids: list[int]) -> set[int]:
         """Set \\Seen where it is not; the UIDs that were changed."""
