@@ -1,10 +1,14 @@
 """Domains, accounts and aliases: units of work over their rows, and the lookup of a recipient."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
 
+from msgspec import Struct
+
+from fubako.accounts import aliases as alias_table
+from fubako.accounts.aliases import Alias
 from fubako.message.address import Address, AddressError, parse_address
+from fubako.message.target import AliasTarget, Elsewhere, Include, RemoteAddress
 from fubako.store import mailboxes
 from fubako.store.interface import StoreError, Transaction
 
@@ -28,12 +32,6 @@ class Account:
     enabled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
-    address: str
-    targets: tuple[str, ...]
-
-
 def checked(text: str) -> str:
     """An address in the form under which it is kept. Raises StoreError."""
     try:
@@ -54,7 +52,7 @@ def remove_domain(tx: Transaction, name: str) -> None:
     if tx.row(f"SELECT 1 FROM account WHERE {_OF_DOMAIN} LIMIT 1", (_pattern(name),)):
         raise StoreError(f"{name} still has users; remove them first")
     tx.run("DELETE FROM domain WHERE name=?", (name.lower(),))
-    tx.run(f"DELETE FROM alias WHERE {_OF_DOMAIN}", (_pattern(name),))
+    tx.run(f"DELETE FROM alias_target WHERE {_OF_DOMAIN}", (_pattern(name),))
 
 
 _OF_DOMAIN = "address LIKE ? ESCAPE '!'"
@@ -87,7 +85,7 @@ def add_account(tx: Transaction, address: str, now: int) -> Account:
     _require_domain(tx, address.rpartition("@")[2])
     if tx.row("SELECT 1 FROM account WHERE address=?", (address,)):
         raise EntryExists(f"the user {address} is there already")
-    if tx.row("SELECT 1 FROM alias WHERE address=?", (address,)):
+    if alias_table.exists(tx, address):
         raise EntryExists(f"{address} is an alias")
     # an id is never given twice: what is kept beside the rows (the search index) goes by it
     row = tx.row("UPDATE ids SET next=next+1 WHERE name='account' RETURNING next-1")
@@ -123,45 +121,25 @@ def accounts(tx: Transaction, domain: str = "") -> list[Account]:
     return [Account(row[0], row[1], row[2], bool(row[3])) for row in rows]
 
 
-def checked_target(text: str) -> str:
-    """Where an alias leads: an address, `|program words`, `/file` or `/Maildir/`; as it is kept, in one word. Raises StoreError."""
-    if text[:1] not in ("|", "/"):
-        return checked(text)
-    path = text[1:].split(" ", 1)[0] if text[0] == "|" else text
-    if not path.startswith("/") or not text.isprintable():
-        raise StoreError(f"{text}: a program and a file are named by their whole path")
-    return quote(text, safe="|/=+:,.@-_'\"")
-
-
-def shown_target(kept: str) -> str:
-    return unquote(kept) if kept[:1] in ("|", "/") else kept
-
-
-def add_alias(tx: Transaction, address: str, targets: Sequence[str]) -> Alias:
+def add_alias(tx: Transaction, address: str, targets: Sequence[AliasTarget]) -> Alias:
     """`@domain` is for everybody in the domain who is nobody else. Raises StoreError."""
     address = f"@{checked('x' + address).partition('@')[2]}" if address.startswith("@") else checked(address)
     _require_domain(tx, address.rpartition("@")[2])
     if tx.row("SELECT 1 FROM account WHERE address=?", (address,)):
         raise EntryExists(f"{address} is a user")
-    kept = tuple(checked_target(target) for target in targets)
-    if not kept:
+    if not targets:
         raise StoreError("an alias needs at least one target")
-    tx.run("DELETE FROM alias WHERE address=?", (address,))
-    tx.run("INSERT INTO alias (address, targets) VALUES (?,?)", (address, " ".join(kept)))
-    return Alias(address, tuple(map(shown_target, kept)))
+    alias_table.add(tx, address, targets)
+    return Alias(address, tuple(targets))
 
 
 def remove_alias(tx: Transaction, address: str) -> None:
-    if not tx.row("SELECT 1 FROM alias WHERE address=?", (address.lower(),)):
+    if not alias_table.remove(tx, address.lower()):
         raise NoSuchEntry(f"there is no alias {address}")
-    tx.run("DELETE FROM alias WHERE address=?", (address.lower(),))
 
 
 def aliases(tx: Transaction) -> list[Alias]:
-    return [
-        Alias(row[0], tuple(map(shown_target, row[1].split())))
-        for row in tx.rows("SELECT address, targets FROM alias ORDER BY address")
-    ]
+    return alias_table.everything(tx)
 
 
 def is_local(tx: Transaction, domain: str) -> bool:
@@ -174,46 +152,57 @@ def default_domain(tx: Transaction) -> str:
     return rows[0][0] if len(rows) == 1 else ""
 
 
+class Resolved(Struct, frozen=True):
+    """What an address stands for: accounts here, and what only the alias table can name."""
+
+    account_ids: list[int]
+    elsewhere: list[Elsewhere]
+
+
 def resolve(tx: Transaction, address: Address) -> list[int]:
     """The accounts that a local address stands for; empty: there is no such mailbox."""
-    return resolve_all(tx, address)[0]
+    return resolve_all(tx, address, lambda _path: []).account_ids
 
 
-def resolve_all(tx: Transaction, address: Address) -> tuple[list[int], list[str]]:
-    """The accounts, and the addresses elsewhere, that an address stands for, aliases followed.
+def resolve_all(tx: Transaction, address: Address, read_list: Callable[[str], list[Address]]) -> Resolved:
+    """What an address stands for, aliases followed; loops end where they began. `read_list` gives the addresses of a list, and
+    may raise StoreError. A subaddress (local+detail, RFC 5233) reaches the account without its detail.
 
-    Loops end where they began. A subaddress (local+detail, RFC 5233) reaches the account without its detail.
+    The address itself may come from anybody: whatever it looks like, it is looked up and nothing else. Programs, files and
+    lists come out of the rows of the alias table, as what they are.
     """
     row = tx.row("SELECT account_id FROM account WHERE address=?", (address.key,))
     if row is not None:
-        return [int(row[0])], []
+        return Resolved([int(row[0])], [])
     found: dict[int, None] = {}
-    elsewhere: dict[str, None] = {}
+    elsewhere: dict[Elsewhere, None] = {}
     seen: set[str] = set()
-    start = address.key if address.domain else f"{address.local}@{default_domain(tx)}".lower()
-    waiting = [(start, 0)]
+    waiting = [(address if address.domain else Address(address.local, default_domain(tx)), 0)]
     while waiting and len(found) + len(elsewhere) < RECIPIENTS_MAX:
-        key, depth = waiting.pop()
+        one, depth = waiting.pop()
+        key = one.key
         if key in seen or depth > ALIAS_DEPTH_MAX:
             continue
         seen.add(key)
-        if key[0] in "|/":
-            elsewhere[shown_target(key)] = None
-            continue
         row = tx.row("SELECT account_id FROM account WHERE address=?", (key,))
         if row is not None:
-            found[row[0]] = None
-            continue
-        row = tx.row("SELECT targets FROM alias WHERE address=?", (key,))
-        if row is not None:
-            waiting += [(target, depth + 1) for target in row[0].split()]
+            found[int(row[0])] = None
             continue
         local, _, domain = key.rpartition("@")
         plain = local.partition("+")[0]
-        if plain and plain != local:
-            waiting.append((f"{plain}@{domain}", depth))
-        elif catch_all := tx.row("SELECT targets FROM alias WHERE address=?", (f"@{domain}",)):
-            waiting += [(target, depth + 1) for target in catch_all[0].split()]
-        elif depth and not is_local(tx, domain):
-            elsewhere[key] = None
-    return list(found), list(elsewhere)
+        targets = alias_table.targets(tx, key)
+        if not targets and plain and plain != local:
+            waiting.append((Address(plain, domain), depth))
+            continue
+        targets = targets or alias_table.targets(tx, f"@{domain}")
+        for target in targets:
+            match target:
+                case RemoteAddress(text):
+                    waiting.append((parse_address(text), depth + 1))
+                case Include(path):
+                    waiting += [(member, depth + 1) for member in read_list(path)]
+                case _:
+                    elsewhere[target] = None
+        if not targets and depth and not is_local(tx, domain):
+            elsewhere[RemoteAddress(str(one))] = None
+    return Resolved(list(found), list(elsewhere))

@@ -7,8 +7,10 @@ a new user is known at once; one that is gone is noticed at the commit, which fi
 from msgspec import Struct
 
 from fubako.accounts import directory
+from fubako.accounts.aliases import ListUnreadable, read_list
 from fubako.clock import Clock
 from fubako.message.address import Address
+from fubako.message.target import Elsewhere
 from fubako.store.interface import Database, Transaction
 
 REMEMBERED_SECONDS = 1.0
@@ -17,12 +19,13 @@ REMEMBERED_MAX = 10_000
 
 class Found(Struct, frozen=True):
     """What an address stands for. `local`: its domain is ours (or it names none). `elsewhere`: where an alias leads out; with
-    `bare` under the sender's own address, because it is a report on its way back."""
+    `bare` under the sender's own address, because it is a report on its way back. `later`: why it is not known now."""
 
     local: bool
     account_ids: tuple[int, ...]
-    elsewhere: tuple[str, ...] = ()
+    elsewhere: tuple[Elsewhere, ...] = ()
     bare: bool = False
+    later: str = ""
 
     @property
     def known(self) -> bool:
@@ -44,9 +47,12 @@ class Recipients:
             return known[1]
 
         def unit(tx: Transaction) -> Found:
-            account_ids, elsewhere = directory.resolve_all(tx, address)
-            local = bool(account_ids) or not address.domain or directory.is_local(tx, address.domain)
-            return Found(local, tuple(account_ids), tuple(elsewhere))
+            try:
+                resolved = directory.resolve_all(tx, address, read_list)
+            except ListUnreadable as error:
+                return Found(True, (), later=str(error))
+            local = bool(resolved.account_ids) or not address.domain or directory.is_local(tx, address.domain)
+            return Found(local, tuple(resolved.account_ids), tuple(resolved.elsewhere))
 
         found = await self._database.read(unit)
         if found.known or not found.local:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from fubako.accounts.recipients import Found, Recipients
 from fubako.clock import Env
+from fubako.delivery.again import LATER
 from fubako.delivery.bounce import Reports
 from fubako.delivery.dress import Dresser
 from fubako.delivery.intake import Intake
@@ -62,7 +63,9 @@ class Injector:
             found = await lookup.find(one.address)
             routed = not found.local and self.routed(one.address.domain)
             verdict = may_receive(SERVICES["local"], local=found.local, known=found.known, user=user, routed=routed)
-            if verdict.status is None:
+            if found.later:
+                refused.append((one.address, LATER))
+            elif verdict.status is None:
                 accepted.append((one, found))
             else:
                 refused.append((one.address, verdict.status))

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import Any
 
 from fubako.clock import Env
-from fubako.delivery.route import AGAIN_DOMAIN
 from fubako.message.trace import mail_date
 from fubako.store import peers, waiting
 from fubako.store.interface import Database, StoreError, Transaction
@@ -58,7 +57,7 @@ async def change(database: Database, env: Env, action: str, selection: Selection
             case "retry":
                 return waiting.retry(tx, selection, now)
             case "requeue":
-                return waiting.requeue(tx, selection, AGAIN_DOMAIN, now)
+                return waiting.requeue(tx, selection, now)
             case "drop":
                 return waiting.drop(tx, selection, now)
             case _:

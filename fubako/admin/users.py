@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fubako.accounts import directory, enrol, keys, secrets
+from fubako.accounts import aliases, directory, enrol, keys, secrets
 from fubako.accounts.backends import sasldb
 from fubako.clock import Env
+from fubako.message.target import File, Program, RemoteAddress
 from fubako.message.trace import mail_date
+from fubako.net import become
 from fubako.store import mailboxes
 from fubako.store.interface import Database, StoreError, Transaction
 
@@ -198,9 +200,25 @@ async def list_domains(database: Database) -> list[dict[str, Any]]:
 
 
 async def list_aliases(database: Database) -> list[dict[str, Any]]:
+    """`targets` as an administrator writes them, `run_as` the Unix users of programs and files."""
     rows = await database.read(directory.aliases)
-    return [{"address": alias.address, "targets": list(alias.targets)} for alias in rows]
+    return [
+        {
+            "address": alias.address,
+            "targets": [one.address if isinstance(one, RemoteAddress) else one.shown for one in alias.targets],
+            "run_as": sorted({one.user for one in alias.targets if isinstance(one, Program | File) and one.user}),
+        }
+        for alias in rows
+    ]
 
 
-async def add_alias(database: Database, address: str, targets: Sequence[str]) -> None:
-    await database.write(lambda tx: directory.add_alias(tx, address, targets))
+async def add_alias(database: Database, address: str, targets: Sequence[str], run_as: str = "") -> None:
+    """Raises StoreError."""
+    typed = [aliases.parse_target(one, run_as) for one in targets]
+    if any(isinstance(one, Program | File) for one in typed):
+        try:
+            become.allowed(run_as)
+        except become.NotAllowed as error:
+            if run_as:
+                raise StoreError(str(error)) from None
+    await database.write(lambda tx: directory.add_alias(tx, address, typed))

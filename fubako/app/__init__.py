@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         mend,
         open_store,
         prepare,
+        runs_as_root,
         verify_store,
     )
 
@@ -48,6 +49,7 @@ _HOMES = {
     "resolver": "built",
     "routes": "built",
     "run": "process",
+    "runs_as_root": "storage",
     "tune": "process",
     "verify_store": "storage",
 }
@@ -85,6 +87,7 @@ __all__ = [
     "resolver",
     "routes",
     "run",
+    "runs_as_root",
     "tune",
     "verify_store",
 ]

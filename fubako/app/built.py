@@ -10,8 +10,9 @@ from fubako.clock import Env
 from fubako.config import Config, ConfigError, Dns, PasswordBackend, networks, split_address
 from fubako.config import Route as RouteSettings
 from fubako.delivery.dress import Dresser
-from fubako.delivery.route import FILTER_DOMAIN, Route, secret_in
+from fubako.delivery.route import Route, secret_in
 from fubako.message.masquerade import Masquerade
+from fubako.message.target import Way
 from fubako.net.interface import Answer, Fetched, Https, Resolver, TlsaRecord
 from fubako.net.socks import Proxy
 from fubako.net.tls import Certificate, ServerTls
@@ -60,11 +61,12 @@ def load_access(path: Path) -> Access:
 
 def routes(config: Config, base: Path) -> list[Route]:
     """The ways out, in the order written; before all of them the one to the content filter."""
-    through = [Route(FILTER_DOMAIN, config.filter.next_hop, "may")] if config.filter.next_hop else []
+    through = [Route("*", config.filter.next_hop, "may", way=Way.FILTER)] if config.filter.next_hop else []
     return through + [
         Route(
             one.domain, one.to, one.tls, one.port, one.user, base / one.password_file if one.password_file else None,
             one.program, tuple(base / path for path in one.ca_files), one.sources, _socks(one, base), one.password_command,
+            run_as=one.run_as,
         )
         for one in config.route
     ]  # fmt: skip

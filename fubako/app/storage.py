@@ -2,11 +2,14 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fubako.accounts import aliases
 from fubako.admin import transfer
+from fubako.delivery.route import Route
+from fubako.message.target import File, Program
 from fubako.store.changes import LocalChanges, WorkerChanges
 from fubako.store.disk import OsDisk
 from fubako.store.indexer import Indexer
@@ -86,6 +89,22 @@ def compact_store(directory: Path) -> int:
 def backup_store(directory: Path, target: Path, progress: Callable[[int, int], None]) -> int:
     database, _ = _cores(directory)
     return transfer.backup(database.backup, directory, target, progress)
+
+
+def runs_as_root(directory: Path, routes: Sequence[Route]) -> list[str]:
+    """What a server that runs as root would run or write as root, in words: it must not start with such."""
+    found = [
+        f"[[route]] {one.domain}: run_as is needed for a program" for one in routes if one.program and not one.run_as
+    ]
+    if (directory / "mail.sqlite").exists():
+        core = SqliteCore(str(directory / "mail.sqlite"))
+        try:
+            for alias in core.read(aliases.everything):
+                handed = [one for one in alias.targets if isinstance(one, Program | File) and not one.user]
+                found += [f"alias {alias.address}: {one.shown} has no --user" for one in handed]
+        finally:
+            core.close()
+    return found
 
 
 def claim(directory: Path) -> int:

@@ -199,10 +199,23 @@ def alias() -> None:
 @alias.command("add")
 @click.argument("address")
 @click.argument("targets", nargs=-1, required=True)
+@click.option(
+    "--user", "run_as", default="", help="The Unix user as whom programs run and files are written; never root."
+)
 @config_option
-def alias_add(address: str, targets: tuple[str, ...], config_file: Path | None) -> None:
-    """Deliver mail for ADDRESS to TARGETS."""
-    with_store(config_file, lambda store: users.add_alias(store.database, address, targets))
+def alias_add(address: str, targets: tuple[str, ...], run_as: str, config_file: Path | None) -> None:
+    """Deliver mail for ADDRESS to TARGETS; `@domain` is for everybody there who is nobody else.
+
+    \b
+    A target is one of
+      ann@example.org          an address, here or elsewhere
+      '|/usr/bin/prog -x'      a program with its arguments; no shell sees them. It gets the message on its standard input
+      /var/mail/list           an mbox file, or with a slash at the end a Maildir
+      :include:/etc/list       a file of addresses, one a line, that root or the server owns
+
+    A server that does not run as root runs programs and writes files as its own user. One that runs as root needs --user.
+    """
+    with_store(config_file, lambda store: users.add_alias(store.database, address, targets, run_as))
 
 
 @alias.command("list")

@@ -41,6 +41,10 @@ def serve(config_file: Path | None, workers: int | None) -> int:
     bound = _inherited() or app.bind(config, base)
     if config.user:
         _become(config.user, base / config.directory)
+    if os.geteuid() == 0:
+        as_root = app.runs_as_root(base / config.directory, app.routes(config, base))
+        if as_root:
+            raise ConfigError(f"nothing is run or written as root: {'; '.join(as_root)}; or set `user`")
     count = workers or config.workers or len(os.sched_getaffinity(0))
     try:
         return _supervise(path, config, bound, count)

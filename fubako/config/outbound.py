@@ -53,6 +53,13 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             description="Program and arguments, without a shell; `{sender}`, `{recipient}`, `{recipients}` are filled in."
         ),
     ] = ()
+    run_as: Annotated[
+        str,
+        Meta(
+            description="The Unix user as whom `program` runs. Needed where the server itself runs as root, and never root; else"
+            " empty, or the server's own user."
+        ),
+    ] = ""
     ca_files: Annotated[tuple[str, ...], Meta(description="Authorities to believe besides the system's, in PEM.")] = ()
 
 

@@ -15,6 +15,7 @@ from fubako.store.queue import Outgoing, Queued
 
 LOCAL = Hop("queue", "in", "the queue", local=True)
 TAKEN = Status(250, "2.0.0", "on its way")
+LATER = Status(451, "4.3.5", "the list of this address cannot be read now")
 NOBODY = Status(550, "5.1.1", "there is no such mailbox")
 NOWHERE = Status(550, "5.4.4", "no route leads to this domain")
 
@@ -36,7 +37,9 @@ class Again:
                 statuses.append(NOBODY)
                 continue
             there = await self._recipients.find(address)
-            if there.known or (not there.local and self._routed(address.domain)):
+            if there.later:
+                statuses.append(LATER)
+            elif there.known or (not there.local and self._routed(address.domain)):
                 found.append((Recipient(address, one.notify, one.orcpt), there))
                 statuses.append(TAKEN)
             else:

@@ -16,12 +16,13 @@ from fubako.clock import Env
 from fubako.delivery.bounce import Reports, Unit
 from fubako.delivery.dress import Dresser
 from fubako.delivery.letters import describe
-from fubako.delivery.route import AGAIN_DOMAIN, FILE_DOMAIN, FILTER_DOMAIN, PROGRAM_DOMAIN
+from fubako.message.address import Address
 from fubako.message.envelope import Recipient, Transaction
 from fubako.message.headers import fields, first_fields, header_end
 from fubako.message.hop import Seal, weakest
 from fubako.message.report import Reported
 from fubako.message.status import Status
+from fubako.message.target import Elsewhere, File, Handed, Program, RemoteAddress, Way
 from fubako.message.trace import journey_to_json, trace_fields
 from fubako.store import messages, queue
 from fubako.store.interface import BlobRef, Blobs, Database, StoreFull
@@ -39,7 +40,6 @@ GONE = Status(550, "5.1.1", "the mailbox is gone")
 _TO_FILTER = ("smtp", "submission", "submissions", "local")
 _FILTER = Found(False, ())
 _LATER = Found(False, ())
-_SPECIAL = {"|": PROGRAM_DOMAIN, "/": FILE_DOMAIN}
 
 
 class Accepted(Struct, frozen=True):
@@ -198,19 +198,36 @@ class Intake:
 
 def _targets(found: Sequence[tuple[Recipient, Found]], transaction: Transaction) -> tuple[list[Target], list[Target]]:
     """Everyone who is not here: recipients of other domains, and where aliases lead letters of strangers."""
-    targets: dict[str, Target] = {}
-    forwarded: dict[str, Target] = {}
+    targets: dict[tuple[str, Handed | None], Target] = {}
+    forwarded: dict[tuple[str, Handed | None], Target] = {}
     for recipient, one in found:
-        for address in one.elsewhere if one.local else (str(recipient.address),):
-            special = _SPECIAL.get(address[0], "")
-            domain = special or address.rpartition("@")[2].lower()
-            if one is _FILTER or one is _LATER:
-                domain = FILTER_DOMAIN if one is _FILTER else AGAIN_DOMAIN
-            leaves = one.local and not one.bare and not special and bool(transaction.sender.address)
-            group = forwarded if leaves else targets
-            if address not in targets and address not in forwarded:
-                group[address] = Target(address, domain, recipient.notify, recipient.orcpt)
+        if one is _FILTER or one is _LATER:
+            all_ = [_target(recipient, recipient.address, Way.FILTER if one is _FILTER else Way.AGAIN)]
+        elif one.local:
+            all_ = [_led(recipient, target) for target in one.elsewhere]
+        else:
+            all_ = [_target(recipient, recipient.address, Way.ROUTE)]
+        for target in all_:
+            leaves = one.local and not one.bare and target.way is Way.ROUTE and bool(transaction.sender.address)
+            key = (target.address if target.target is None else "", target.target)
+            if key not in targets and key not in forwarded:
+                (forwarded if leaves else targets)[key] = target
     return list(targets.values()), list(forwarded.values())
+
+
+def _target(recipient: Recipient, address: Address, way: Way, handed: Handed | None = None) -> Target:
+    return Target(str(address), address.domain.lower(), recipient.notify, recipient.orcpt, way, handed)
+
+
+def _led(recipient: Recipient, elsewhere: Elsewhere) -> Target:
+    """Where an alias leads; what is handed to a program or a file keeps the address that the letter came for."""
+    match elsewhere:
+        case RemoteAddress(address):
+            return Target(address, address.rpartition("@")[2].lower(), recipient.notify, recipient.orcpt)
+        case Program():
+            return _target(recipient, recipient.address, Way.PROGRAM, elsewhere)
+        case File():
+            return _target(recipient, recipient.address, Way.FILE, elsewhere)
 
 
 def _outgoing(transaction: Transaction, blob: BlobRef, journey: str, now: int, header: bytes) -> Outgoing:

@@ -3,22 +3,30 @@
 Exit codes are those of sysexits.h; qmail's 100 and 111 are known too.
 """
 
+import asyncio
 import fcntl
 import os
 import re
-import shlex
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from fubako.delivery.route import Route
 from fubako.message.status import Status
+from fubako.message.target import Handed, Program
 from fubako.message.trace import from_line_date
+from fubako.net import become
 from fubako.net.program import talk
+from fubako.store.interface import BlobRef
 from fubako.store.queue import Outgoing, Queued
 
 PROGRAM_SECONDS = 600.0
 OUTPUT_SECONDS = 30.0
 SAID_OCTETS_MAX = 2000
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
 _FROM_LINE = re.compile(rb"^(>*From )", re.MULTILINE)
 _BLANK = re.compile(r"\{sender\}|\{recipient\}")
@@ -50,20 +58,49 @@ def arguments(program: Sequence[str], sender: str, recipients: Sequence[str]) ->
     return words
 
 
-def ways(program: Sequence[str], recipients: Sequence[Queued]) -> list[tuple[Sequence[str], Sequence[Queued]]]:
-    """Programs and who goes with each: one that names a recipient is run for each; an alias brings its own (`|program words`)."""
-    if not program:
-        return [(_own_program(one.address), [one]) for one in recipients]
-    if any("{recipient}" in word for word in program):
+def ways(route: Route, recipients: Sequence[Queued]) -> list[tuple[Handed, Sequence[Queued]]]:
+    """Programs and files, and who goes with each: a route's program that names a recipient is run for each; what an alias leads
+    to is each recipient's own."""
+    if not route.program:
+        return [(one.target, [one]) for one in recipients if one.target is not None]
+    program = Program(route.program, route.run_as)
+    if any("{recipient}" in word for word in route.program):
         return [(program, [one]) for one in recipients]
     return [(program, recipients)]
 
 
-def _own_program(target: str) -> Sequence[str]:
+async def hand(target: Handed, letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> Status:
+    """One letter to a program or a file, as the user who is named with it."""
     try:
-        return shlex.split(target.removeprefix("|")) or [target]
-    except ValueError:
-        return [target]
+        user = become.allowed(target.user)
+    except become.NotAllowed as error:
+        return Status(451, "4.3.5", str(error))
+    if isinstance(target, Program):
+        return await run(target.words, letter, recipients, content, user)
+    if not user:
+        return await asyncio.to_thread(append, target.path, letter, content)
+    return await _append_as(user, target.path, letter, content)
+
+
+async def _append_as(user: str, path: str, letter: Outgoing, content: bytes) -> Status:
+    """By a process of that user, who alone decides what may be opened."""
+    words = (
+        sys.executable,
+        "-I",
+        "-m",
+        "fubako.delivery.pipe",
+        user,
+        path,
+        letter.sender,
+        str(letter.created),
+        letter.trace_id,
+    )
+    try:
+        code, said, _ = await talk(words, content, OUTPUT_SECONDS, ENVIRONMENT)
+        status = msgspec.json.decode(said, type=Status) if code == 0 else None
+    except (OSError, TimeoutError, msgspec.DecodeError) as error:
+        return Status(451, "4.2.0", f"{path} cannot be written: {error}")
+    return status or Status(451, "4.2.0", f"{path} cannot be written as {user}")
 
 
 def append(path: str, letter: Outgoing, content: bytes) -> Status:
@@ -113,15 +150,21 @@ def _into_maildir(folder: Path, letter: Outgoing, content: bytes) -> Status:
     return Status(250, "2.0.0", "in the Maildir")
 
 
-async def run(program: Sequence[str], letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> Status:
-    """One letter to one program, with LF line ends and a `From ` line in front, as rmail and MDAs expect it."""
+async def run(
+    program: Sequence[str], letter: Outgoing, recipients: Sequence[Queued], content: bytes, user: str = ""
+) -> Status:
+    """One letter to one program, with LF line ends and a `From ` line in front, as rmail and MDAs expect it. `SENDER` and
+    `RECIPIENT` are in its environment, of which nothing else is ours. `user`: whom the process becomes first."""
+    addresses = [one.address for one in recipients]
     try:
-        words = arguments(program, letter.sender, [one.address for one in recipients])
+        words = arguments(program, letter.sender, addresses)
     except ValueError as error:
         return Status(550, "5.1.3", str(error))
     from_line = f"From {letter.sender or 'MAILER-DAEMON'} {from_line_date(letter.created)}\n".encode()
+    environment = {**ENVIRONMENT, "SENDER": letter.sender, "RECIPIENT": addresses[0]}
+    given = from_line + content.replace(b"\r\n", b"\n")
     try:
-        code, _, said = await talk(words, from_line + content.replace(b"\r\n", b"\n"), PROGRAM_SECONDS)
+        code, _, said = await talk((*become.command(user), *words), given, PROGRAM_SECONDS, environment)
     except TimeoutError:
         return Status(451, "4.3.0", f"{words[0]} took longer than {PROGRAM_SECONDS:.0f} seconds")
     except OSError as error:
@@ -145,3 +188,17 @@ def outcome(code: int, said: str) -> Status:
     status = _EXITS.get(code, Status(451, "4.3.0", f"the program ended with {code}"))
     words = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     return Status(status.code, status.enhanced, f"{status.text}: {words}" if words and not status.ok else status.text)
+
+
+def _as_a_process() -> None:
+    """`python -m fubako.delivery.pipe USER PATH SENDER CREATED TRACE_ID`: what `_append_as` starts; the content on standard input.
+    Everything is loaded before root is given up: our own files may be out of that user's reach."""
+    user, path, sender, created, trace_id = sys.argv[1:6]
+    become.become(user)
+    letter = Outgoing(BlobRef(0, 0, 0, 0), sender, trace_id=trace_id, created=int(created))
+    status = append(path, letter, sys.stdin.buffer.read())
+    sys.stdout.buffer.write(msgspec.json.encode(status))
+
+
+if __name__ == "__main__":
+    _as_a_process()

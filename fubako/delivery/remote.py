@@ -10,7 +10,7 @@ from fubako.client.connection import ClientError, Credentials, Peer
 from fubako.client.smtp import SmtpConnection
 from fubako.clock import Env
 from fubako.delivery.route import Host, NextHop
-from fubako.message.address import parse_address
+from fubako.message.address import AddressError, parse_address
 from fubako.message.headers import header_end
 from fubako.message.report import visible
 from fubako.message.status import Status
@@ -166,14 +166,18 @@ class Carrier(SmtpConnection):
         objection = self.objection(letter, recipients, content)
         if objection is not None:
             return [Answered(one, objection) for one in recipients]
+        try:
+            sender = parse_address(letter.sender) if letter.sender else None
+            paths = [parse_address(one.address) for one in recipients]
+        except AddressError as error:  # in rows that an older program let in; nothing was said yet
+            return [Answered(one, Status(553, "5.1.3", f"an address cannot be said: {error}")) for one in recipients]
         reset, self.carried, self.clean = not self.clean, self.carried + 1, False
         if reset:
             self.engine.command("RSET")
         self.line.stream.idle_seconds = COMMAND_SECONDS
-        sender = parse_address(letter.sender) if letter.sender else None
         self.engine.command("MAIL", f"FROM:<{sender or ''}>", *self._mail_words(letter, content))
-        for one in recipients:
-            self.engine.command("RCPT", f"TO:<{parse_address(one.address)}>", *self._rcpt_words(one))
+        for one, path in zip(recipients, paths, strict=True):
+            self.engine.command("RCPT", f"TO:<{path}>", *self._rcpt_words(one))
         # DATA may be the last of a group (RFC 2920 §3.1); LMTP leaves open how many answers follow when nobody is accepted
         ahead = "PIPELINING" in self.extensions and "CHUNKING" not in self.extensions and not self.lmtp
         if ahead:

@@ -8,19 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fubako.message.status import Status
+from fubako.message.target import Way
 from fubako.net.interface import Answer, DnsFailure, NoSuchName, Resolver
 from fubako.net.socks import Proxy
 
 HOSTS_MAX = 20
 KEYS_MAX = 10_000  # domains whose way is remembered
 
-# no domains of mail, because none begins so: what is queued under these names goes other ways than by the routes
-FILTER_DOMAIN = "@filter"  # to the content filter; its route is the first
-AGAIN_DOMAIN = "@again"  # through our own intake once more
-PROGRAM_DOMAIN = "@program"  # to the program that an alias names
-FILE_DOMAIN = "@file"  # to the file that an alias names
-_OWN = {AGAIN_DOMAIN: "again", PROGRAM_DOMAIN: "program", FILE_DOMAIN: "file"}
-_AGAIN = {FILTER_DOMAIN: "again"}  # letters that waited for a filter which is configured no more
+_OWN = {Way.AGAIN: "again", Way.PROGRAM: "program", Way.FILE: "file"}
 _KINDS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 
 
@@ -47,14 +42,18 @@ class Route:
     sources: tuple[str, ...] = ()  # addresses of ours to come from, one of each family
     socks: Proxy | None = None
     password_command: tuple[str, ...] = ()
+    way: Way = Way.ROUTE  # FILTER: the one to the content filter, whatever the domain
+    run_as: str = ""  # the Unix user of `program`; empty: the server's own
 
     def source(self, address: str) -> str:
         """The address of ours of the same family; empty: the system chooses."""
         return next((one for one in self.sources if (":" in one) is (":" in address)), "")
 
     def matches(self, domain: str) -> bool:
-        """`*` every domain, `.example.org` what is below it, `example.org` itself."""
+        """`*` every domain, `.example.org` what is below it, `example.org` itself. The way to the filter is no domain's."""
         wanted = self.domain.lower()
+        if self.way is not Way.ROUTE:
+            return False
         return wanted == "*" or wanted == domain or (wanted.startswith(".") and domain.endswith(wanted))
 
 
@@ -95,40 +94,46 @@ class Router:
     def __init__(
         self, routes: Sequence[Route], resolver: Resolver, hostname: str, shuffle: Callable[[list[str]], None]
     ) -> None:
-        self._routes, self._own = routes, _own(routes)
-        self._keys: dict[str, str] = {}
+        self._routes = routes
+        self._keys: dict[tuple[Way, str], str] = {}
         self._resolver = resolver
         self._hostname = hostname.lower()
         self._shuffle = shuffle
 
     def follow(self, other: "Router") -> None:
         """Take the routes of a configuration that was read anew."""
-        self._routes, self._own = other._routes, other._own
+        self._routes = other._routes
         self._resolver, self._hostname = other._resolver, other._hostname
         self._keys.clear()
 
-    def rule(self, domain: str) -> Route | None:
-        return next((route for route in self._routes if route.matches(domain.lower())), None)
+    def rule(self, domain: str, way: Way = Way.ROUTE) -> Route | None:
+        if way is not Way.ROUTE:
+            return next((one for one in self._routes if one.way is way), None)
+        return next((one for one in self._routes if one.matches(domain.lower())), None)
 
-    def key(self, domain: str) -> str:
+    def key(self, way: Way, domain: str) -> str:
         """Letters with the same key go the same way: by one rule, because its demands and its login hold for a connection."""
-        key = self._keys.get(domain)
+        key = self._keys.get((way, domain))
         if key is None:
-            route = None if domain in self._own else self.rule(domain)
-            key = f"{domain.lower()} by {route}" if route is None or route.to == "mx" else str(route)
+            route = self.rule(domain, way)
+            if way is not Way.ROUTE:
+                key = f"{way} by {route}"
+            else:
+                key = f"{domain.lower()} by {route}" if route is None or route.to == "mx" else str(route)
             if len(self._keys) >= KEYS_MAX:
                 self._keys.clear()
-            self._keys[domain] = key
+            self._keys[way, domain] = key
         return key
 
-    async def next_hop(self, domain: str) -> NextHop:
+    async def next_hop(self, way: Way, domain: str) -> NextHop:
         """Raises NoRoute."""
-        if domain in self._own:
-            return NextHop(self.key(domain), self._own[domain], Route(domain, ""), words="by an alias")
-        route = self.rule(domain)
+        key, route = self.key(way, domain), self.rule(domain, way)
+        if way in _OWN:
+            return NextHop(key, _OWN[way], Route(domain, ""), words="by an alias")
+        if route is None and way is Way.FILTER:  # it waited for a filter which is configured no more
+            return NextHop(key, "again", Route(domain, ""), words="through the intake")
         if route is None:
             raise NoRoute(Status(550, "5.4.4", f"no route leads to {domain}"))
-        key = self.key(domain)
         if route.to == "mx":
             return await self._by_mx(domain.lower(), route, key)
         if route.to == "program":
@@ -195,11 +200,6 @@ class Router:
         if not found.records:
             raise NoRoute(Status(550, "5.1.2", f"the host {host} has no address"))
         return found
-
-
-def _own(routes: Sequence[Route]) -> dict[str, str]:
-    """How letters go that no route carries."""
-    return _OWN if any(route.domain == FILTER_DOMAIN for route in routes) else _OWN | _AGAIN
 
 
 def _split(text: str, port: int) -> tuple[str, int]:

@@ -24,6 +24,7 @@ from fubako.delivery.site import Job, Site
 from fubako.message.hop import Hop
 from fubako.message.report import Reported
 from fubako.message.status import Status
+from fubako.message.target import File
 from fubako.message.trace import journey_with
 from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
 from fubako.protocol.engine import ProtocolError
@@ -129,9 +130,9 @@ class Runner:
         ways: dict[str, list[Queued]] = {}
         for number, one in enumerate(targets):
             queued = Queued(
-                placed.lane_id, placed.queue_id, number, one.address, one.domain, one.notify, one.orcpt, 0, 0
+                placed.lane_id, placed.queue_id, number, one.address, one.domain, one.notify, one.orcpt, 0, 0, one.way, one.target
             )  # fmt: skip
-            ways.setdefault(self._router.key(one.domain), []).append(queued)
+            ways.setdefault(self._router.key(one.way, one.domain), []).append(queued)
         if len(content) <= RECENT_OCTETS:
             self._recent[letter.blob.blob_id] = content
             if len(self._recent) > RECENT_MAX:
@@ -239,7 +240,7 @@ class Runner:
     def _jobs(self, tx: Transaction, lane: Lane, found: Iterable[Queued]) -> list[Job]:
         ways: dict[tuple[int, int, str], list[Queued]] = {}
         for one in found:
-            ways.setdefault((one.lane_id, one.queue_id, self._router.key(one.domain)), []).append(one)
+            ways.setdefault((one.lane_id, one.queue_id, self._router.key(one.way, one.domain)), []).append(one)
         jobs, letters = [], dict[tuple[int, int], Outgoing | None]()
         for (lane_id, queue_id, _), recipients in ways.items():
             if (lane_id, queue_id) not in letters:
@@ -250,10 +251,10 @@ class Runner:
         return jobs
 
     def _add(self, job: Job) -> None:
-        domain = job.recipients[0].domain
-        key = self._router.key(domain)
+        way, domain = job.recipients[0].way, job.recipients[0].domain
+        key = self._router.key(way, domain)
         self._loaded.update(one.key for one in job.recipients)
-        self._sites.setdefault(key, Site(key, domain)).add(job)
+        self._sites.setdefault(key, Site(key, way, domain)).add(job)
 
     def _dispatch(self) -> None:
         if self._closing or asyncio.get_running_loop().time() < self._resting:
@@ -279,7 +280,7 @@ class Runner:
         carrier: Carrier | None = None
         job = site.take()
         try:
-            hop = await self._router.next_hop(site.domain) if job else None
+            hop = await self._router.next_hop(site.way, site.domain) if job else None
             if hop is not None and hop.key != site.key:  # the routes were written anew meanwhile
                 self._let_go([*([job] if job else []), *site.take_all()])
                 return
@@ -330,13 +331,11 @@ class Runner:
     async def _by_program(self, job: Job, hop: NextHop) -> None:
         self._held(job, LEASE_MARGIN_SECONDS)
         content = self._content(job.letter)
-        for program, together in pipe.ways(hop.route.program, job.recipients):
-            if hop.kind == "file":
-                status = await asyncio.to_thread(pipe.append, together[0].address, job.letter, content)
-            else:
-                status = await pipe.run(program, job.letter, together, content)
-            done = Hop(hop.kind, "out", program[0], self._env.clock.now(), True, trace_id=job.letter.trace_id)
-            await self._settle(job, [Answered(one, status) for one in together], program[0], done)
+        for target, together in pipe.ways(hop.route, job.recipients):
+            status = await pipe.hand(target, job.letter, together, content)
+            name = target.path if isinstance(target, File) else target.words[0]
+            done = Hop(hop.kind, "out", name, self._env.clock.now(), True, trace_id=job.letter.trace_id)
+            await self._settle(job, [Answered(one, status) for one in together], name, done)
 
     async def _by_intake(self, job: Job) -> None:
         """Letters whose time has come, or that somebody wants anew, go through the intake, in the transaction that ends them."""
@@ -420,6 +419,6 @@ class Runner:
     def _tell(self, letter: Outgoing, outcome: Outcome, reported: Reported | None) -> None:
         what = "deferred" if outcome.again_at is not None else ("sent" if outcome.status.ok else "failed")
         self._telemetry.event(
-            f"letter.{what}", letter.trace_id, recipient=outcome.queued.address, peer=outcome.peer, reply=str(outcome.status),
+            f"letter.{what}", letter.trace_id, recipient=outcome.queued.shown, peer=outcome.peer, reply=str(outcome.status),
             reported=reported.action if reported else "",
         )  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
+from fubako.message.target import Way
 from fubako.store.queue import Outgoing, Queued
 
 SESSIONS_A_SITE_MAX = 20
@@ -25,6 +26,7 @@ class Site:
     """Senders of one priority take turns, so that nobody's hundred thousand letters stand before somebody's one."""
 
     key: str
+    way: Way
     domain: str
     # by priority (RFC 6710), then by sender
     jobs: dict[int, OrderedDict[str, deque[Job]]] = field(default_factory=dict)

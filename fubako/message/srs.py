@@ -9,7 +9,7 @@ import hmac
 
 from fubako.message.address import Address
 
-HASH_SIGNS = 6
+HASH_SIGNS = 16  # 80 bits: nobody finds one by trying
 DAYS = 21  # how long reports find their way back
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _CYCLE = 1024

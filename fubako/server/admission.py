@@ -11,6 +11,7 @@ from fubako.accounts.recipients import Found
 from fubako.message import srs
 from fubako.message.address import NULL, Address, parse_address
 from fubako.message.envelope import Recipient, Sender
+from fubako.message.target import RemoteAddress
 from fubako.net.interface import TlsFacts
 from fubako.policy.access import Match
 from fubako.policy.authorship import Writer
@@ -175,6 +176,8 @@ class Admission:
             match = access.recipient(recipient.address.key)
             relays = relays or (match is not None and match.rule.action == "RELAY")
             verdict = self._refusal(match)
+        if found.later:
+            verdict = verdict or refuse(451, "4.3.5", "the list of this address cannot be read now", "list-unreadable")
         verdict = verdict or may_receive(
             self._rules, local=found.local, known=found.known, user=user, routed=routed, relays=relays
         )
@@ -196,5 +199,5 @@ class Admission:
                 if inside.known:
                     return inside
                 if not inside.local and self._resources.routed(origin.domain):
-                    return Found(True, (), (str(origin),), bare=True)
+                    return Found(True, (), (RemoteAddress(str(origin)),), bare=True)
         return found

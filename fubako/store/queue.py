@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import Struct
 
 from fubako.message.status import Status
+from fubako.message.target import Handed, Way, from_row, to_row
 from fubako.store.interface import BlobRef, Row, StoreError, Transaction
 
 LANES = 4
@@ -42,10 +43,12 @@ class Outgoing(Struct, frozen=True):
 class Target(Struct, frozen=True):
     """One recipient of a queued letter."""
 
-    address: str
+    address: str  # as RCPT said it, or where an alias leads
     domain: str
     notify: str = ""
     orcpt: str = ""
+    way: Way = Way.ROUTE
+    target: Handed | None = None  # with PROGRAM and FILE
 
 
 class Queued(Struct, frozen=True):
@@ -60,10 +63,26 @@ class Queued(Struct, frozen=True):
     orcpt: str
     attempts: int
     warned: int
+    way: Way = Way.ROUTE
+    target: Handed | None = None
 
     @property
     def key(self) -> tuple[int, int, int]:
         return self.lane_id, self.queue_id, self.number
+
+    @property
+    def shown(self) -> str:
+        """As an administrator sees it: with what stands behind an alias. Reports to senders name the address alone."""
+        return f"{self.address} {self.target.shown}" if self.target is not None else self.address
+
+
+_QUEUED = (
+    "lane_id, queue_id, number, address, domain, notify, orcpt, attempts, warned, way, target FROM queue_recipient"
+)
+
+
+def _queued(row: Row) -> Queued:
+    return Queued(*(*row[:9], Way(row[9]), from_row(row[10])))
 
 
 class Outcome(Struct, frozen=True):
@@ -118,10 +137,10 @@ def place(
             letter.created, letter.priority, letter.deliver_by, letter.by_mode))  # fmt: skip
     due = letter.created if at is None else at
     rules = tx.rows("SELECT field, value FROM hold_rule") if row[1] else []
-    tx.many("INSERT INTO queue_recipient (lane_id, queue_id, number, address, domain, notify, orcpt, held, next_attempt)"
-            " VALUES (?,?,?,?,?,?,?,?,?)",
-            [(lane_id, queue_id, number, t.address, t.domain, t.notify, t.orcpt, int(held or _holds(rules, letter, t)), due)
-             for number, t in enumerate(targets)])  # fmt: skip
+    tx.many("INSERT INTO queue_recipient (lane_id, queue_id, number, address, domain, notify, orcpt, held, next_attempt, way,"
+            " target) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            [(lane_id, queue_id, number, t.address, t.domain, t.notify, t.orcpt, int(held or _holds(rules, letter, t)), due,
+              t.way, to_row(t.target)) for number, t in enumerate(targets)])  # fmt: skip
     ready = not held and at is None and not rules
     if not (ready and lanes):
         tx.touched((QUEUE_ACCOUNT, lane_id))
@@ -170,18 +189,16 @@ def check(tx: Transaction, lane_id: int, epoch: int) -> None:
 
 def due(tx: Transaction, lane_id: int, now: int, limit: int) -> list[Queued]:
     """Recipients whose time has come, oldest first."""
-    rows = tx.rows("SELECT lane_id, queue_id, number, address, domain, notify, orcpt, attempts, warned FROM queue_recipient"
-                   " WHERE lane_id=? AND held=0 AND next_attempt<=? ORDER BY next_attempt, queue_id, number LIMIT ?",
-                   (lane_id, now, limit))  # fmt: skip
-    return [Queued(*row) for row in rows]
+    rows = tx.rows(f"SELECT {_QUEUED} WHERE lane_id=? AND held=0 AND next_attempt<=?"
+                   " ORDER BY next_attempt, queue_id, number LIMIT ?", (lane_id, now, limit))  # fmt: skip
+    return [_queued(row) for row in rows]
 
 
 def fresh(tx: Transaction, lane_id: int, after_queue_id: int, now: int, limit: int) -> list[Queued]:
     """Recipients of letters that came after a known one and are due: they need not wait behind a long queue."""
-    rows = tx.rows("SELECT lane_id, queue_id, number, address, domain, notify, orcpt, attempts, warned FROM queue_recipient"
-                   " WHERE lane_id=? AND queue_id>? AND held=0 AND next_attempt<=? ORDER BY queue_id, number LIMIT ?",
-                   (lane_id, after_queue_id, now, limit))  # fmt: skip
-    return [Queued(*row) for row in rows]
+    rows = tx.rows(f"SELECT {_QUEUED} WHERE lane_id=? AND queue_id>? AND held=0 AND next_attempt<=?"
+                   " ORDER BY queue_id, number LIMIT ?", (lane_id, after_queue_id, now, limit))  # fmt: skip
+    return [_queued(row) for row in rows]
 
 
 def next_due(tx: Transaction, lane_id: int, now: int) -> int | None:
@@ -233,7 +250,7 @@ def settle(tx: Transaction, lane_id: int, epoch: int, trace_id: str, outcomes: I
         if not one.goes_on:
             tx.run("INSERT INTO sent (trace_id, address, at, code, enhanced, reason, journey) VALUES (?,?,?,?,?,?,?)"
                    " ON CONFLICT (trace_id, address) DO NOTHING",
-                   (trace_id, q.address, now, status.code, status.enhanced, status.text, one.journey))  # fmt: skip
+                   (trace_id, q.shown, now, status.code, status.enhanced, status.text, one.journey))  # fmt: skip
         tx.run("DELETE FROM queue_recipient WHERE lane_id=? AND queue_id=? AND number=?", q.key)
         letters.add(q.queue_id)
     for queue_id in letters:

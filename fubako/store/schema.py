@@ -3,11 +3,14 @@
 Every key of mail begins with `account_id`. No sequence, trigger or foreign key; only SQL that PostgreSQL knows too.
 """
 
+from collections.abc import Callable
+
+from fubako.store import typed_targets
 from fubako.store.interface import StoreError, Transaction
 
 VERSION = 5
 
-_STEPS: dict[int, tuple[str, ...]] = {
+_STEPS: dict[int, tuple[str | Callable[[Transaction], None], ...]] = {
     1: (
         "CREATE TABLE format (version BIGINT NOT NULL)",
         "CREATE TABLE ids (name TEXT PRIMARY KEY, next BIGINT NOT NULL)",
@@ -121,6 +124,13 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "INSERT INTO peer_level (endpoint, level, since, last) SELECT host, 1, first_seen, last_seen FROM peer WHERE level>=1",
         "INSERT INTO peer_level (endpoint, level, since, last) SELECT host, 2, first_seen, last_seen FROM peer WHERE level>=2",
         "DROP TABLE peer",
+        # what an alias leads to and how a recipient goes on are of a kind, which no text decides
+        """CREATE TABLE alias_target (
+            address TEXT NOT NULL, number BIGINT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, run_as TEXT NOT NULL,
+            PRIMARY KEY (address, number))""",
+        "ALTER TABLE queue_recipient ADD COLUMN way TEXT NOT NULL DEFAULT 'route'",
+        "ALTER TABLE queue_recipient ADD COLUMN target TEXT NOT NULL DEFAULT ''",
+        typed_targets.convert,
     ),
 }
 
@@ -135,7 +145,10 @@ def migrate(transaction: Transaction, table_exists: bool) -> int:
         raise StoreError(f"the store has format {found}, this program knows up to {VERSION}: a newer Fubako wrote it")
     for step in range(found + 1, VERSION + 1):
         for statement in _STEPS[step]:
-            transaction.run(statement)
+            if callable(statement):
+                statement(transaction)
+            else:
+                transaction.run(statement)
     if found < VERSION:
         transaction.run("DELETE FROM format")
         transaction.run("INSERT INTO format (version) VALUES (?)", (VERSION,))

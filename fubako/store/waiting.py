@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fubako.message.status import Status
+from fubako.message.target import Way, from_row
 from fubako.store.interface import Row, StoreError, Transaction
 from fubako.store.queue import QUEUE_ACCOUNT, drop_all_empty, drop_empty
 
@@ -19,6 +20,7 @@ class Entry:
     sender: str
     recipient: str
     domain: str
+    way: str
     size: int
     created: int
     held: int
@@ -42,14 +44,16 @@ def parse_name(text: str) -> tuple[int, int]:
 
 
 _ENTRY = (
-    "r.lane_id, r.queue_id, trace_id, sender, address, domain, size, created, held, attempts, next_attempt, code, enhanced,"
-    " reason, peer FROM queue_recipient AS r JOIN queue_letter AS l ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id"
+    "r.lane_id, r.queue_id, trace_id, sender, address, domain, way, size, created, held, attempts, next_attempt, code, enhanced,"
+    " reason, peer, target FROM queue_recipient AS r JOIN queue_letter AS l ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id"
 )
 
 
 def _entry(row: Row) -> Entry:
-    status = str(Status(row[11], row[12], row[13])) if row[11] else ""
-    return Entry(*(name(row[0], row[1]), *row[2:11], status, row[14]))
+    status = str(Status(row[12], row[13], row[14])) if row[12] else ""
+    target = from_row(row[16])
+    recipient = f"{row[4]} {target.shown}" if target is not None else row[4]
+    return Entry(*(name(row[0], row[1]), *row[2:4], recipient, *row[5:12], status, row[15]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +121,10 @@ def retry(tx: Transaction, selection: Selection, now: int) -> int:
     return _change(tx, selection, "next_attempt=?", (now,))
 
 
-def requeue(tx: Transaction, selection: Selection, domain: str, now: int) -> int:
-    """As if their letters had just come in; `domain` leads them through the intake."""
-    return _change(tx, selection, "domain=?, held=0, attempts=0, warned=0, next_attempt=?", (domain, now))
+def requeue(tx: Transaction, selection: Selection, now: int) -> int:
+    """As if their letters had just come in: through the intake, where an alias is looked up as it is now."""
+    what = "way=?, target='', held=0, attempts=0, warned=0, next_attempt=?"
+    return _change(tx, selection, what, (Way.AGAIN, now))
 
 
 def _change(tx: Transaction, selection: Selection, what: str, values: Sequence[object]) -> int:

@@ -14,7 +14,7 @@ from fubako.config import Config, Queue, Route
 from fubako.message.address import parse_address
 from fubako.message.envelope import Recipient, Sender, Transaction
 from fubako.message.hop import Hop
-from fubako.net import tcp
+from fubako.net import become, tcp
 from fubako.net.memory import pair
 from fubako.net.tls import Certificate, ServerTls
 from fubako.server.session import Arrival
@@ -159,6 +159,10 @@ class House:
         self.zone = zone or Zone()
 
     async def __aenter__(self):
+        self._uid, become._effective_uid = (
+            become._effective_uid,
+            lambda: 1000,
+        )  # tests may run as root, which runs nothing
         self.store = app.open_store(self.root / "store", shared=False)
         self.app = app.Application(
             self.config, certificates(), self.store, Telemetry(quiet=True), Env(self.clock), resolver=self.zone
@@ -173,6 +177,7 @@ class House:
 
     async def __aexit__(self, *_error):
         await self.app.close()
+        become._effective_uid = self._uid
         assert not self.app.telemetry.counters["queue.bug"]
 
     async def send(self, *recipients, sender="alice@here.test", submitter="", at=None, notify="", **letter):

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from zone import Zone
 
-from fubako.delivery.route import FILTER_DOMAIN, NoRoute, Route, Router
+from fubako.delivery.route import NoRoute, Route, Router
+from fubako.message.target import Way
 
 
 def router(zone, *routes, hostname="us.test"):
@@ -13,13 +14,13 @@ def router(zone, *routes, hostname="us.test"):
 
 
 def hosts(zone, domain):
-    hop = asyncio.run(router(zone).next_hop(domain))
+    hop = asyncio.run(router(zone).next_hop(Way.ROUTE, domain))
     return [(host.name, host.addresses) for host in hop.hosts]
 
 
 def refused(zone, domain):
     with pytest.raises(NoRoute) as caught:
-        asyncio.run(router(zone).next_hop(domain))
+        asyncio.run(router(zone).next_hop(Way.ROUTE, domain))
     return caught.value.status.code, caught.value.status.enhanced
 
 
@@ -71,26 +72,26 @@ def test_the_first_rule_that_matches_holds():
         Route("*", "smtp://[2001:db8::1]:2525"),
     )
     one = router(Zone(), *rules)
-    hop = asyncio.run(one.next_hop("here.test"))
+    hop = asyncio.run(one.next_hop(Way.ROUTE, "here.test"))
     assert (hop.kind, hop.socket) == ("lmtp-socket", "/run/lmtp")
-    hop = asyncio.run(one.next_hop("sub.here.test"))
+    hop = asyncio.run(one.next_hop(Way.ROUTE, "sub.here.test"))
     assert (hop.kind, hop.hosts[0].name, hop.hosts[0].port) == ("smtps", "hub.test", 465)
-    assert asyncio.run(one.next_hop("uucp.test")).kind == "program"
-    hop = asyncio.run(one.next_hop("else.test"))
+    assert asyncio.run(one.next_hop(Way.ROUTE, "uucp.test")).kind == "program"
+    hop = asyncio.run(one.next_hop(Way.ROUTE, "else.test"))
     assert (hop.kind, hop.hosts[0].name, hop.hosts[0].port) == ("smtp", "2001:db8::1", 2525)
-    assert one.key("sub.here.test") != one.key("else.test") == one.key("third.test")
+    assert one.key(Way.ROUTE, "sub.here.test") != one.key(Way.ROUTE, "else.test") == one.key(Way.ROUTE, "third.test")
 
 
 def test_without_a_rule_nothing_leaves():
     assert router(Zone(), Route("a.test", "mx")).rule("b.test") is None
     with pytest.raises(NoRoute):
-        asyncio.run(router(Zone(), Route("a.test", "mx")).next_hop("b.test"))
+        asyncio.run(router(Zone(), Route("a.test", "mx")).next_hop(Way.ROUTE, "b.test"))
 
 
 def test_letters_that_waited_for_a_filter_go_on_without_it():
     """Not by a route for every domain, and not back to their senders."""
-    way = router(Zone(), Route(FILTER_DOMAIN, "smtp://127.0.0.1:10025", "may"), Route("*", "mx"))
-    assert asyncio.run(way.next_hop(FILTER_DOMAIN)).kind == "smtp"
+    way = router(Zone(), Route("*", "smtp://127.0.0.1:10025", "may", way=Way.FILTER), Route("*", "mx"))
+    assert asyncio.run(way.next_hop(Way.FILTER, "a.test")).kind == "smtp"
     way.follow(router(Zone(), Route("*", "mx")))
-    hop = asyncio.run(way.next_hop(FILTER_DOMAIN))
-    assert hop.kind == "again" and hop.key == way.key(FILTER_DOMAIN)
+    hop = asyncio.run(way.next_hop(Way.FILTER, "a.test"))
+    assert hop.kind == "again" and hop.key == way.key(Way.FILTER, "a.test")

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from peer import House
+from targets_named import add_alias
 
 from fubako.accounts import directory, secrets
 from fubako.accounts.identity import Identity
@@ -42,12 +43,12 @@ async def people(house):
             directory.add_domain(tx, domain, 1)
         for name in ("bob@here.test", "ann+x@here.test", "ceo@b\u00fccher.test"):
             directory.add_account(tx, name, 1)
-        directory.add_alias(tx, "me@two.test", ["alice@here.test"])
-        directory.add_alias(tx, "team@here.test", ["alice@here.test", "bob@here.test"])
-        directory.add_alias(tx, "deep@two.test", ["me@two.test"])
-        directory.add_alias(tx, "bobs@here.test", ["bob@here.test"])
-        directory.add_alias(tx, "out@here.test", ["alice@far.test"])
-        directory.add_alias(tx, "@catch.test", ["alice@here.test"])
+        add_alias(tx, "me@two.test", ["alice@here.test"])
+        add_alias(tx, "team@here.test", ["alice@here.test", "bob@here.test"])
+        add_alias(tx, "deep@two.test", ["me@two.test"])
+        add_alias(tx, "bobs@here.test", ["bob@here.test"])
+        add_alias(tx, "out@here.test", ["alice@far.test"])
+        add_alias(tx, "@catch.test", ["alice@here.test"])
         for domain in ("here.test", "two.test", "catch.test"):
             domainkeys.add(tx, domainkeys.DomainKey(domain, "k", domainkeys.ACTIVE, PEM, 1))
         return directory.account(tx, "alice@here.test")

@@ -5,9 +5,9 @@ import asyncio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from peer import House
+from targets_named import add_alias
 from zone import Zone
 
-from fubako.accounts import directory
 from fubako.config import DnsListing, Inbound, MasqueradeAs, Rates, Route
 from fubako.policy import arc, dkim
 from fubako.store import domainkeys, reports
@@ -248,7 +248,7 @@ def test_a_forwarded_letter_is_sealed_and_its_report_finds_the_way_back(tmp_path
     async def test(house):
         await signing(house)
         await house.store.database.write(
-            lambda tx: directory.add_alias(tx, "list@here.test", ["bob@far.test", "alice@here.test"])
+            lambda tx: add_alias(tx, "list@here.test", ["bob@far.test", "alice@here.test"])
         )
         await house.said(*letter("From: <eve@evil.test>", "Subject: x", to="list@here.test"))
         ((sender, recipient, content),) = await house.queued()
@@ -269,7 +269,7 @@ def test_a_forwarded_letter_is_sealed_and_its_report_finds_the_way_back(tmp_path
 
 def test_what_we_cannot_forward_is_told_to_who_wrote_it(tmp_path):
     async def test(house):
-        await house.store.database.write(lambda tx: directory.add_alias(tx, "list@here.test", ["bob@nowhere.test"]))
+        await house.store.database.write(lambda tx: add_alias(tx, "list@here.test", ["bob@nowhere.test"]))
         await house.said(*letter("From: <eve@evil.test>", to="list@here.test"))
         house.run()
 
