@@ -189,6 +189,7 @@ class Application:
             config.limits.smtp_transaction_seconds,
             config.limits.commands_before_login,
             config.limits.search_keys,
+            config.limits.imap_command_octets,
         )
         assert self.resolver is not None
         gate = built.gate(config, self.resolver, self.store.database, env)

@@ -112,6 +112,10 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     spool_octets: Annotated[
         Positive, Meta(description="Room on the disk, of one worker, for messages that are still coming in.")
     ] = 4 * 1024 * 1024 * 1024
+    imap_command_octets: Annotated[
+        Annotated[int, Meta(ge=65537)],
+        Meta(description="One IMAP command after the login, without the messages of APPEND."),
+    ] = 1024 * 1024
     search_keys: Annotated[Positive, Meta(description="Search keys in one SEARCH.")] = 250
     smtp_transaction_seconds: Annotated[
         Positive,

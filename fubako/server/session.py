@@ -52,6 +52,7 @@ class Limits:
     smtp_transaction_seconds: float = 600.0
     commands_before_login: int = 50
     search_keys: int = 250
+    imap_command_octets: int = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,10 @@ from fubako.protocol import smtp_server as events
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.server.admission import HOLD_SECONDS_MAX, Admission, Speaker
+from fubako.server.memory import NoMemory
 from fubako.server.session import Arrival, Resources, Session
+from fubako.store.interface import StoreFull
+from fubako.store.spool import Spooled
 
 AUTH_FAILED = Status(535, "5.7.8", "authentication failed")
 _UNASKED = ("lmtp", "local", "filtered")  # who may reach these services is known already
@@ -29,6 +32,7 @@ SENDER_OK = Status(250, "2.1.0", "ok")
 RECIPIENT_OK = Status(250, "2.1.5", "ok")
 BYE = Status(221, "2.0.0", "bye")
 GO_AHEAD = Status(354, "", "go ahead")
+NO_ROOM = Status(452, "4.3.1", "too much is coming in, try again later")
 
 
 @lru_cache(maxsize=64)
@@ -50,7 +54,8 @@ class SmtpSession(Session):
         self.hello = self.verb = ""
         self.sender: Sender | None = None
         self.recipients: list[tuple[Recipient, Found]] = []
-        self.chunks: list[bytes] = []
+        self.content: Spooled | None = None  # as far as it has come
+        self.no_room = False  # for all of it
         self.filters = resources.filters(arrival.service)
         self.identity = self.proved
         self._know_peer()
@@ -69,7 +74,7 @@ class SmtpSession(Session):
             match event:
                 case events.Content():
                     self.line.due += len(event.octets) / self.resources.limits.pace.rate
-                    self.chunks.append(event.octets)
+                    self._came(event.octets)
                 case events.ContentEnd():
                     await self._content_end(event)
                     if self.identity is None:
@@ -112,7 +117,10 @@ class SmtpSession(Session):
         self._expect(False)
         self.sender = None
         self.recipients = []
-        self.chunks = []
+        if self.content is not None:
+            self.content.close()
+            self.content = None
+        self.no_room = False
 
     def _expect(self, coming: bool) -> None:
         """Tell the store whether a letter of ours is on its way."""
@@ -121,7 +129,7 @@ class SmtpSession(Session):
             self.resources.blobs.expect(1 if coming else -1)
 
     def cleanup(self) -> None:
-        self._expect(False)
+        self._forget()
         self.filters.close()
 
     # -- greetings
@@ -311,27 +319,52 @@ class SmtpSession(Session):
             self._reply_all([Status(250, "2.0.0", "ok")] * len(self.recipients))
             self._forget()
             return
+        if self.no_room:
+            self._reply_all([NO_ROOM] * len(self.recipients))
+            self._forget()
+            return
+        self._expect(False)
+        try:
+            async with self.resources.memory.held(self.content.size if self.content is not None else 0):
+                replies = await self._taken(self.sender, event)
+        except NoMemory:
+            replies = [NO_ROOM] * len(self.recipients)
+        self._reply_all(replies)
+        self._forget()
+
+    def _came(self, octets: bytes) -> None:
+        """Content that has no room is read and refused at its end: the session lives."""
+        if self.no_room:
+            return
+        if self.content is None:
+            self.content = self.resources.spool.begin()
+        try:
+            self.content.append(octets)
+        except StoreFull as error:
+            self.resources.telemetry.event("store.full", self.trace_id, reason=str(error))
+            self.content.close()
+            self.no_room = True
+
+    async def _taken(self, sender: Sender, event: events.ContentEnd) -> list[Status]:
+        """What is said to each recipient of a message that has come; it is whole in memory only here."""
         transaction = Transaction(
             self.hop(),
             self.hello,
-            self.sender,
+            sender,
             [recipient for recipient, _ in self.recipients],
             [self._mended(event)],
             trace_id=self.resources.env.trace_id(),
             user=self.user,
-            at=self.sender.hold_until,
+            at=sender.hold_until,
         )
         transaction.protocol = with_protocol(transaction, self.verb)
-        self._expect(False)
         verdict = await self._examined(transaction)
         if verdict.status is not None:
             self._tell_refusal(verdict)
-            self._reply_all([verdict.status] * len(self.recipients))
-            self._forget()
-            return
+            return [verdict.status] * len(self.recipients)
         accepted = await self.resources.intake.accept(transaction, self.recipients)
         gone = Status(550, "5.1.1", "the mailbox is gone")
-        replies = [
+        return [
             gone
             if accepted.status.ok
             and not accepted.elsewhere
@@ -340,12 +373,10 @@ class SmtpSession(Session):
             else accepted.status
             for _, found in self.recipients
         ]
-        self._reply_all(replies)
-        self._forget()
 
     def _mended(self, event: events.ContentEnd) -> bytes:
         """The content in its regular form, without what only we may write on it."""
-        content = b"".join(self.chunks)
+        content = self.content.whole() if self.content is not None else b""
         if event.irregular is not None:
             content = regular(content)
             if self.rules.service not in _INSIDE:  # a message of others stays as it was signed

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
-from fubako.protocol.imap.fragments import Text
+from fubako.protocol.imap.fragments import SHORT_MAX, Message, Text
 from fubako.protocol.imap.types import SequenceSet
 
 NUMBER_MAX = 2**32 - 1
@@ -84,13 +84,22 @@ class Cursor:
         self.at = match.end()
         return match.group(0)
 
-    def literal(self) -> bytes:
+    def content(self) -> bytes | Message:
+        """A literal that is a message."""
         if not self.at_literal:
             raise ParseError("a literal is missing")
         octets = self._text.literals[self._piece]
         self._piece += 1
         self.line, self.at = self._text.pieces[self._piece], 0
         return octets
+
+    def literal(self) -> bytes:
+        octets = self.content()
+        if isinstance(octets, bytes):
+            return octets
+        if octets.size > SHORT_MAX:
+            raise ParseError("a string is too long")
+        return octets.whole()
 
     def atom(self) -> str:
         return self._match(_ATOM, "an atom").decode()

@@ -266,7 +266,7 @@ def _append(cursor: Cursor, utf8: bool) -> t.Command:
             cursor.space()
         wrapped = cursor.accept(b"UTF8 (")  # RFC 6855 §4
         cursor.accept(b"~")
-        messages.append(t.AppendMessage(flags, moment, zone, cursor.literal()))
+        messages.append(t.AppendMessage(flags, moment, zone, cursor.content()))
         if wrapped:
             cursor.expect(b")")
         if len(messages) > APPEND_MESSAGES_MAX:

@@ -4,12 +4,13 @@ Which command is permitted in which state is the table `PERMITTED` and nothing e
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from fubako.protocol.engine import ProtocolError, Unfinished
 from fubako.protocol.imap.cursor import Cursor, ParseError
-from fubako.protocol.imap.fragments import Fragments, Text
+from fubako.protocol.imap.fragments import Body, Fault, Fragments, Text
 from fubako.protocol.imap.parse import BadName, parse
 from fubako.protocol.imap.parse_search import BadCharset
 from fubako.protocol.imap.types import Authenticate, Bare, Tagged
@@ -27,6 +28,11 @@ class State(Enum):
     SELECTED = auto()
 
 
+_FAULTS = {
+    Fault.TOO_BIG: ("NO", "[TOOBIG] a literal is bigger than allowed here"),
+    Fault.TOO_LONG: ("BAD", "[LIMIT] the command is too long"),
+    Fault.NO_ROOM: ("NO", "[LIMIT] too much is coming in, try again later"),
+}
 _S, _K, _SEL = State.STRANGER, State.KNOWN, State.SELECTED
 _ALL, _IN = frozenset(State), frozenset({_K, _SEL})
 PERMITTED: dict[str, frozenset[State]] = {
@@ -77,8 +83,11 @@ class ImapServer:
     def unfinished(self) -> Unfinished:
         return self._fragments.unfinished
 
-    def literal_max(self, octets: int) -> None:
-        self._fragments.literal_max = octets
+    def known(self, literal_max: int, command_max: int, bodies: Callable[[], Body]) -> None:
+        """Somebody has logged in, and may say more; the messages of an APPEND go into one of `bodies`."""
+        self.state = State.KNOWN
+        self._fragments.literal_max, self._fragments.command_max = literal_max, command_max
+        self._fragments.bodies = bodies
 
     def receive(self, octets: bytes) -> None:
         self._fragments.receive(octets)
@@ -143,8 +152,8 @@ class ImapServer:
             self._refuse("*", "BAD", "a command is a tag, a blank and a name")
             return None
         tag, cursor.at = match.group(0).decode(), match.end() + 1
-        if text.too_big:
-            self._refuse(tag, "NO", "[TOOBIG] a literal is bigger than allowed here")
+        if text.fault is not None:
+            self._refuse(tag, *_FAULTS[text.fault])
             return None
         try:
             name = cursor.word()

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from math import inf
 
+from fubako.protocol.imap.fragments import Message
+
 
 @dataclass(frozen=True, slots=True)
 class SequenceSet:
@@ -119,7 +121,7 @@ class AppendMessage:
     flags: tuple[str, ...]
     internaldate: int | None  # seconds since the epoch
     zone: int
-    content: bytes = field(repr=False)
+    content: bytes | Message = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from fubako.server.imap.outcome import No
 from fubako.server.imap.sections import Content
 from fubako.server.imap.transform import as_kept
 from fubako.server.imap.view import View
+from fubako.server.memory import NoMemory
 from fubako.store import mailboxes, messages
 from fubako.store.interface import Row, StoreError, Transaction
 from fubako.store.messages import SEEN, Flags, Letter, parse_flags
@@ -317,31 +318,34 @@ async def copy(session: ImapContext, command: t.Copy) -> str | None:
 # -- APPEND
 
 
+async def _kept(session: ImapContext, message: t.AppendMessage, now: int) -> Letter:
+    """One message made durable; it is whole in memory only here."""
+    octets = message.content if isinstance(message.content, bytes) else message.content.whole()
+    if not octets:
+        raise No("an empty message is not kept")
+    flags = parse_flags(name for name in message.flags if name.lower() != "\\recent")
+    content = as_kept(octets)
+    blob = await session.resources.blobs.put([content])
+    moment = now if message.internaldate is None else message.internaldate
+    bits, keywords = flags.bits, " ".join(flags.keywords)
+    return describe(content, blob, internaldate=moment, zone=message.zone, flags=bits, keywords=keywords)
+
+
 async def append(session: ImapContext, command: t.Append) -> str:
     account_id, now = session.account_id, int(session.resources.env.clock.now())
-    blobs, database = session.resources.blobs, session.resources.database
+    database = session.resources.database
     try:
         target = await database.read(lambda tx: mailboxes.find(tx, account_id, command.mailbox))
     except mailboxes.NoSuchMailbox:
         raise No("[TRYCREATE] there is no such mailbox") from None
     letters: list[Letter] = []
     for message in command.messages:
-        if not message.content:
-            raise No("an empty message is not kept")
-        flags = parse_flags(name for name in message.flags if name.lower() != "\\recent")
-        content = as_kept(message.content)
-        blob = await blobs.put([content])
-        moment = now if message.internaldate is None else message.internaldate
-        letters.append(
-            describe(
-                content,
-                blob,
-                internaldate=moment,
-                zone=message.zone,
-                flags=flags.bits,
-                keywords=" ".join(flags.keywords),
-            )
-        )
+        size = len(message.content) if isinstance(message.content, bytes) else message.content.size
+        try:
+            async with session.resources.memory.held(size):
+                letters.append(await _kept(session, message, now))
+        except NoMemory:
+            raise No("[LIMIT] too much is coming in, try again later") from None
 
     def unit(tx: Transaction) -> tuple[int, list[int]]:
         added: list[int] = []

@@ -11,6 +11,7 @@ from fubako.protocol.imap import types as t
 from fubako.protocol.imap.server import State
 from fubako.protocol.sasl import SaslFailure
 from fubako.server.imap import mailboxes, messages, search
+from fubako.server.imap.coming import Coming
 from fubako.server.imap.context import ImapContext
 from fubako.server.imap.outcome import No
 from fubako.store.interface import StoreError, StoreFull
@@ -48,6 +49,7 @@ class ImapSession(ImapContext):
             self.count_command(b"* BYE too many commands before a login\r\n")
             if await self._one(event.tag, event.command):
                 return
+            del event  # and with it what an APPEND brought
 
     def capabilities(self) -> str:
         names = [_CAPABILITIES]
@@ -215,8 +217,8 @@ class ImapSession(ImapContext):
 
     async def _welcome(self, identity: Identity) -> None:
         await self.login_held(identity)
-        self.engine.state = State.KNOWN
-        self.engine.literal_max(self.resources.limits.append_octets_max)
+        limits = self.resources.limits
+        self.engine.known(limits.append_octets_max, limits.imap_command_octets, lambda: Coming(self.resources.spool))
         self.stream.idle_seconds = self.resources.limits.imap_idle_seconds
 
     # -- the selected mailbox
