@@ -23,7 +23,7 @@ from fubako.delivery.route import NextHop, Route
 from fubako.message import compose
 from fubako.message.address import NULL, Address, AddressError, parse_address
 from fubako.message.envelope import Recipient, Sender
-from fubako.message.octets import regular, within_line_limit
+from fubako.message.octets import regular
 from fubako.message.trace import mail_date
 from fubako.net import memory, stdio
 from fubako.protocol import callers
@@ -197,7 +197,7 @@ def _send(request: Request, octets: bytes) -> int:
     letter = compose.complete(
         letter, compose.Given(from_address, request.name, config.hostname, env.clock.now(), env.trace_id())
     )
-    content = within_line_limit(letter.content)
+    content = letter.content
     if len(content) > config.limits.message_octets:
         complain(f"the letter is longer than {config.limits.message_octets} octets")
         return DATAERR

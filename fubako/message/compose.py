@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fubako.message.address import Address, AddressError, parse_address
 from fubako.message.headers import first_fields, header_end, subset
 from fubako.message.mailboxes import parse_list
-from fubako.message.octets import regular
+from fubako.message.octets import regular, within_line_limit
 from fubako.message.trace import mail_date
 
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
@@ -46,7 +46,8 @@ class Draft:
 
     @property
     def content(self) -> bytes:
-        return b"".join(whole for _, whole in self.fields) + b"\r\n" + self.body
+        """As it travels: lines that are too long for SMTP are folded, encoded or cut."""
+        return within_line_limit(b"".join(whole for _, whole in self.fields) + b"\r\n" + self.body)
 
 
 def draft(octets: bytes) -> Draft:

@@ -3,7 +3,8 @@
 import pytest
 
 from fubako.message import compose
-from fubako.message.address import parse_address
+from fubako.message.address import Address, parse_address
+from fubako.message.octets import irregularity
 
 GIVEN = compose.Given(parse_address("u@here.test"), 'A "B"', "here.test", 1795335601, "id1")
 
@@ -32,6 +33,17 @@ def test_a_letter_without_a_header_is_a_body(body):
     made = complete(body)
     assert made.endswith(b"\r\n\r\n" + body.replace(b"\n", b"\r\n"))
     assert b"To: undisclosed-recipients:;" in made
+
+
+def test_no_line_is_too_long_for_smtp():
+    made = compose.draft(b"Subject: " + b"word " * 400 + b"\n\n" + b"x" * 5000 + b"\n")
+    assert irregularity(made.content) is None
+
+
+def test_a_name_writes_no_field():
+    given = compose.Given(Address("a", "b.test"), "x\r\nBcc: c@d.test", "here.test", 1.0, "1")
+    assert b"Bcc" not in compose.complete(compose.draft(b"\n\nhi\n"), given).content
+    assert b"Bcc" not in compose.submitted(b"\r\nhi\r\n", given)
 
 
 def test_a_mbox_line_and_bare_line_ends():

@@ -6,6 +6,7 @@ Leaves out: who is refused and who is mended (tests/server), and what a reader m
 import email
 import email.policy
 import quopri
+import time
 from itertools import pairwise
 
 import pytest
@@ -105,3 +106,32 @@ def test_a_long_header_line_is_folded_and_reads_the_same():
 def test_a_multipart_is_cut():
     content = b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n--b\r\n\r\n' + b"x" * 2500 + b"\r\n--b--\r\n"
     assert within_line_limit(content).replace(b"\r\n", b"") == content.replace(b"\r\n", b"")
+
+
+@pytest.mark.parametrize(
+    "worst",
+    [
+        b"\r" * 64 + b"\n",
+        b"\r\r\n",
+        b"\ra",
+        b"\n",
+        b"\0",
+        b"x" * 998 + b"\r\n",
+        b"x" * 999 + b"\n",
+        b"\r\n",
+        b"a\r\0\n",
+    ],
+)
+def test_processor_time_grows_as_the_octets_do(worst):
+    """The ratio at 1 and 4 MiB, least of three: work that goes by size times lines would be 16."""
+    times = []
+    for size in (1 << 20, 4 << 20):
+        octets = worst * (size // len(worst))
+        spent = []
+        for _ in range(3):
+            start = time.process_time()
+            irregularity(octets, long_lines=True)
+            within_line_limit(regular(octets))
+            spent.append(time.process_time() - start)
+        times.append(max(min(spent), 0.001))
+    assert times[1] / times[0] < 8
