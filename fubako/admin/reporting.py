@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from fubako.accounts import directory
 from fubako.clock import Env
-from fubako.message import aggregate
-from fubako.message.aggregate import DmarcReport, TlsReport
+from fubako.scan.jobs import JobFailed, ReadReport
+from fubako.scan.pool import Pool
+from fubako.scan.turns import Asker
 from fubako.store import messages, reports
 from fubako.store.interface import BlobRef, Blobs, Database, Transaction
 from fubako.store.mailboxes import INBOX_ID
@@ -33,9 +33,9 @@ async def seen(database: Database, kind: str) -> list[dict[str, Any]]:
 
 
 async def read(
-    database: Database, blobs: Blobs, env: Env, given: Sequence[tuple[str, bytes]], mailbox: str
+    database: Database, blobs: Blobs, pool: Pool, env: Env, given: Sequence[tuple[str, bytes]], *, mailbox: str
 ) -> list[dict[str, Any]]:
-    """`given` are (name, octets): letters, or reports as they were attached. One row each."""
+    """`given` are (name, octets): messages, or reports as they were attached. A worker reads them. One row each."""
     waiting = list(given)
     if mailbox:
         waiting += [
@@ -45,15 +45,17 @@ async def read(
     rows = []
     for name, octets in waiting:
         try:
-            packed = octets[:2] == b"\x1f\x8b" or octets[:2] == b"PK" or octets.lstrip()[:1] in (b"{", b"<")
-            found = [aggregate.read(octets)] if packed else aggregate.in_letter(octets)
-        except aggregate.ReportError as error:
-            rows.append(
-                {"from": name, "kind": "", "organization": "", "domain": "", "new": False, "problem": str(error)}
-            )
+            read = await pool.reports(octets, Asker())
+        except JobFailed as failed:
+            rows.append(_unread(name, str(failed)))
             continue
-        rows += [await _keep(database, env, name, one) for one in found]
+        rows += [_unread(name, read.problem)] if read.problem else []
+        rows += [await _keep(database, env, name, one) for one in read.found]
     return rows
+
+
+def _unread(name: str, problem: str) -> dict[str, Any]:
+    return {"from": name, "kind": "", "organization": "", "domain": "", "new": False, "problem": problem}
 
 
 def _inbox(tx: Transaction, mailbox: str) -> list[tuple[int, BlobRef]]:
@@ -64,13 +66,11 @@ def _inbox(tx: Transaction, mailbox: str) -> list[tuple[int, BlobRef]]:
     return [(uid, messages.blob_of(tx, blob_id)) for uid, blob_id in rows]
 
 
-async def _keep(database: Database, env: Env, name: str, one: TlsReport | DmarcReport) -> dict[str, Any]:
-    kind = "tls" if isinstance(one, TlsReport) else "dmarc"
-    identity = f"{one.head.organization}/{one.head.id}"
-    text, now = json.dumps(asdict(one), ensure_ascii=False), int(env.clock.now())
-    new = await database.write(lambda tx: reports.keep_received(tx, kind, identity, one.head.domain, now, text))
+async def _keep(database: Database, env: Env, name: str, one: ReadReport) -> dict[str, Any]:
+    identity, now = f"{one.organization}/{one.id}", int(env.clock.now())
+    new = await database.write(lambda tx: reports.keep_received(tx, one.kind, identity, one.domain, now, one.text))
     return {
-        "from": name, "kind": kind, "organization": one.head.organization, "domain": one.head.domain, "new": new, "problem": "",
+        "from": name, "kind": one.kind, "organization": one.organization, "domain": one.domain, "new": new, "problem": "",
     }  # fmt: skip
 
 

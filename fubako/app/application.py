@@ -41,10 +41,10 @@ from fubako.server.memory import Memory
 from fubako.server.reception import Reception
 from fubako.server.session import Arrival, Limits, Resources
 from fubako.server.sessions import PROTOCOL, SESSIONS
-from fubako.store.indexer import QuietIndexing
 from fubako.store.interface import StoreError
 from fubako.store.passing import forget as forget_passing
 from fubako.store.queue import LANES, forget_sent
+from fubako.store.quiet import QuietIndexing
 from fubako.store.reports import forget as forget_reports
 from fubako.store.spool import Spool
 from fubako.telemetry import Telemetry
@@ -120,6 +120,7 @@ class Application:
         self.dresser = built.dresser(self.config, self.store.database, self.env)
         self.reports = Reports(self.store.blobs, self.env, self.config.hostname, self.routed, self._back)
         self.resources = self._resources(None, self._login_rules(self.config))
+        self.store.pool.telemetry = self.store.indexer.telemetry = self.telemetry
         self.indexing = QuietIndexing(self.store.indexer, self.store.database)
         self.store.changes.watch = self.indexing.noticed
         limits = self.config.limits

@@ -10,6 +10,7 @@ from fubako.accounts import aliases
 from fubako.admin import transfer
 from fubako.delivery.route import Route
 from fubako.message.target import File, Program
+from fubako.scan.pool import Pool
 from fubako.store.changes import LocalChanges, WorkerChanges
 from fubako.store.disk import OsDisk
 from fubako.store.indexer import Indexer
@@ -31,11 +32,13 @@ class Store:
     blobs: SegmentBlobs
     changes: LocalChanges
     indexer: Indexer
+    pool: Pool
     directory: Path
 
     async def close(self) -> None:
         await self.blobs.close()
         self.indexer.close()
+        self.pool.close()
         await self.database.close()
         if isinstance(self.changes, WorkerChanges):
             self.changes.close()
@@ -52,13 +55,15 @@ def prepare(directory: Path) -> None:
         raise StoreError(f"{directory} cannot be written to")
 
 
-def open_store(directory: Path, *, shared: bool = True) -> Store:
-    """`shared`: other processes may change the same store, and are told of changes."""
+def open_store(directory: Path, *, shared: bool = True, pool: Pool | None = None) -> Store:
+    """`shared`: other processes may change the same store, and are told of changes. `pool`: who reads messages, one of its own when
+    not given; its workers are made when they are first needed."""
     prepare(directory)
     changes: LocalChanges = WorkerChanges(directory / "run") if shared else LocalChanges()
     database = SqliteDatabase(SqliteCore(str(directory / "mail.sqlite")), changes)
     blobs = SegmentBlobs(SegmentCore(OsDisk(), str(directory / "segments")))
-    return Store(database, blobs, changes, Indexer(directory / "search", database, blobs), directory)
+    pool = pool or Pool()
+    return Store(database, blobs, changes, Indexer(directory / "search", database, blobs, pool), pool, directory)
 
 
 def _cores(directory: Path) -> tuple[SqliteCore, SegmentCore]:
@@ -73,7 +78,7 @@ def mend(directory: Path) -> list[str]:
 
 
 def verify_store(directory: Path, progress: Callable[[int, int], None]) -> Report:
-    return verify(*_cores(directory), progress)
+    return verify(*_cores(directory), directory / "search", progress)
 
 
 def compact_store(directory: Path) -> int:

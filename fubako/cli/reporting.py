@@ -45,7 +45,10 @@ def report_read(files: tuple[Path, ...], mailbox: str, config_file: Path | None,
     They are kept, each once, and shown by `fubako report list`.
     """
     given = [(str(one), sys.stdin.buffer.read() if str(one) == "-" else one.read_bytes()) for one in files]
-    rows = with_store(config_file, lambda store: reporting.read(store.database, store.blobs, ENV, given, mailbox))
+    rows = with_store(
+        config_file,
+        lambda store: reporting.read(store.database, store.blobs, store.pool, ENV, given, mailbox=mailbox),
+    )
     show(rows, as_json=as_json)
     return DATAERR if any(row["problem"] for row in rows) else 0
 

@@ -67,8 +67,8 @@ def store_verify(config_file: Path | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
-        for fault in report.faults:
-            click.echo(fault)
+        for line in (*report.faults, *report.passed_over):
+            click.echo(line)
         click.echo(
             f"{report.messages} messages, {report.blobs} contents, {report.octets} octets,"
             f" {report.orphan_octets} octets to be given back, {len(report.faults)} faults"

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from fubako.store.interface import BlobRef, Transaction
+from fubako.store.interface import BlobRef, StoreError, Transaction
+from fubako.store.search import passed_over
 from fubako.store.segments import SegmentCore
 from fubako.store.sqlite import SqliteCore
 
 QUIET_SECONDS = 600.0  # a segment written to more recently may hold content whose rows are not committed yet
 LIVE_SHARE = 0.5
 _BATCH = 100
+_UIDS = "SELECT mailbox_id, uid FROM message WHERE account_id=?"
 
 Progress = Callable[[int, int], None]
 
@@ -23,10 +26,11 @@ class Report:
     octets: int = 0
     orphan_octets: int = 0
     faults: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)  # messages that search leaves out, and why
 
 
-def verify(database: SqliteCore, segments: SegmentCore, progress: Progress) -> Report:
-    """Reads everything; changes nothing. `progress(done, all)` in blobs."""
+def verify(database: SqliteCore, segments: SegmentCore, indexes: Path | None, progress: Progress) -> Report:
+    """Reads everything; changes nothing. `indexes` is the folder of the search indexes; `progress(done, all)` in blobs."""
     report = Report()
     report.faults += [f"SQLite: {fault}" for fault in database.integrity()]
     blobs = database.read(
@@ -44,7 +48,32 @@ def verify(database: SqliteCore, segments: SegmentCore, progress: Progress) -> R
     for number in segments.numbers():
         report.orphan_octets += sum(size for offset, size in segments.records(number) if (number, offset) not in known)
     database.read(lambda tx: _rows(tx, report))
+    if indexes is not None:
+        _look_at_indexes(indexes, database, report)
     return report
+
+
+def _look_at_indexes(folder: Path, database: SqliteCore, report: Report) -> None:
+    """An index is made of what is here: one that is damaged is no fault of the store."""
+    for path in sorted(folder.glob("*.sqlite")):
+        if not path.stem.isdigit():
+            continue
+        try:
+            left_out = passed_over(path)
+        except StoreError as error:
+            report.passed_over.append(f"account {path.stem}: {error}; the next search makes it anew")
+            continue
+        kept = _uids(database, int(path.stem)) if left_out else set()
+        report.passed_over += [
+            f"UID {uid} in mailbox {mailbox_id} of account {path.stem} is left out of search: {reason}"
+            for mailbox_id, uid, reason in left_out
+            if (mailbox_id, uid) in kept
+        ]
+
+
+def _uids(database: SqliteCore, account_id: int) -> set[tuple[int, int]]:
+    """(mailbox, UID) of all messages of an account."""
+    return {(row[0], row[1]) for row in database.read(lambda tx: tx.rows(_UIDS, (account_id,)))}
 
 
 def _rows(tx: Transaction, report: Report) -> None:

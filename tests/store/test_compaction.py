@@ -39,7 +39,7 @@ def test_what_lives_is_moved_and_the_rest_given_back(tmp_path):
         (blob_id,) = database.read(lambda tx, u=uid: tx.row("SELECT blob_id FROM message WHERE uid=?", (u,)))
         ref = database.read(lambda tx, b=blob_id: messages.blob_of(tx, b))
         assert segments.read(ref) == contents[uid - 1]
-    report = verify(database, segments, progress)
+    report = verify(database, segments, None, progress)
     assert report.faults == [] and report.messages == 4 and quiet.calls
 
 
@@ -60,6 +60,6 @@ def test_damage_is_named(tmp_path):
     with path.open("r+b") as file:
         file.seek(ref.offset + 3)
         file.write(b"\xff")
-    report = verify(database, segments, lambda *_: None)
+    report = verify(database, segments, None, lambda *_: None)
     assert any("checksum" in fault for fault in report.faults)
     assert any("counts do not match" in fault for fault in report.faults)

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from memory_server import MemoryServer
 
-from fubako.store.indexer import QuietIndexing
+from fubako.scan.pool import Pool
+from fubako.scan.terms import prepared
+from fubako.store.quiet import QuietIndexing
 from fubako.store.search import SearchIndex
 
 TEXTS = {
@@ -21,7 +23,7 @@ TEXTS = {
 @pytest.fixture
 def index(tmp_path):
     made = SearchIndex(tmp_path / "1.sqlite")
-    made.add(1, [(uid, f"Subject: letter {uid}", text) for uid, text in TEXTS.items()])
+    made.add(1, [(uid, prepared(f"Subject: letter {uid}"), prepared(text)) for uid, text in TEXTS.items()], max(TEXTS))
     yield made
     made.close()
 
@@ -52,7 +54,7 @@ def test_a_needle_without_a_word_is_not_for_the_index(index):
 def test_another_connection_is_noticed(index, tmp_path):
     assert not index.find(1, "zebra", "body").uids
     other = SearchIndex(tmp_path / "1.sqlite")
-    other.add(1, [(7, "Subject: x", "a zebra")])
+    other.add(1, [(7, "subject: x", "a zebra")], 7)
     other.close()
     assert index.find(1, "zebra", "body").uids == {7}
 
@@ -99,11 +101,12 @@ def test_two_processes_may_index_the_same_letters(tmp_path):
             while not (line := await client.line()).startswith("b "):
                 pass
             assert line.startswith("b OK"), line
-            pair = [Indexer(tmp_path / "search", server.store.database, server.store.blobs) for _ in range(2)]
+            pair = [Indexer(tmp_path / "search", server.store.database, server.store.blobs, Pool()) for _ in range(2)]
             uids = list(range(1, 301))
             found = await asyncio.gather(*(one.find(2, 1, uids, "word007", "body") for one in pair))
             assert [one.uids for one in found] == [{8}, {8}]
             for one in pair:
                 one.close()
+                one.pool.close()
 
     asyncio.run(asyncio.wait_for(test(), 20))

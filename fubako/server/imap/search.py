@@ -1,24 +1,25 @@
 """SEARCH: sets and columns first, texts last and only in what is left (RFC 9051 §6.4.4)."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import date
 from email.utils import parsedate
-from functools import partial
 
 from fubako.message.headers import fields, unfold
 from fubako.message.mailboxes import parse_list
-from fubako.message.text import body_text, header_text
 from fubako.message.words import decode_words
 from fubako.protocol.imap import render
 from fubako.protocol.imap import types as t
+from fubako.scan.jobs import Holds
+from fubako.scan.terms import fold
 from fubako.server.imap.context import ImapContext
 from fubako.server.imap.outcome import No
 from fubako.server.imap.view import View
 from fubako.store import messages
-from fubako.store.interface import BlobRef, Row, Transaction
+from fubako.store.indexer import Unsearchable
+from fubako.store.interface import BlobRef, Row, StoreError, Transaction
 from fubako.store.messages import FLAG_BITS
-from fubako.store.search import fold
 
 _COST = {
     t.Numbers: 0,
@@ -35,6 +36,7 @@ _COST = {
 _READ_BATCH = 200
 _ROWS_A_TURN = 2000
 _KNOWN_MAX = 4  # criteria whose UIDs are kept while a search lasts
+SEARCH_SECONDS = 60.0  # that a session waits for a search in texts
 
 
 async def search(session: ImapContext, tag: str, command: t.Search) -> str:
@@ -43,7 +45,7 @@ async def search(session: ImapContext, tag: str, command: t.Search) -> str:
         raise No("[LIMIT] the search has too many keys")
     searching = _Searching(session, view)
     uids = await view.uids(session.resources.database)
-    found = await searching.evaluate(command.criteria, set(uids))
+    found = await _in_time(session, view, searching.evaluate(command.criteria, set(uids)))
     hits = sorted(found)
     if searching.asked_modseq:
         session.use_condstore()
@@ -62,6 +64,16 @@ async def search(session: ImapContext, tag: str, command: t.Search) -> str:
     if line is not None:
         session.engine.untagged(line)
     return "searched"
+
+
+async def _in_time(session: ImapContext, view: View, search: Awaitable[set[int]]) -> set[int]:
+    """What cannot be read within the time is read when it is quiet: the next search finds it done. Raises No (RFC 5530)."""
+    try:
+        async with asyncio.timeout(SEARCH_SECONDS):
+            return await search
+    except (TimeoutError, Unsearchable):
+        session.resources.search.unfinished({(view.account_id, view.mailbox_id)})
+        raise No("[UNAVAILABLE] messages are still being read for search, try again later") from None
 
 
 def _returned(hits: list[int], returns: frozenset[str]) -> list[int]:
@@ -229,28 +241,35 @@ class _Searching:
             among = among & found.uids
             if found.exact:
                 return among
-        needle = fold(criterion.needle)
+        among = among - await index.passed_over(self.view.account_id, self.view.mailbox_id)
+        return await self._by_content(among, fold(criterion.needle), anywhere=criterion.where == "text")
 
-        def holds(content: bytes, header_size: int) -> bool:
-            if criterion.where == "text" and needle in fold(header_text(content[:header_size])):
-                return True
-            return needle in fold(body_text(content))
-
-        return await self._by_content(among, holds)
+    async def _by_content(self, among: set[int], needle: str, *, anywhere: bool) -> set[int]:
+        """A worker reads each of them."""
+        view, resources = self.view, self.session.resources
+        found: set[int] = set()
+        async for uid, size, ref in self._refs(among):
+            try:
+                content = resources.blobs.read(ref)
+            except StoreError:  # `store verify` tells of it
+                continue
+            question = Holds(needle, anywhere, size)
+            if await resources.search.holds((view.account_id, view.mailbox_id), uid, content, question):
+                found.add(uid)
+        return found
 
     async def _by_header(self, among: set[int], holds: Callable[[bytes], bool]) -> set[int]:
-        return await self._read(among, lambda _content, header: holds(header()))
-
-    async def _by_content(self, among: set[int], holds: Callable[[bytes, int], bool]) -> set[int]:
-        return await self._read(among, lambda content, header: holds(content(), len(header())))
-
-    async def _read(
-        self, among: set[int], holds: Callable[[Callable[[], bytes], Callable[[], bytes]], bool]
-    ) -> set[int]:
-        """Read the messages in question; others have their turns between any two."""
-        view, blobs = self.view, self.session.resources.blobs
-        uids = sorted(among)
+        """Others have their turns between any two."""
         found: set[int] = set()
+        async for uid, size, ref in self._refs(among):
+            if holds(self.session.resources.blobs.read(ref, 0, size)):
+                found.add(uid)
+        return found
+
+    async def _refs(self, among: set[int]) -> AsyncIterator[tuple[int, int, BlobRef]]:
+        """UID, octets of the header, and where the content lies."""
+        view = self.view
+        uids = sorted(among)
         for start in range(0, len(uids), _READ_BATCH):
             part = uids[start : start + _READ_BATCH]
 
@@ -258,11 +277,9 @@ class _Searching:
                 rows = messages.select(tx, "uid, header_size, blob_id", view.account_id, view.mailbox_id, part)
                 return [(uid, size, messages.blob_of(tx, blob_id)) for uid, size, blob_id in rows]
 
-            for uid, size, ref in await self.session.resources.database.read(unit):
-                if holds(partial(blobs.read, ref), partial(blobs.read, ref, 0, size)):  # read only when it is asked for
-                    found.add(uid)
+            for row in await self.session.resources.database.read(unit):
+                yield row
                 await self.session.line.turn()
-        return found
 
 
 INDEX_FROM = 50  # below this many messages reading them is quicker than asking the index
