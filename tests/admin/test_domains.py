@@ -159,8 +159,10 @@ def test_the_days_reports_go_out_once_and_can_be_read(tmp_path):
         sent, again = await house.app.report(), await house.app.report()
         queued = await house.queued()
         given = [(recipient, content) for _, recipient, content in queued]
-        read = await reporting.read(house.store.database, house.store.blobs, Env(), given, "")
-        twice = await reporting.read(house.store.database, house.store.blobs, Env(), given, "")
+        read = await reporting.read(house.store.database, house.store.blobs, house.store.pool, Env(), given, mailbox="")
+        twice = await reporting.read(
+            house.store.database, house.store.blobs, house.store.pool, Env(), given, mailbox=""
+        )
         shown = {kind: await reporting.received(house.store.database, kind) for kind in ("tls", "dmarc")}
         return early, sent, again, queued, web.posted, read, twice, shown
 
