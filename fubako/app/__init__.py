@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fubako.app.application import Application, preload
-    from fubako.app.built import LateHttps, LateResolver, dresser, load_access, load_tls, resolver, routes
+    from fubako.app.built import LateHttps, LateResolver, dresser, load_access, load_tls, pool, resolver, routes
     from fubako.app.door import public_host_keys
     from fubako.app.listeners import Bound, bind
     from fubako.app.process import end_with_parent, run, tune
@@ -44,6 +44,7 @@ _HOMES = {
     "mend": "storage",
     "open_store": "storage",
     "preload": "application",
+    "pool": "built",
     "prepare": "storage",
     "public_host_keys": "door",
     "resolver": "built",
@@ -81,6 +82,7 @@ __all__ = [
     "load_tls",
     "mend",
     "open_store",
+    "pool",
     "preload",
     "prepare",
     "public_host_keys",

@@ -24,6 +24,9 @@ from fubako.policy.gate import Gate, GateRules
 from fubako.policy.milter import Filter
 from fubako.policy.names import Names
 from fubako.policy.rates import RateLimits, Rates
+from fubako.scan.limits import ScanLimits
+from fubako.scan.nursery import Nursery
+from fubako.scan.pool import Pool
 from fubako.server.filters import Filters
 from fubako.store.interface import Database
 from fubako.telemetry import Telemetry
@@ -277,6 +280,18 @@ def _backend(given: PasswordBackend, config: Config, base: Path) -> Backend:
             from fubako.accounts.backends.kerberos import Kerberos
 
             return Kerberos(path, given.service, given.host or config.hostname, given.realm)
+
+
+def pool(config: Config, telemetry: Telemetry, nursery: Nursery | None = None) -> Pool:
+    """Who reads messages for one serving process. `nursery`: one that runs already, for several of them."""
+    given = config.scan
+    limits = ScanLimits(
+        processes=given.processes,
+        cpu_seconds=given.cpu_seconds,
+        deadline_seconds=given.deadline_seconds,
+        memory_octets=given.memory_octets,
+    )
+    return Pool(limits, telemetry, nursery)
 
 
 def masquerade(config: Config) -> Masquerade | None:

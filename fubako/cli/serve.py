@@ -6,13 +6,17 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fubako import app
 from fubako.cli.configured import config_option, find_config
 from fubako.config import SERVICES, UNIX_SERVICES, Config, ConfigError, load
+from fubako.scan.nursery import Nursery
 from fubako.telemetry import Telemetry
 
 RESTART_SECONDS = 1.0
@@ -45,11 +49,21 @@ def serve(config_file: Path | None, workers: int | None) -> int:
         as_root = app.runs_as_root(base / config.directory, app.routes(config, base))
         if as_root:
             raise ConfigError(f"nothing is run or written as root: {'; '.join(as_root)}; or set `user`")
+    nursery = _nursery(config)
     count = workers or config.workers or len(os.sched_getaffinity(0))
     try:
-        return _supervise(path, config, bound, count)
+        return _supervise(path, config, bound, count, nursery)
     finally:
         os.close(held)
+
+
+def _nursery(config: Config) -> Nursery | None:
+    """One for all workers, started once the rights of root are gone. Where none starts, each worker tries for itself."""
+    try:
+        return Nursery.start()
+    except OSError as error:
+        Telemetry(quiet=config.quiet).event("scan.unavailable", reason=str(error))
+        return None
 
 
 def _inherited() -> list[app.Bound]:
@@ -102,7 +116,7 @@ def notify(message: str) -> None:
             click.echo(f"fubako: systemd could not be told: {error}", err=True)
 
 
-def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -> int:
+def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int, nursery: Nursery | None) -> int:
     """Keep `count` workers alive; pass signals on. A worker that dies is replaced."""
     telemetry = Telemetry(quiet=config.quiet)
     for what in app.mend(path.resolve().parent / config.directory):
@@ -112,7 +126,8 @@ def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -
     gc.collect()
     gc.freeze()  # what was made up to here lives as long as the workers, and is shared by them
     ready = os.pipe()
-    workers = {_start(path, config, bound, ready[1], count) for _ in range(count)}
+    work = partial(_work, path, path.resolve().parent, config, bound, ready[1], count, nursery)
+    workers = {_start(work) for _ in range(count)}
     _wait_ready(ready[0], count)
     notify("READY=1")
     telemetry.event("serve.started", workers=count, pids=sorted(workers))
@@ -127,7 +142,7 @@ def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int) -
             for pid in _reap(workers):
                 telemetry.event("worker.died", pid=pid)
                 signal.sigtimedwait(set(), RESTART_SECONDS)
-                workers.add(_start(path, config, bound, ready[1], count))
+                workers.add(_start(work))
         else:
             break
     notify("STOPPING=1")
@@ -169,7 +184,7 @@ def _wait_ready(pipe: int, count: int) -> None:
         count -= len(os.read(pipe, count))
 
 
-def _start(path: Path, config: Config, bound: list[app.Bound], ready: int, count: int) -> int:
+def _start(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """A worker; its signals stay blocked until it can take them."""
     pid = os.fork()
     if pid:
@@ -177,15 +192,18 @@ def _start(path: Path, config: Config, bound: list[app.Bound], ready: int, count
     app.end_with_parent()
     code = 70
     try:
-        code = app.run(_work(path, path.resolve().parent, config, bound, ready, count))
+        code = app.run(work())
     finally:
         os._exit(code)
 
 
-async def _work(path: Path, base: Path, config: Config, bound: list[app.Bound], ready: int, count: int) -> int:
+async def _work(
+    path: Path, base: Path, config: Config, bound: list[app.Bound], ready: int, count: int, nursery: Nursery | None
+) -> int:
     """One worker process."""
     telemetry = Telemetry(quiet=config.quiet)
-    application = app.Application(config, base, app.open_store(base / config.directory), telemetry)
+    store = app.open_store(base / config.directory, pool=app.pool(config, telemetry, nursery))
+    application = app.Application(config, base, store, telemetry)
     await application.listen(bound)
     application.keep_house()
     application.run_queue(count)

@@ -69,9 +69,9 @@ async def _up(place: quickstart.Place, *, once: bool, first: bool, events: bool)
     for what in app.mend(place.root / config.directory):
         click.echo(f"mended after an unclean end: {what}")
     bound = app.bind(config, place.root)
-    application = app.Application(
-        config, place.root, app.open_store(place.root / config.directory), Telemetry(quiet=not events), env
-    )
+    telemetry = Telemetry(quiet=not events)
+    store = app.open_store(place.root / config.directory, pool=app.pool(config, telemetry))
+    application = app.Application(config, place.root, store, telemetry, env)
     try:
         facts = await quickstart.ensure_accounts(place, application.store.database, env, _services(config, place.root))
         await application.listen(bound)

@@ -10,10 +10,11 @@ from fubako.config.listening import AUTH_SERVERS, SERVICES, UNIX_SERVICES, Certi
 from fubako.config.logins import MECHANISMS, KerberosTickets, Login, OAuth, PasswordBackend
 from fubako.config.outbound import Dns, MasqueradeAs, Queue, Reports, Route, Submission
 from fubako.config.reference import reference
+from fubako.config.scanning import Scan
 
 __all__ = [
     "AUTH_SERVERS", "MECHANISMS", "SERVICES", "UNIX_SERVICES", "Certificate", "Config", "ConfigError", "ContentFilter", "Dns",
     "DnsListing", "Inbound", "KerberosTickets", "Limits", "Listen", "Login", "MasqueradeAs", "Milter", "Network", "OAuth",
-    "PasswordBackend", "Queue", "Rates", "Reports", "Route", "Ssh", "Submission", "Tls", "is_loopback", "load", "networks", "parse",
-    "possible_mechanisms", "reference", "split_address", "warnings",
+    "PasswordBackend", "Queue", "Rates", "Reports", "Route", "Scan", "Ssh", "Submission", "Tls", "is_loopback", "load", "networks",
+    "parse", "possible_mechanisms", "reference", "split_address", "warnings",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from fubako.config.logins import (
     check_oauth,
 )  # fmt: skip
 from fubako.config.outbound import Dns, MasqueradeAs, Queue, Reports, Route, Submission, check_route
+from fubako.config.scanning import Scan
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -55,6 +56,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     reports: Annotated[Reports, Meta(description="Reports to other domains.")] = Reports()
     queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
     dns: Annotated[Dns, Meta(description="Resolvers.")] = Dns()
+    scan: Annotated[Scan, Meta(description="Reading of messages apart from the sessions.")] = Scan()
     workers: Annotated[int, Meta(description="Worker processes of `serve`; 0 is one for each core.", ge=0)] = 0
     user: Annotated[
         str,

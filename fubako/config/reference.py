@@ -10,6 +10,7 @@ from fubako.config.inbound import ContentFilter, DnsListing, Inbound, Milter, Ra
 from fubako.config.listening import Certificate, Limits, Listen, Ssh, Tls
 from fubako.config.logins import ActAs, KerberosTickets, Login, OAuth, PasswordBackend
 from fubako.config.outbound import Dns, MasqueradeAs, Queue, Reports, Route
+from fubako.config.scanning import Scan
 
 
 def reference() -> str:
@@ -27,7 +28,7 @@ def reference() -> str:
         (Ssh, "[ssh]"), (Route, "[[route]]"), (Queue, "[queue]"), (Dns, "[dns]"),
         (Inbound, "[inbound]"), (DnsListing, "[[dns_list]]"),
         (Milter, "[[milter]]"), (ContentFilter, "[filter]"), (Rates, "[rates]"), (MasqueradeAs, "[masquerade]"),
-        (Reports, "[reports]"),
+        (Reports, "[reports]"), (Scan, "[scan]"),
     ):  # fmt: skip
         out += [f"## {title}", "", str(struct.__doc__), "", "| setting | default | meaning |", "|---|---|---|"]
         for field in msgspec.structs.fields(struct):

@@ -26,6 +26,7 @@ def main() -> None:
     """The door is standard input."""
     door = socket.socket(fileno=0)
     door.setblocking(True)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever who started it had blocked
     _load()
     children: set[int] = set()
     signal.signal(signal.SIGCHLD, lambda _number, _frame: _reap(children))

@@ -38,10 +38,10 @@ class Serving:
         while self.notify.recv(4096).decode() != wanted:
             pass
 
-    def children(self) -> list[int]:
-        return [
-            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        ]
+    def children(self, what: bytes = b"serve") -> list[int]:
+        """Workers; with another word of their command line, others."""
+        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in pids if what in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def imap(self, name: str = "bob") -> imaplib.IMAP4_SSL:
         address, password, _ = self.server.account(name)
@@ -125,6 +125,21 @@ def test_a_broken_configuration_is_refused_at_sighup_and_the_old_one_goes_on(ser
     serving.told("READY=1")
     serving.imap().logout()
     assert "config.refused" in serving.stop()
+
+
+def test_search_goes_on_when_those_who_read_messages_are_gone(serving):
+    """One nursery for all workers; when it is killed a worker starts one of its own."""
+    client = serving.imap()
+    client.select()
+    client.append("INBOX", None, None, b"Subject: x\r\n\r\na needle\r\n")
+    found = client.search(None, "BODY", "needle")
+    assert found == ("OK", [b"2"])  # behind the welcome
+    (nursery,) = serving.children(b"fubako.scan.births")
+    os.kill(nursery, signal.SIGKILL)
+    for _ in range(2):
+        assert client.search(None, "BODY", "needle") == found
+    client.logout()
+    assert '"event": "sandbox.applied"' in serving.stop()
 
 
 def test_a_worker_that_dies_is_replaced(serving):
