@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fubako.delivery.letters import describe
+from fubako.net.pace import SEND_OCTETS
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import render
 from fubako.protocol.imap import types as t
@@ -166,21 +167,30 @@ class _Fetching:
         ref = await self.session.resources.database.read(lambda tx: messages.blob_of(tx, blob_id))
         resources = self.session.resources
         content = Content(resources.blobs, ref, row[self.place[_HEADER]], resources.spool)
-        content.prove()
         shown = [self._item(content, item, row) for item in self.items]  # nothing is said before all are known
+        if show_flags and "FLAGS" not in self.items:
+            shown.append((self._show_one("FLAGS", row), NOTHING))
+            if self.session.condstore and "MODSEQ" not in self.items:
+                shown.append((self._show_one("MODSEQ", row), NOTHING))
+        number = self.view.number(row[0])
+        if sum([extent.size for _, extent in shown]) <= SEND_OCTETS:
+            said = [text + extent.read(0, SEND_OCTETS) for text, extent in shown]
+            await self.session.line.send(b"* %d FETCH (%b)\r\n" % (number, b" ".join(said)))
+            return
+        content.prove()
+        await self._stream(number, shown)
+
+    async def _stream(self, number: int, shown: Sequence[tuple[bytes, Extent]]) -> None:
+        """A response that is read while it is said."""
         reply = Reply(self.session.line)
-        await reply.say(b"* %d FETCH (" % self.view.number(row[0]))
+        await reply.say(b"* %d FETCH (" % number)
         try:
             for place, (text, extent) in enumerate(shown):
                 await reply.say(b" " + text if place else text)
                 await reply.say_extent(extent)
         except StoreError as error:  # the client counts on what was announced
-            resources.telemetry.event("store.error", self.session.trace_id, reason=str(error))
+            self.session.resources.telemetry.event("store.error", self.session.trace_id, reason=str(error))
             raise ProtocolError("content was lost while it was sent") from None
-        if show_flags and "FLAGS" not in self.items:
-            await reply.say(b" " + self._show_one("FLAGS", row))
-            if self.session.condstore and "MODSEQ" not in self.items:
-                await reply.say(b" " + self._show_one("MODSEQ", row))
         await reply.say(b")\r\n")
         await reply.end()
 
