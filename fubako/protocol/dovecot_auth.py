@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fubako.protocol.engine import ProtocolError, Unfinished
+from fubako.protocol.lines import LineBuffer
 
 LINE_OCTETS_MAX = 16 * 1024
 REQUESTS_MAX = 1000  # open at once on one connection
@@ -54,25 +55,23 @@ class DovecotAuth:
     """One connection. `greet` comes first; then `receive`, `next_event`, and an answer to each event."""
 
     def __init__(self) -> None:
-        self._input = b""
+        self._input = LineBuffer()
         self._output: list[bytes] = []
         self._greeted = False
 
     @property
     def pending(self) -> bool:
-        return bool(self._input)
+        return len(self._input) > 0
 
     @property
     def unfinished(self) -> Unfinished:
-        return Unfinished.COMMAND if self._input else Unfinished.NOTHING
+        return Unfinished.COMMAND if self.pending else Unfinished.NOTHING
 
     def tls_started(self) -> None:
         raise AssertionError("there is no TLS on this socket")
 
     def receive(self, octets: bytes) -> None:
-        self._input += octets
-        if len(self._input) > LINE_OCTETS_MAX and b"\n" not in self._input:
-            raise ProtocolError("a line is too long")
+        self._input.feed(octets)
 
     def output(self) -> bytes:
         out, self._output = b"".join(self._output), []
@@ -92,12 +91,9 @@ class DovecotAuth:
         self._say("DONE")
 
     def next_event(self) -> Event | None:
-        while b"\n" in self._input:
-            line, _, self._input = self._input.partition(b"\n")
-            if len(line) > LINE_OCTETS_MAX:
-                raise ProtocolError("a line is too long")
+        while (line := self._input.line(LINE_OCTETS_MAX, lf_ends=True)) is not None:
             try:
-                fields = line.decode("utf-8").split("\t")
+                fields = line.removesuffix(b"\n").decode("utf-8").split("\t")
             except UnicodeDecodeError:
                 raise ProtocolError("a line is not UTF-8") from None
             event = self._line(fields)

@@ -20,6 +20,7 @@ from fubako.protocol.sasl import SaslFailure
 from fubako.server.session import Resources, decoded
 
 SECONDS = 30.0
+ANSWERS_MAX = 2  # of one login, that nothing was asked for yet
 IDLE_SECONDS = 3600.0  # Postfix keeps its connection
 _PROTOCOLS = {"pop": "pop3", "sieve": "imap", "submission": "smtp"}
 
@@ -116,7 +117,10 @@ class DovecotAuthSession:
                 self._begin(event, offered)
             case wire.Continue():
                 if event.number in self._open:
-                    self._open[event.number][2].put_nowait(event.response)
+                    answers = self._open[event.number][2]
+                    if answers.qsize() >= ANSWERS_MAX:
+                        raise ProtocolError("answers to nothing")
+                    answers.put_nowait(event.response)
             case wire.Cancel():
                 self._open.pop(event.number, None)
 
@@ -125,7 +129,7 @@ class DovecotAuthSession:
         peer = event.parameters.get("rip", "") or "unix socket"
         service = event.parameters.get("service", "smtp")
         unsafe = event.mechanism in wire.PLAINTEXT and "secured" not in event.parameters
-        if event.number in self._open or len(self._open) >= wire.REQUESTS_MAX:
+        if event.number in self._open or len(self._tasks) >= wire.REQUESTS_MAX:
             raise ProtocolError("too many logins, or two of one number")
         scene = _scene(service, f"{peer}:0", self._resources)
         exchange = self._resources.logins.exchange(event.mechanism, scene) if event.mechanism in offered else None

@@ -13,6 +13,7 @@ INBOX_ID = 1
 NAME_OCTETS_MAX = 1000
 LEVELS_MAX = 32
 MAILBOXES_MAX = 10_000
+SUBSCRIPTIONS_MAX = 20_000  # names that need not exist
 KEYWORDS_LISTED_MAX = 200
 
 # name -> special use (RFC 6154), made with every account
@@ -224,6 +225,10 @@ def note_keywords(tx: Transaction, account_id: int, mailbox_id: int, known: str,
 
 
 def subscribe(tx: Transaction, account_id: int, name: str) -> None:
+    """Raises NotPermitted."""
+    row = tx.row("SELECT count(*) FROM subscription WHERE account_id=?", (account_id,))
+    if row is not None and row[0] >= SUBSCRIPTIONS_MAX:
+        raise NotPermitted("the account has too many subscriptions")
     tx.run(
         "INSERT INTO subscription (account_id, name) VALUES (?,?) ON CONFLICT DO NOTHING", (account_id, canonical(name))
     )

@@ -141,3 +141,18 @@ def test_a_set_names_a_number_once_however_often_it_says_it():
     assert SequenceSet(((7, 9), (1, 2), (2, 4), (0, 20))).resolve(30) == [(1, 4), (7, 9), (20, 30)]
     held = [number for number in range(1, 12) if within([(1, 4), (7, 9)], number)]
     assert held == [1, 2, 3, 4, 7, 8, 9]
+
+
+def test_subscriptions_have_a_limit(monkeypatch):
+    monkeypatch.setattr(mailboxes, "SUBSCRIPTIONS_MAX", 8)
+
+    async def played() -> list[str]:
+        async with MemoryServer("imap", {"channel": "local"}) as server:
+            client = await logged_in(server)
+            ends = []
+            for number in range(4):
+                client.send(b"b SUBSCRIBE gone%d\r\n" % number)
+                ends.append((await tagged(client, "b"))[1][:4])
+            return ends
+
+    assert asyncio.run(played()) == ["b OK", "b OK", "b NO", "b NO"]  # beside the six that every account has
