@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fubako.message.address import Address, AddressError, parse_address
-from fubako.message.target import AliasTarget, File, Include, Program, RemoteAddress
+from fubako.message.target import AliasTarget, File, Include, Program, RemoteAddress, command_line
 from fubako.store.interface import StoreError, Transaction
 
 INCLUDE_OCTETS_MAX = 1024 * 1024
@@ -54,6 +54,10 @@ def _words(text: str) -> tuple[str, ...]:
         raise StoreError(f"{text}: {error}") from None
     if not words or not words[0].startswith("/"):
         raise StoreError(f"{text}: a program is named by its whole path")
+    if command_line(words):
+        raise StoreError(
+            f"{text}: a shell would read the address as commands; it has $SENDER and $RECIPIENT in its environment"
+        )
     return words
 
 

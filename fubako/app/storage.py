@@ -96,11 +96,14 @@ def backup_store(directory: Path, target: Path, progress: Callable[[int, int], N
     return transfer.backup(database.backup, directory, target, progress)
 
 
-def runs_as_root(directory: Path, routes: Sequence[Route]) -> list[str]:
-    """What a server that runs as root would run or write as root, in words: it must not start with such."""
+def runs_as_root(directory: Path, routes: Sequence[Route], filtering: Sequence[str]) -> list[str]:
+    """What a server that runs as root would run or write as root, in words: it must not start with such.
+    `filtering`: the filter program."""
     found = [
         f"[[route]] {one.domain}: run_as is needed for a program" for one in routes if one.program and not one.run_as
     ]
+    if filtering:
+        found.append(f"[filter] program: {filtering[0]} would run as root")
     if (directory / "mail.sqlite").exists():
         core = SqliteCore(str(directory / "mail.sqlite"))
         try:

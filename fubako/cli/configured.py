@@ -39,6 +39,13 @@ def load_found(given: Path | None) -> tuple[Config, Path]:
     return load(path), path.resolve().parent
 
 
+def refuse_root(config: Config, base: Path) -> None:
+    """For a server that would go on as root. Raises ConfigError with all that would then run, or be written, as root."""
+    as_root = app.runs_as_root(base / config.directory, app.routes(config, base), config.filter.program)
+    if as_root:
+        raise ConfigError(f"nothing is run or written as root: {'; '.join(as_root)}; or set `user`")
+
+
 @asynccontextmanager
 async def opened(given: Path | None) -> AsyncIterator[app.Store]:
     config, base = load_found(given)

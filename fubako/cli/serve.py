@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from fubako import app
-from fubako.cli.configured import config_option, find_config
+from fubako.cli.configured import config_option, find_config, refuse_root
 from fubako.config import SERVICES, UNIX_SERVICES, Config, ConfigError, load
 from fubako.scan.nursery import Nursery
 from fubako.telemetry import Telemetry
@@ -46,9 +46,7 @@ def serve(config_file: Path | None, workers: int | None) -> int:
     if config.user:
         _become(config.user, base / config.directory)
     if os.geteuid() == 0:
-        as_root = app.runs_as_root(base / config.directory, app.routes(config, base))
-        if as_root:
-            raise ConfigError(f"nothing is run or written as root: {'; '.join(as_root)}; or set `user`")
+        refuse_root(config, base)
     nursery = _nursery(config)
     count = workers or config.workers or len(os.sched_getaffinity(0))
     try:

@@ -1,6 +1,7 @@
 """`fubako config check` and `fubako store …`."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ import click
 
 from fubako import app
 from fubako.admin import transfer
-from fubako.cli.configured import config_option, json_option, load_found, with_store
+from fubako.cli.configured import config_option, json_option, load_found, refuse_root, with_store
 from fubako.cli.exits import DATAERR
 from fubako.clock import Env
 from fubako.config import warnings
@@ -28,6 +29,8 @@ def config_check(config_file: Path | None) -> None:
     app.load_tls(found, base)
     if found.access:
         app.load_access(base / found.access)
+    if os.geteuid() == 0 and not found.user:
+        refuse_root(found, base)
     for warning in warnings(found):
         click.echo(f"warning: {warning}", err=True)
     click.echo("the configuration is good")

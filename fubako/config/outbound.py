@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from fubako.config.addresses import ConfigError, split_address
 from fubako.config.listening import Positive
+from fubako.message.target import command_line
 
 
 class Route(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -126,6 +127,10 @@ def check_route(route: Route, place: str) -> None:
         raise ConfigError(f"{place}: route.to: {route.to} is no way out; see docs/configuration.md")
     if (route.to == "program") is not bool(route.program):
         raise ConfigError(f'{place}: route.program belongs to `to = "program"`, and is needed there')
+    if word := command_line(route.program):
+        raise ConfigError(
+            f"{place}: route.program: a shell would read the address in {word!r} as commands; it has $SENDER and $RECIPIENT"
+        )
     if bool(route.user) is not bool(route.password_file or route.password_command):
         raise ConfigError(f"{place}: route.user and route.password_file (or password_command) belong together")
     if route.password_file and route.password_command:

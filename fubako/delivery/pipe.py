@@ -16,7 +16,7 @@ import msgspec
 
 from fubako.delivery.route import Route
 from fubako.message.status import Status
-from fubako.message.target import Handed, Program
+from fubako.message.target import Handed, Program, command_line
 from fubako.message.trace import from_line_date
 from fubako.net import become
 from fubako.net.program import talk
@@ -45,9 +45,9 @@ _EXITS = {
 
 def arguments(program: Sequence[str], sender: str, recipients: Sequence[str]) -> list[str]:
     """`{sender}`, `{recipient}` (one) and the word `{recipients}` (each a word of its own) are filled in.
-    A recipient that begins with a hyphen would be read as an option: it is refused. Raises ValueError."""
-    if any(one.startswith("-") for one in (sender, *recipients)):
-        raise ValueError("an address that begins with a hyphen is not given to a program")
+    An address that begins with a hyphen would be read as an option: it is refused. Raises ValueError."""
+    if any(one.startswith("-") or not one.isprintable() for one in (sender, *recipients)):
+        raise ValueError("an address that begins with a hyphen, or holds control characters, is not given to a program")
     values = {"{sender}": sender, "{recipient}": recipients[0]}
     words: list[str] = []
     for word in program:
@@ -76,6 +76,8 @@ async def hand(target: Handed, letter: Outgoing, recipients: Sequence[Queued], c
     except become.NotAllowed as error:
         return Status(451, "4.3.5", str(error))
     if isinstance(target, Program):
+        if command_line(target.words):  # a row from before this was asked
+            return Status(451, "4.3.5", f"{target.words[0]} would read the address as commands; write the alias anew")
         return await run(target.words, letter, recipients, content, user)
     if not user:
         return await asyncio.to_thread(append, target.path, letter, content)

@@ -3,6 +3,8 @@
 character.
 """
 
+import re
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -62,6 +64,9 @@ Elsewhere = RemoteAddress | Program | File
 Handed = Program | File  # to something on this machine
 AliasTarget = RemoteAddress | Program | File | Include  # an address in an alias may turn out to be ours
 
+_BLANK = re.compile(r"\{(?:sender|recipients?)\}")
+_COMMAND_FLAG = re.compile(r"-[a-z]*c")  # sh -c, bash -lc
+
 _handed = msgspec.json.Decoder(Handed)
 _encoder = msgspec.json.Encoder()
 
@@ -73,3 +78,12 @@ def to_row(target: Handed | None) -> str:
 
 def from_row(text: str) -> Handed | None:
     return _handed.decode(text) if text else None
+
+
+def command_line(words: Sequence[str]) -> str:
+    """The word of a program in which an address would become text of a command line that an interpreter reads: one with white space
+    in it, or the one behind `-c`. Empty: there is none. `$(reboot)@x.test` is a mail address (RFC 5321 §4.1.2, quoted)."""
+    for before, word in zip(("", *words), words, strict=False):
+        if _BLANK.search(word) and (any(sign.isspace() for sign in word) or _COMMAND_FLAG.fullmatch(before)):
+            return word
+    return ""

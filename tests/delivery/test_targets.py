@@ -3,8 +3,10 @@
 Left out: real users other than root and nobody, and a system without a passwd entry for nobody."""
 
 import asyncio
+import json
 import os
 import pwd
+import shlex
 import stat
 import subprocess
 
@@ -14,11 +16,14 @@ from server import FUBAKO, without
 from targets_named import add_alias
 
 from fubako.accounts import aliases
-from fubako.config import Route
+from fubako.config import ConfigError, Route, load
 from fubako.delivery import pipe
 from fubako.message.address import parse_address
+from fubako.message.envelope import Sender, Transaction
+from fubako.message.hop import Hop
 from fubako.message.target import File, Include, Program, RemoteAddress, Way, from_row, to_row
 from fubako.net import become
+from fubako.server.filters import Filters
 from fubako.store import queue, schema
 from fubako.store.interface import BlobRef, StoreError
 from fubako.store.queue import Outgoing, Queued
@@ -52,6 +57,52 @@ def test_what_an_administrator_writes(text, target):
 def test_what_is_no_target(text):
     with pytest.raises(StoreError):
         aliases.parse_target(text)
+
+
+SHELLS = [
+    ("/bin/sh", "-c", "deliver {recipient}"), ("/bin/sh", "-c", "deliver --to={sender}"), ("/bin/bash", "-lc", "{recipient}"),
+    ("/usr/bin/env", "sh", "-ec", "x;{recipients}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", SHELLS)
+def test_an_address_is_never_text_of_a_shell(tmp_path, words):
+    with pytest.raises(StoreError, match="RECIPIENT"):
+        aliases.parse_target("|" + shlex.join(words))
+    config = tmp_path / "fubako.toml"
+    config.write_text(f'hostname = "here.test"\n[[route]]\nto = "program"\nprogram = {json.dumps(words)}\n')
+    with pytest.raises(ConfigError, match="RECIPIENT"):
+        load(config)
+
+
+@pytest.mark.parametrize(
+    "words", [("/x", "{recipient}"), ("/x", "--to={sender}"), ("/bin/sh", "-c", "cat > x"), ("/x", "({recipient})")]
+)
+def test_an_address_is_a_word(words):
+    assert aliases.parse_target("|" + shlex.join(words)) == Program(words)
+
+
+def test_a_row_with_a_shell_is_not_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(become, "_effective_uid", lambda: 12345)
+    target = Program(("/bin/sh", "-c", "cd {recipient}; touch " + str(tmp_path / "x")))
+    assert asyncio.run(pipe.hand(target, LETTER, queued(target), b"")).enhanced == "4.3.5"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_filter_program_does_not_run_as_root(monkeypatch, tmp_path):
+    mark = tmp_path / "x"
+
+    async def verdict():
+        letter = Transaction(
+            Hop("smtp", "in", "192.0.2.1"), "x.test", Sender(parse_address("e@evil.test")), chunks=[b"x\r\n"]
+        )
+        return (await Filters([], ["/bin/sh", "-c", f"touch {mark}; cat"], "here.test")._by_program(letter)).status
+
+    monkeypatch.setattr(become, "_effective_uid", lambda: 0)
+    refused = asyncio.run(verdict())
+    assert refused is not None and refused.code == 451 and not mark.exists()
+    monkeypatch.setattr(become, "_effective_uid", lambda: 12345)
+    assert asyncio.run(verdict()) is None and mark.exists()
 
 
 def test_rows_keep_the_kind(tmp_path):
@@ -222,9 +273,13 @@ def test_serve_does_not_start_as_root_with_something_to_run(tmp_path):
 
     assert run("domain", "add", "here.test").returncode == 0
     assert run("alias", "add", "list@here.test", "|/bin/cat").returncode == 0
-    done = run("serve")
-    assert done.returncode == 78 and "list@here.test" in done.stderr and "as root" in done.stderr
+    for command in (("serve",), ("config", "check")):
+        done = run(*command)
+        assert done.returncode == 78 and "list@here.test" in done.stderr and "as root" in done.stderr
     assert run("alias", "add", "list@here.test", "|/bin/cat", "--user", "root").returncode == 69
     config.write_text(text + '[[route]]\nto = "program"\nprogram = ["/bin/cat"]\n')
     done = run("serve")
     assert done.returncode == 78 and "run_as" in done.stderr
+    config.write_text(text + '[filter]\nprogram = ["/bin/cat"]\n')
+    done = run("serve")
+    assert done.returncode == 78 and "[filter]" in done.stderr
