@@ -18,7 +18,7 @@ from fubako.net.socks import Proxy
 from fubako.net.tls import Certificate, ServerTls
 from fubako.policy.access import Access, AccessError
 from fubako.policy.access import parse as parse_access
-from fubako.policy.authenticity import Examiner, Rules
+from fubako.policy.authenticity import Budget, Examiner, Rules
 from fubako.policy.dnslist import DnsList, DnsLists
 from fubako.policy.gate import Gate, GateRules
 from fubako.policy.milter import Filter
@@ -327,7 +327,9 @@ def gate(config: Config, found: Resolver, database: Database, env: Env) -> Gate:
     )
     lists = [DnsList(one.zone, one.stage, one.weight, networks(one.returns)) for one in config.dns_list]
     sealers = frozenset(map(str.lower, inbound.trusted_sealers))
-    examiner = Examiner(found, config.hostname, Rules(inbound.spf == "reject", inbound.dmarc == "obey", sealers))
+    budget = Budget(questions=inbound.dns_questions)
+    rules_of_content = Rules(inbound.spf == "reject", inbound.dmarc == "obey", sealers, budget)
+    examiner = Examiner(found, config.hostname, rules_of_content)
     monotonic = env.clock.monotonic
     limits = RateLimits(rates.account, rates.account_domain, rates.network, rates.sender_domain)
     return Gate(

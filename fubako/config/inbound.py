@@ -24,6 +24,15 @@ class Inbound(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         str,
         Meta(description="`mark`: an SPF fail is only written. `reject`: it is refused.", pattern="^(mark|reject)$"),
     ] = "mark"
+    dns_questions: Annotated[
+        int,
+        Meta(
+            description="How many questions to DNS the SPF record, the signatures and the ARC seals of one letter may cause."
+            " What would take more proves nothing. The policies of its authors have a number of their own.",
+            ge=20,
+            le=1000,
+        ),
+    ] = 120
     trusted_sealers: Annotated[
         tuple[str, ...], Meta(description="Domains whose ARC seal lets a forwarded letter in although DMARC fails.")
     ] = ()

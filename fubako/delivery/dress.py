@@ -7,7 +7,8 @@ from fubako.message import srs
 from fubako.message.address import Address
 from fubako.message.masquerade import Masquerade
 from fubako.policy import dkim
-from fubako.policy.dmarc import author_domains
+from fubako.policy.authors import claimed
+from fubako.policy.disposition import Form
 from fubako.store import domainkeys
 from fubako.store.interface import Database, Transaction
 
@@ -51,11 +52,11 @@ class Dresser:
         if not self._keys:
             return b""
         letter = dkim.take_apart(content)
-        authors = author_domains(letter)
-        if len(authors) != 1 or authors[0] not in domains:
+        authors = claimed(content)
+        if authors.form is not Form.USABLE or len(authors.domains) != 1 or authors.domains[0] not in domains:
             return b""
         now = self._env.clock.now()
-        return b"".join(dkim.sign(letter, one, now) for one in await self.signers(authors[0]))
+        return b"".join(dkim.sign(letter, one, now) for one in await self.signers(authors.domains[0]))
 
     async def secret(self) -> bytes:
         """What makes forwarding addresses ours; made at the first use."""

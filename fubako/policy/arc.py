@@ -1,5 +1,6 @@
 """Authenticated Received Chain: what the servers before us saw of a letter, sealed by each (RFC 8617)."""
 
+import asyncio
 import base64
 import re
 from collections.abc import Sequence
@@ -26,8 +27,11 @@ from fubako.policy.dkim import (
     signed_names,
     without_signature,
 )
+from fubako.policy.questions import TooManyQuestions
 
 SETS_MAX = 50
+CHAIN_SECONDS = 20.0  # for the keys of a whole chain
+OLDEST_SECONDS = 5.0  # to find how long a letter is unchanged, which only reports tell
 _INSTANCE = re.compile(rb"[ \t\r\n]*i[ \t\r\n]*=[ \t\r\n]*([0-9]{1,3})[ \t\r\n]*;")
 _KINDS = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 SIGNED = (
@@ -47,6 +51,7 @@ class Chain:
     reason: str = ""
     sealer: str = ""  # the domain of the last seal
     oldest_pass: int = 0
+    undecided: bool = False  # it fails because DNS did not answer, and nothing else is wrong with it so far
 
 
 class _Broken(Exception):
@@ -62,8 +67,12 @@ class _Set:
     seal: bytes
 
 
-async def validate(resolver: Resolver, letter: Letter) -> Chain:
-    """Every fault is a `fail` for ever, a silent DNS too (§5.2.1)."""
+async def validate(resolver: Resolver, letter: Letter, seconds: float = CHAIN_SECONDS) -> Chain:
+    """Every fault is a `fail` for ever, a silent DNS too (§5.2.1); `undecided` tells it from the others.
+
+    The last seal is looked at first: it is the one that a receiver may trust, and covers all the sets before it. Where it does
+    not hold, no other name that the chain brings with it is asked for.
+    """
     count, sealer = 0, ""
     try:
         sets = _collect(letter)
@@ -72,19 +81,37 @@ async def validate(resolver: Resolver, letter: Letter) -> Chain:
         count = len(sets)
         tags = [_seal_tags(one.seal, instance) for instance, one in enumerate(sets, 1)]
         sealer = compact(tags[-1]["d"])
-        await _message_signature(resolver, letter, sets[-1].signature)
-        oldest = 0
-        for instance in range(count - 1, 0, -1):
-            try:
+        async with asyncio.timeout(seconds):
+            await _validate_sets(resolver, letter, sets, tags)
+    except TimeoutError:
+        return Chain("fail", count, "DNS does not answer in time", sealer, undecided=True)
+    except (_Broken, DkimError, TooManyQuestions) as error:
+        undecided = isinstance(error, DkimError) and error.result == "temperror"
+        return Chain("fail", count, str(error), sealer, undecided=undecided)
+    return Chain("pass", count, "", sealer, await _oldest_pass(resolver, letter, sets))
+
+
+async def _validate_sets(
+    resolver: Resolver, letter: Letter, sets: Sequence[_Set], tags: Sequence[dict[str, str]]
+) -> None:
+    """Raises _Broken, DkimError, TooManyQuestions."""
+    await _seal(resolver, sets, tags[-1])
+    await _message_signature(resolver, letter, sets[-1].signature)
+    for instance in range(len(sets) - 1, 0, -1):
+        await _seal(resolver, sets[:instance], tags[instance - 1])
+
+
+async def _oldest_pass(resolver: Resolver, letter: Letter, sets: Sequence[_Set]) -> int:
+    """The oldest instance from which on the letter is unchanged, as far as DNS says in time; 0: since the first."""
+    instance = len(sets) - 1
+    try:
+        async with asyncio.timeout(OLDEST_SECONDS):
+            while instance > 0:
                 await _message_signature(resolver, letter, sets[instance - 1].signature)
-            except (_Broken, DkimError):
-                oldest = instance + 1
-                break
-        for instance in range(count, 0, -1):
-            await _seal(resolver, sets[:instance], tags[instance - 1])
-    except (_Broken, DkimError) as error:
-        return Chain("fail", count, str(error), sealer)
-    return Chain("pass", count, "", sealer, oldest)
+                instance -= 1
+    except (_Broken, DkimError, TooManyQuestions, TimeoutError):
+        return instance + 1
+    return 0
 
 
 def _collect(letter: Letter) -> list[_Set]:

@@ -3,6 +3,7 @@
 A signature that leaves a part of the letter, or its From, uncovered proves nothing here: it is never `pass`.
 """
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -20,9 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 
 from fubako.message.headers import header_end, raw_fields
 from fubako.net.interface import DnsFailure, NoSuchName, Resolver
+from fubako.policy.questions import TooManyQuestions
 
 SIGNATURES_MAX = 8  # of one letter; each one costs a question and a calculation
 RSA_BITS_MIN = 1024  # RFC 8301 §3.2
+RSA_BITS_MAX = 8192  # the work of a check grows with the square; verifiers need 4096 (RFC 8301 §3.2)
+SIGNATURE_SECONDS = 10.0  # for the key of one signature; all are asked for at once
+LABEL_LENGTH_MAX = 63
 FUTURE_SECONDS = 3600  # how far another clock may run ahead
 
 Result = Literal["pass", "fail", "neutral", "policy", "temperror", "permerror"]
@@ -127,7 +132,12 @@ def decoded(value: str) -> bytes:
 
 
 def is_domain(name: str) -> bool:
-    return len(name) <= 253 and "." in name and _DOMAIN.fullmatch(name) is not None
+    return (
+        len(name) <= 253
+        and "." in name
+        and _DOMAIN.fullmatch(name) is not None
+        and all(len(label) <= LABEL_LENGTH_MAX for label in name.split("."))
+    )
 
 
 def number(tags: dict[str, str], name: str) -> int | None:
@@ -208,6 +218,8 @@ def proves(key: PublicKey, signature: bytes, signed: bytes) -> bool:
 async def fetch_key(resolver: Resolver, domain: str, selector: str, algorithm: str) -> tuple[PublicKey, dict[str, str]]:
     """The key of a selector, and the tags of its record (§3.6). Raises DkimError."""
     name = f"{selector}._domainkey.{domain}"
+    if not is_domain(name):  # DNS could never answer, and that is no passing fault
+        raise DkimError("permerror", "d= or s= is no name")
     try:
         records = (await resolver.texts(name)).records
     except NoSuchName:
@@ -234,19 +246,24 @@ async def fetch_key(resolver: Resolver, domain: str, selector: str, algorithm: s
     key = public_key(kind, decoded(tags["p"]))
     if isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS_MIN:
         raise DkimError("policy", f"the key at {name} has only {key.key_size} bits")
+    if isinstance(key, RSAPublicKey) and key.key_size > RSA_BITS_MAX:
+        raise DkimError("policy", f"the key at {name} has more than {RSA_BITS_MAX} bits")
     return key, tags
 
 
 # -- verify
 
 
-async def verify(resolver: Resolver, letter: Letter, now: float) -> list[Verified]:
-    """Every signature of a letter, from the top, up to SIGNATURES_MAX."""
+async def verify(resolver: Resolver, letter: Letter, now: float, seconds: float = SIGNATURE_SECONDS) -> list[Verified]:
+    """Every signature of a letter, from the top, up to SIGNATURES_MAX. Each has its own `seconds`, from now on: a key that does
+    not come is that signature's `temperror` and delays no other one."""
     signatures = [raw for name, raw in letter.fields if name == b"dkim-signature"]
-    return [await _verify_one(resolver, letter, raw, now) for raw in signatures[:SIGNATURES_MAX]]
+    return list(
+        await asyncio.gather(*(_verify_one(resolver, letter, raw, now, seconds) for raw in signatures[:SIGNATURES_MAX]))
+    )
 
 
-async def _verify_one(resolver: Resolver, letter: Letter, raw: bytes, now: float) -> Verified:
+async def _verify_one(resolver: Resolver, letter: Letter, raw: bytes, now: float, seconds: float) -> Verified:
     tags: dict[str, str] = {}
 
     def verdict(result: Result, reason: str = "") -> Verified:
@@ -259,9 +276,10 @@ async def _verify_one(resolver: Resolver, letter: Letter, raw: bytes, now: float
     try:
         tags = parse_tags(raw.partition(b":")[2])
         forms, names, length = _checked(tags, now)
-        key, record = await fetch_key(resolver, compact(tags["d"]), compact(tags["s"]), tags["a"])
+        async with asyncio.timeout(seconds):
+            key, record = await fetch_key(resolver, compact(tags["d"]), compact(tags["s"]), tags["a"])
         if "s" in map(str.strip, record.get("t", "").split(":")) and "i" in tags:
-            if tags["i"].rpartition("@")[2].lower() != tags["d"].lower():
+            if compact(tags["i"]).rpartition("@")[2].lower() != compact(tags["d"]).lower():
                 raise DkimError("permerror", "the key does not allow an identity below its domain")
         if letter.body_hash(forms[1], length) != decoded(tags["bh"]):
             raise DkimError("fail", "the body was changed")
@@ -277,6 +295,10 @@ async def _verify_one(resolver: Resolver, letter: Letter, raw: bytes, now: float
             return verdict("pass", "the domain is only testing")
     except DkimError as error:
         return verdict(error.result, str(error))
+    except TimeoutError:
+        return verdict("temperror", "its key does not come")
+    except TooManyQuestions as error:
+        return verdict("permerror", str(error))
     return verdict("pass")
 
 
@@ -293,7 +315,7 @@ def _checked(tags: dict[str, str], now: float) -> tuple[tuple[str, str], list[by
     if not is_domain(domain) or not _DOMAIN.fullmatch(compact(tags["s"])):
         raise DkimError("permerror", "d= or s= is no name")
     if "i" in tags:
-        identity = tags["i"].rpartition("@")[2].lower()
+        identity = compact(tags["i"]).rpartition("@")[2].lower()
         if identity != domain.lower() and not identity.endswith("." + domain.lower()):
             raise DkimError("permerror", "i= is not below d=")
     names = signed_names(tags["h"])

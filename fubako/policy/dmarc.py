@@ -1,25 +1,32 @@
-"""DMARC: does a letter come from the domain that its From shows, and what does that domain wish if not? (RFC 9989)
+"""DMARC: what does the domain that a From shows wish for, and does a letter come from there? (RFC 9989)
+
+The two questions are apart. `find_policy` is a matter of the author's domain alone; `judge` then looks at what proved a domain.
 
 The organizational domain is found by the walk through DNS, so no list of public suffixes is needed.
 """
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fubako.message.headers import unfold
-from fubako.message.mailboxes import parse_list
 from fubako.net.interface import DnsFailure, NoSuchName, Resolver
-from fubako.policy.dkim import Letter, is_domain
+from fubako.policy.disposition import Policy, Proof
+from fubako.policy.questions import Allowance, TooManyQuestions
 
 LABELS_MAX = 8  # of a walk (RFC 9989 §4.10)
 REPORT_ADDRESSES_MAX = 10
+RECORDS_MAX = 20  # texts of a name that are looked at
+POLICY_SECONDS = 15.0  # for the policy of one author
+ALIGN_SECONDS = 10.0  # for the question whether a name belongs to the author's organization
+QUESTIONS_MAX = 3 * LABELS_MAX + 2  # of one author: its walk, those of names that may align, and whether it exists
 
 Result = Literal["none", "pass", "fail", "temperror", "permerror"]
 Wish = Literal["none", "quarantine", "reject"]
 
 _WISHES: tuple[Wish, ...] = ("none", "quarantine", "reject")
+_IS_RECORD = re.compile(rb"\s*v\s*=\s*DMARC1\s*(?:;|$)")
 _TAG = re.compile(r"\s*([A-Za-z]+)\s*=\s*([^;]*?)\s*")
 
 
@@ -47,15 +54,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What proved a domain: by SPF, or by a DKIM signature that holds."""
+    """What proved a domain: by SPF, or by a DKIM signature that holds. `undecided`: it may yet, DNS did not answer."""
 
     how: Literal["spf", "dkim"]
     domain: str
+    undecided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """`wish` is what the domain asks for when the result is `fail`."""
+    """One author. `wish` is what the domain asks for when the result is `fail`; `policy` and `proof` are for the table."""
 
     result: Result
     domain: str = ""
@@ -64,28 +72,8 @@ class Judged:
     record: Record | None = None
     spf_aligned: bool = False
     dkim_aligned: bool = False
-
-
-def author_domains(letter: Letter) -> list[str]:
-    """The domains of every From address, each once; an address without one counts as an empty name."""
-    found: dict[str, None] = {}
-    for name, raw in letter.fields:
-        if name == b"from":
-            for one in parse_list(unfold(raw.partition(b":")[2])):
-                if one.mailbox is not None and one.host is not None:
-                    found[_ascii(one.host.decode("utf-8", "replace"))] = None
-    return list(found)
-
-
-def _ascii(domain: str) -> str:
-    """As DNS knows it; empty for what is no domain, because it is asked for and shown in replies."""
-    try:
-        name = (
-            domain.rstrip(".").lower().encode("idna").decode() if not domain.isascii() else domain.rstrip(".").lower()
-        )
-    except UnicodeError:
-        return ""
-    return name if is_domain(name) else ""
+    policy: Policy = Policy.ABSENT
+    proof: Proof = Proof.MISSING
 
 
 def parse(text: str, found: str) -> Record | None:
@@ -121,37 +109,82 @@ def _report_addresses(value: str) -> list[str]:
     return found
 
 
-async def judge(resolver: Resolver, letter: Letter, evidence: Sequence[Evidence]) -> Judged:
-    """Several authors, or none, can be believed only when all of them hold; the worst of them counts (§4.4.1)."""
-    domains = author_domains(letter)
-    if not domains:
-        return Judged("permerror", reason="there is no author")
-    judged = [await _judge_domain(resolver, domain, evidence) for domain in domains]
-    order = ("pass", "none", "permerror", "temperror", "fail")
-    return max(judged, key=lambda one: (order.index(one.result), _WISHES.index(one.wish)))
+@dataclass(frozen=True, slots=True)
+class PolicyFound:
+    """The policy of one author's domain, whatever the message brings to prove itself."""
+
+    domain: str
+    policy: Policy
+    walk: "_Walk"
+    record: Record | None = None
+    wish: Wish = "none"
+    reason: str = ""
 
 
-async def _judge_domain(resolver: Resolver, domain: str, evidence: Sequence[Evidence]) -> Judged:
-    if "." not in domain:
-        return Judged("permerror", domain, reason="the author has no domain")
+_POLICIES = {"reject": Policy.REJECT, "quarantine": Policy.QUARANTINE, "none": Policy.NOTHING}
+
+
+async def find_policy(resolver: Resolver, domain: str, seconds: float = POLICY_SECONDS) -> PolicyFound:
+    """What an author's domain publishes. Nothing but the domain's own DNS, and the DNS above it, is asked. Never raises for
+    what DNS says or does not say."""
+    walk = _Walk(Allowance(resolver, QUESTIONS_MAX))
     try:
-        walk = _Walk(resolver)
-        record = await walk.policy(domain)
-        if record is None:
-            return Judged("none", domain, reason="the domain has no policy")
-        aligned = {"spf": False, "dkim": False}
-        for one in evidence:
-            strict = record.strict_spf if one.how == "spf" else record.strict_dkim
-            if one.domain == domain or (not strict and await walk.same_organization(one.domain, domain)):
-                aligned[one.how] = True
-        if any(aligned.values()):
-            return Judged("pass", domain, "none", "", record, aligned["spf"], aligned["dkim"])
-        exists = record.missing is None or await _exists(resolver, domain)
+        async with asyncio.timeout(seconds):
+            record = await walk.policy(domain)
+            if record is None and walk.faulty:
+                return PolicyFound(
+                    domain, Policy.PERMANENT, walk, reason=f"the DMARC record of {walk.faulty} cannot be used"
+                )
+            if record is None:
+                return PolicyFound(domain, Policy.ABSENT, walk, reason="the domain has no policy")
+            wishes = {record.wish(domain, exists=exists) for exists in (True, False)}
+            exists = len(wishes) == 1 or await _exists(resolver, domain)
     except DnsFailure as failure:
-        return Judged("temperror", domain, reason=str(failure))
-    wish = record.wish(domain, exists=exists)
+        return PolicyFound(domain, Policy.TEMPORARY, walk, reason=str(failure))
+    except TimeoutError:
+        return PolicyFound(domain, Policy.TEMPORARY, walk, reason=f"the DNS of {domain} does not answer in time")
+    wish = "none" if record.testing else record.wish(domain, exists=exists)
+    return PolicyFound(domain, _POLICIES[wish], walk, record, wish)
+
+
+async def judge(found: PolicyFound, evidence: Sequence[Evidence], seconds: float = ALIGN_SECONDS) -> Judged:
+    """Whether anything that proved a domain proved the author's organization (RFC 9989 §4.4)."""
+    domain, record = found.domain, found.record
+    if record is None:
+        same = [one for one in evidence if one.domain == domain and not one.undecided]
+        result = _WITHOUT_RECORD[found.policy]
+        proof = Proof.ALIGNED if same else Proof.MISSING
+        return Judged(result, domain, reason=found.reason, policy=found.policy, proof=proof)
+    aligned = {"spf": False, "dkim": False}
+    undecided = ""
+    for one in sorted(evidence, key=lambda one: (one.undecided, one.domain != domain)):
+        if aligned[one.how]:
+            continue
+        try:
+            async with asyncio.timeout(seconds):
+                strict = record.strict_spf if one.how == "spf" else record.strict_dkim
+                holds = one.domain == domain or (not strict and await found.walk.same_organization(one.domain, domain))
+        except (DnsFailure, TimeoutError) as failure:
+            undecided = undecided or str(failure) or f"the DNS of {one.domain} does not answer in time"
+            continue
+        except TooManyQuestions:
+            continue
+        if holds and one.undecided:
+            undecided = undecided or f"{one.how.upper()} of {one.domain} waits for DNS"
+        aligned[one.how] |= holds and not one.undecided
+    if any(aligned.values()):
+        return Judged("pass", domain, "none", "", record, aligned["spf"], aligned["dkim"], found.policy, Proof.ALIGNED)
+    if undecided:
+        return Judged("temperror", domain, found.wish, undecided, record, policy=found.policy, proof=Proof.UNDECIDED)
     reason = f"neither SPF nor DKIM shows that it comes from {domain}"
-    return Judged("fail", domain, "none" if record.testing else wish, reason, record)
+    return Judged("fail", domain, found.wish, reason, record, policy=found.policy, proof=Proof.MISSING)
+
+
+_WITHOUT_RECORD: dict[Policy, Result] = {
+    Policy.ABSENT: "none",
+    Policy.TEMPORARY: "temperror",
+    Policy.PERMANENT: "none",  # a record that cannot be used is discarded (§4.10)
+}
 
 
 async def _exists(resolver: Resolver, domain: str) -> bool:
@@ -168,6 +201,7 @@ class _Walk:
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
         self._records: dict[str, Record | None] = {}
+        self.faulty = ""  # the first name whose record cannot be used
 
     async def record(self, domain: str) -> Record | None:
         """The one record of a name; several count as none. Raises DnsFailure."""
@@ -176,9 +210,11 @@ class _Walk:
                 texts = (await self._resolver.texts(f"_dmarc.{domain}")).records
             except NoSuchName:
                 texts = ()
-            parsed = [parse(text.decode("utf-8", "replace"), domain) for text in texts]
-            found = [one for one in parsed if one is not None]
-            self._records[domain] = found[0] if len(found) == 1 else None
+            meant = [text.decode("utf-8", "replace") for text in texts[:RECORDS_MAX] if _IS_RECORD.match(text)]
+            found = [one for one in (parse(text, domain) for text in meant) if one is not None]
+            self._records[domain] = found[0] if len(found) == 1 and len(meant) == 1 else None
+            if meant and self._records[domain] is None:
+                self.faulty = self.faulty or domain
         return self._records[domain]
 
     @staticmethod
@@ -216,5 +252,10 @@ class _Walk:
                 return record
         return None
 
-    async def same_organization(self, one: str, other: str) -> bool:
-        return await self.organization(one) == await self.organization(other)
+    async def same_organization(self, one: str, author: str) -> bool:
+        """Relaxed alignment. A name outside the author's organization is not asked for: its DNS is somebody else's, and neither
+        its answer nor its silence may count."""
+        organization = await self.organization(author)
+        if one != organization and not one.endswith("." + organization):
+            return False
+        return await self.organization(one) == organization

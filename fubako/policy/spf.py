@@ -3,15 +3,22 @@
 Every limit of RFC 7208 §4.6.4 holds: ten terms that ask, two answers without a record, ten names of an MX or a PTR.
 """
 
+import asyncio
 import ipaddress
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote
 
 from fubako.net.interface import Answer, DnsFailure, NoSuchName, Resolver
+from fubako.policy.questions import TooManyQuestions
 
+CHECK_SECONDS = 20.0  # RFC 7208 §4.6.4
+NAMES_SECONDS = (
+    5.0  # for the names of the client, whose DNS is the client's: their silence proves nothing, and ends nothing
+)
 LOOKUPS_MAX = 10
 VOID_MAX = 2
 NAMES_MAX = 10
@@ -69,9 +76,17 @@ class Record:
 
 
 async def check(
-    resolver: Resolver, client: str, sender: str, hello: str, receiver: str = "unknown", now: float = 0.0
+    resolver: Resolver,
+    client: str,
+    sender: str,
+    hello: str,
+    receiver: str = "unknown",
+    now: float = 0.0,
+    *,
+    seconds: float = CHECK_SECONDS,
 ) -> Checked:
-    """`sender` is the reverse path without brackets; for the null sender the greeting name is asked (§2.4)."""
+    """`sender` is the reverse path without brackets; for the null sender the greeting name is asked (§2.4). What takes longer
+    than `seconds` is a `temperror`."""
     address = _client(client)
     local, _, domain = sender.rpartition("@")
     domain = (domain or hello).rstrip(".").lower()
@@ -79,11 +94,14 @@ async def check(
     if not _is_domain(domain):
         return Checked("none", domain, "the name is no domain")
     try:
-        result, explanation = await evaluation.host(domain)
-    except PermError as error:
+        async with asyncio.timeout(seconds):
+            result, explanation = await evaluation.host(domain)
+    except (PermError, TooManyQuestions) as error:
         return Checked("permerror", domain, str(error))
     except _TempError as error:
         return Checked("temperror", domain, str(error))
+    except TimeoutError:
+        return Checked("temperror", domain, "DNS does not answer in time")
     return Checked(result, domain, evaluation.because, explanation)
 
 
@@ -220,6 +238,7 @@ class _Evaluation:
         self.hello, self.receiver = hello, receiver
         self.lookups = self.voids = 0
         self.because = ""
+        self._client_names: list[str] | None = None
 
     async def host(self, domain: str, *, top: bool = True) -> tuple[Result, str]:
         """(result, explanation). Raises PermError, _TempError."""
@@ -329,20 +348,26 @@ class _Evaluation:
         return any(self.client in ipaddress.ip_network(f"{address}/{prefix}", strict=False) for address in addresses)
 
     async def _validated(self) -> list[str]:
-        """Names of the client that lead back to it (§5.5). What does not answer proves nothing."""
-        try:
-            names = await self._ask(self.resolver.names, str(self.client))
-        except _TempError:
-            return []
-        found = []
-        for name in names[:NAMES_MAX]:
-            try:
-                addresses = await self._addresses(name, void=False)
-            except _TempError:
-                continue
-            if any(ipaddress.ip_address(address) == self.client for address in addresses):
-                found.append(name.rstrip(".").lower())
+        """Names of the client that lead back to it (§5.5), looked for once. What does not answer proves nothing."""
+        if self._client_names is None:
+            self._client_names = await self._find_names()
+        return self._client_names
+
+    async def _find_names(self) -> list[str]:
+        found: list[str] = []
+        with suppress(TimeoutError, _TempError):
+            async with asyncio.timeout(NAMES_SECONDS):
+                names = await self._ask(self.resolver.names, str(self.client))
+                for name in names[:NAMES_MAX]:
+                    found += [name.rstrip(".").lower()] if await self._leads_back(name) else []
         return found
+
+    async def _leads_back(self, name: str) -> bool:
+        try:
+            addresses = await self._addresses(name, void=False)
+        except _TempError:
+            return False
+        return any(ipaddress.ip_address(address) == self.client for address in addresses)
 
     # -- macros (§7)
 
@@ -409,13 +434,14 @@ class _Evaluation:
     async def _explanation(self, spec: str, domain: str) -> str:
         """The domain's own words for a fail; anything wrong with them: none (§6.2)."""
         try:
-            target = await self._expand(spec, domain)
-            texts = (await self.resolver.texts(target)).records if _is_domain(target) else ()
-            if len(texts) != 1 or not texts[0].isascii() or len(texts[0]) > EXPLANATION_MAX:
-                return ""
-            text = texts[0].decode()
-            _check_macros(text, "slodiphvcrt")
-            said = await self._expand(text, domain, explaining=True)
-        except (NoSuchName, DnsFailure, PermError, _TempError):
+            async with asyncio.timeout(NAMES_SECONDS):
+                target = await self._expand(spec, domain)
+                texts = (await self.resolver.texts(target)).records if _is_domain(target) else ()
+                if len(texts) != 1 or not texts[0].isascii() or len(texts[0]) > EXPLANATION_MAX:
+                    return ""
+                text = texts[0].decode()
+                _check_macros(text, "slodiphvcrt")
+                said = await self._expand(text, domain, explaining=True)
+        except (NoSuchName, DnsFailure, PermError, TooManyQuestions, _TempError, TimeoutError):
             return ""
         return said[:EXPLANATION_MAX] if said.isascii() and said.isprintable() else ""

@@ -67,6 +67,8 @@ class Reception:
         judged = examined.judged
         if judged.record is None or not judged.record.reports:
             return
+        if examined.verdict.status is not None and examined.verdict.status.code < 500:
+            return  # it comes again, and is told then
         seen = reports.Seen(
             judged.domain, client,
             "reject" if not examined.verdict.accepted else ("quarantine" if examined.junk else "none"),

@@ -39,6 +39,7 @@ from fubako.message.status import Status
 from fubako.net import certificate, proxy, ssh_client
 from fubako.net.interface import Answer, DnsFailure, NoSuchName, TlsError
 from fubako.policy import access, arc, dkim, dmarc, spf
+from fubako.policy.authors import claimed
 from fubako.protocol import callers, dovecot_auth, milter, saslauthd, smtp_arguments
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import render, utf7
@@ -334,7 +335,7 @@ def signatures(octets: bytes) -> None:
     letter = dkim.take_apart(octets)
     asyncio.run(dkim.verify(Silence(), letter, NOW))
     asyncio.run(arc.validate(Silence(), letter))
-    dmarc.author_domains(letter)
+    claimed(octets)
 
 
 @target
