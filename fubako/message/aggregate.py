@@ -1,27 +1,28 @@
 """Reports of a day to another domain, written and read: TLS sessions as JSON (RFC 8460), letters as XML (RFC 9990). Pure.
 
-What others send is data from strangers: sizes are limited, a document type is refused, every text is made harmless by its reader.
+What others send is data from strangers: `archive` and `xml` limit what comes out of it, every text is made harmless by its reader.
 """
 
 import base64
-import gzip
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from fubako.message import mime
+from fubako.message import archive, mime, xml
 from fubako.message.trace import mail_date
 from fubako.message.words import decode_transfer
 
-OCTETS_MAX = 10 * 1024 * 1024  # of a report, unpacked
+OCTETS_MAX = archive.OCTETS_MAX  # of a report, unpacked
 ROWS_MAX = 100_000
+VALUES_MAX = 500_000  # of JSON: each costs some fifty octets of memory
+TEXT_MAX = 300
+SIGNATURES_MAX = 20  # of a row
+POLICY_TAGS_MAX = 50
+REPORTS_MAX = 20  # of one letter
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")
 
 
 class ReportError(Exception):
@@ -173,37 +174,15 @@ def letter(kind: str, head: Head, sender: str, to: str, packed: bytes, now: floa
 # -- read
 
 
-def unpacked(octets: bytes) -> bytes:
-    """A report out of gzip or zip, or as it is. Raises ReportError."""
-    try:
-        if octets[:2] == b"\x1f\x8b":
-            with gzip.GzipFile(fileobj=io.BytesIO(octets)) as packed:
-                octets = packed.read(OCTETS_MAX + 1)
-        elif octets[:4] == b"PK\x03\x04":
-            with zipfile.ZipFile(io.BytesIO(octets)) as archive, archive.open(archive.namelist()[0]) as member:
-                octets = member.read(OCTETS_MAX + 1)
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        zipfile.BadZipFile,
-        IndexError,
-        RuntimeError,
-        NotImplementedError,
-        ValueError,
-    ) as error:
-        raise ReportError(f"it cannot be unpacked: {error}") from None
-    if len(octets) > OCTETS_MAX:
-        raise ReportError(f"it is larger than {OCTETS_MAX} octets")
-    return octets
-
-
 def read(octets: bytes) -> TlsReport | DmarcReport:
     """A report, packed or not. Raises ReportError."""
-    plain = unpacked(octets).lstrip(b"\xef\xbb\xbf \t\r\n")
+    try:
+        plain = archive.unpacked(octets).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except archive.ArchiveError as error:
+        raise ReportError(str(error)) from None
     if plain.startswith(b"{"):
         return read_tls(plain)
-    if plain.startswith(b"<"):
+    if plain.startswith((b"<", *_UTF_16)):
         return read_dmarc(plain)
     raise ReportError("it is neither JSON nor XML")
 
@@ -212,18 +191,21 @@ def in_letter(content: bytes) -> list[TlsReport | DmarcReport]:
     """Every report that a letter carries. Raises ReportError when it carries none that can be read."""
     found: list[TlsReport | DmarcReport] = []
     problem = "there is no report in it"
-    waiting = [mime.scan(content)]
+    waiting, tried = [mime.scan(content)], 0
     while waiting:
         part = waiting.pop()
         waiting += part.children
         if part.children:
             continue
+        if tried == REPORTS_MAX:
+            break
         octets = decode_transfer(content[part.body : part.end], part.encoding)
         if octets is None or len(octets) > OCTETS_MAX:
             continue
         kind = part.type + b"/" + part.subtype
         if kind.lower().startswith(b"text/") and not octets.lstrip().startswith((b"{", b"<?xml", b"<feedback")):
             continue
+        tried += 1
         try:
             found.append(read(octets))
         except ReportError as error:
@@ -256,6 +238,8 @@ def _list(value: Any) -> list[Any]:
 
 def read_tls(octets: bytes) -> TlsReport:
     """Raises ReportError."""
+    if sum(map(octets.count, (b"[", b"{", b","))) > VALUES_MAX:
+        raise ReportError(f"it holds more than {VALUES_MAX} values")
     try:
         raw = json.loads(octets)
     except (ValueError, RecursionError):
@@ -295,42 +279,43 @@ def _seconds(value: Any) -> int:
 
 def read_dmarc(octets: bytes) -> DmarcReport:
     """Raises ReportError."""
-    if b"<!DOCTYPE" in octets or b"<!ENTITY" in octets:
-        raise ReportError("it has a document type")
     try:
-        root = ElementTree.fromstring(octets)  # noqa: S314  # no entities: see above
-    except (ElementTree.ParseError, ValueError, LookupError):
-        raise ReportError("it is no XML") from None
-    for element in root.iter():
-        element.tag = str(element.tag).rpartition("}")[2]
-    if root.tag != "feedback" or root.find("report_metadata") is None:
+        root = xml.parse(octets)
+    except xml.XmlError as error:
+        raise ReportError(str(error)) from None
+    meta = root.find("report_metadata")
+    if root.name != "feedback" or meta is None:
         raise ReportError("it is no DMARC report")
-
-    def text(path: str, below: ElementTree.Element = root) -> str:
-        return (below.findtext(path) or "").strip()[:300]
-
-    def number(path: str, below: ElementTree.Element = root) -> int:
-        value = text(path, below)
-        return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else 0
-
-    meta = "report_metadata/"
     head = Head(
-        text(meta + "org_name"), text(meta + "email"), text(meta + "report_id"), text("policy_published/domain"),
-        number(meta + "date_range/begin"), number(meta + "date_range/end"),
+        _value(meta, "org_name"), _value(meta, "email"), _value(meta, "report_id"), _value(root, "policy_published/domain"),
+        _count(meta, "date_range/begin"), _count(meta, "date_range/end"),
     )  # fmt: skip
     published = root.find("policy_published")
     policy = (
-        {str(one.tag): (one.text or "").strip()[:300] for one in published if one.tag != "domain"}
-        if published is not None
+        {one.name[:TEXT_MAX]: one.text.strip()[:TEXT_MAX] for one in published.children[:POLICY_TAGS_MAX]}
+        if published
         else {}
     )
-    letters = tuple(
-        Letters(
-            text("row/source_ip", one), number("row/count", one), text("row/policy_evaluated/disposition", one),
-            text("row/policy_evaluated/dkim", one) == "pass", text("row/policy_evaluated/spf", one) == "pass",
-            text("identifiers/header_from", one), text("auth_results/spf/domain", one), text("auth_results/spf/result", one),
-            tuple((text("domain", d), text("selector", d), text("result", d)) for d in one.findall("auth_results/dkim")[:20]),
-        )
-        for one in root.findall("record")[:ROWS_MAX]
+    policy.pop("domain", None)
+    return DmarcReport(head, policy, tuple(map(_row, root.all("record")[:ROWS_MAX])))
+
+
+def _row(one: xml.Element) -> Letters:
+    return Letters(
+        _value(one, "row/source_ip"), _count(one, "row/count"), _value(one, "row/policy_evaluated/disposition"),
+        _value(one, "row/policy_evaluated/dkim") == "pass", _value(one, "row/policy_evaluated/spf") == "pass",
+        _value(one, "identifiers/header_from"), _value(one, "auth_results/spf/domain"), _value(one, "auth_results/spf/result"),
+        tuple(
+            (_value(d, "domain"), _value(d, "selector"), _value(d, "result"))
+            for d in one.all("auth_results/dkim")[:SIGNATURES_MAX]
+        ),
     )  # fmt: skip
-    return DmarcReport(head, policy, letters)
+
+
+def _value(element: xml.Element, path: str) -> str:
+    return element.value(path).strip()[:TEXT_MAX]
+
+
+def _count(element: xml.Element, path: str) -> int:
+    text = _value(element, path)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
