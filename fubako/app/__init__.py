@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fubako.app.application import Application, preload
-    from fubako.app.built import LateHttps, LateResolver, dresser, load_access, load_tls, pool, resolver, routes
+    from fubako.app.built import LateHttps, LateResolver, dresser, gate, load_access, load_tls, pool, resolver, routes
     from fubako.app.door import public_host_keys
     from fubako.app.listeners import Bound, bind
     from fubako.app.process import end_with_parent, run, tune
@@ -39,6 +39,7 @@ _HOMES = {
     "compact_store": "storage",
     "dresser": "built",
     "end_with_parent": "process",
+    "gate": "built",
     "load_access": "built",
     "load_tls": "built",
     "mend": "storage",
@@ -78,6 +79,7 @@ __all__ = [
     "compact_store",
     "dresser",
     "end_with_parent",
+    "gate",
     "load_access",
     "load_tls",
     "mend",

@@ -14,6 +14,7 @@ from fubako.cli.exits import NOPERM, TEMPFAIL
 from fubako.clock import Env
 from fubako.message.address import parse_address
 from fubako.policy.access import Access, checked_address
+from fubako.policy.verdict import Verdict
 
 
 @click.group()
@@ -38,7 +39,8 @@ def policy_try(
     config_file: Path | None,
     as_json: bool,
 ) -> int:
-    """What the service smtp would say to a letter, and the rule and line that decide.
+    """What the service smtp would say to a letter, and the rule and line that decide: the access table and, with a
+    configuration, the DNS lists and the recipient. Greylisting, rates and what is in the letter are not tried.
 
     Exit code 0: it is taken (or discarded), 77: refused, 75: refused for now.
     """
@@ -46,23 +48,27 @@ def policy_try(
     if access_file is not None:
         access, known = app.load_access(access_file), None
     else:
-        access, known = _configured(config_file, recipient)
+        access, known = _configured(config_file, letter)
     said = trial.tried(access, letter, known)
     _print(said, as_json)
     return {"reject": NOPERM, "defer": TEMPFAIL}.get(str(said["verdict"]), 0)
 
 
-def _configured(config_file: Path | None, recipient: str) -> tuple[Access, trial.Known]:
+def _configured(config_file: Path | None, letter: trial.Letter) -> tuple[Access, trial.Known]:
     config, base = load_found(config_file)
     access = app.load_access(base / config.access) if config.access else Access({})
-    address = parse_address(checked_address(recipient))
+    address = parse_address(checked_address(letter.recipient))
+    sender_domain = checked_address(letter.sender).rpartition("@")[2]
 
-    async def look(store: app.Store) -> Found:
-        return await Recipients(store.database, Env().clock).find(address)
+    async def look(store: app.Store) -> tuple[Found, str, Verdict]:
+        gate = app.gate(config, app.LateResolver(config), store.database, Env())
+        found = await Recipients(store.database, Env().clock).find(address)
+        name = letter.name or (await gate.name(letter.client) if access.by_name else "")
+        return found, name, await gate.sender(letter.client, letter.name, sender_domain)
 
-    found = with_store(config_file, look)
+    found, name, listed = with_store(config_file, look)
     routed = any(route.matches(address.domain) for route in app.routes(config, base))
-    return access, trial.Known(found.local, found.known, routed)
+    return access, trial.Known(local=found.local, mailbox=found.known, routed=routed, name=name, listed=listed)
 
 
 def _print(said: dict[str, Any], as_json: bool) -> None:

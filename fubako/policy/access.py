@@ -14,12 +14,14 @@ from msgspec import Struct
 
 from fubako.message.address import AddressError, parse_address
 from fubako.message.status import Status
+from fubako.policy import accesskeys
+from fubako.policy.accesskeys import STAGES
 from fubako.policy.verdict import Verdict
 
 LINES_MAX = 1_000_000
-STAGES = ("connect", "from", "to")
 DENIED = Status(550, "5.7.1", "access denied")
 _REPLY = re.compile(r"(?:([245]\.\d{1,3}\.\d{1,3}):)?([45]\d\d)(?:\s+([45]\.\d{1,3}\.\d{1,3}))?(?:\s+(.*))?", re.DOTALL)
+_GROUP = re.compile(r"[0-9a-f]{1,4}")
 _WORDS = {"OK", "RELAY", "REJECT", "DISCARD", "SKIP"}
 
 
@@ -59,7 +61,7 @@ class Access:
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self._rules = rules
         self._by_name = any(map(_names_client, rules))
-        tags = {key.partition(":")[0] if ":" in key else "" for key in rules}
+        tags = {key.partition(":")[0] if key.startswith(("connect:", "from:", "to:")) else "" for key in rules}
         self._of_senders = not tags <= {"connect", "to"}  # a key without a tag is for all of them
         self._of_recipients = not tags <= {"connect", "from"}
         self._clients = lru_cache(maxsize=10_000)(self._connect)
@@ -150,7 +152,8 @@ def parse(text: str, *, toml: bool = False) -> Access:
     rules: dict[str, Rule] = {}
     for line, key, value in _toml_lines(text) if toml else _lines(text):
         rule = _rule(key, value, line)
-        rules.setdefault(rule.key, rule)
+        for form in _forms(rule):
+            rules.setdefault(form, rule)
     return Access(rules)
 
 
@@ -183,6 +186,21 @@ def _toml_lines(text: str) -> Iterator[tuple[int, str, str]]:
         if at and at not in STAGES:
             raise AccessError(f"rule {number}: at: {at} is not one of {', '.join(STAGES)}")
         yield number, f"{at}:{rule['match']}" if at else str(rule["match"]), str(rule["action"])
+
+
+def _forms(rule: Rule) -> list[str]:
+    """The keys under which a rule is found. Raises AccessError for one that could never be."""
+    tag, colon, rest = rule.key.partition(":")
+    if not colon or tag == "ipv6" or _GROUP.fullmatch(tag) or rule.key.startswith(("[", "::")):
+        stage, rest = "", rule.key
+    elif tag in STAGES:
+        stage = tag
+    else:
+        raise AccessError(f"line {rule.line}: {tag}: is no tag; Connect:, From: and To: are")
+    try:
+        return [f"{stage}:{form}" if stage else form for form in accesskeys.forms(stage, rest)]
+    except accesskeys.KeyFault as fault:
+        raise AccessError(f"line {rule.line}: {fault}") from None
 
 
 def _rule(key: str, value: str, line: int) -> Rule:

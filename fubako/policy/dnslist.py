@@ -18,6 +18,9 @@ TEXT_MAX = 200
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+ANY_RETURN: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"),)
+
+
 @dataclass(frozen=True, slots=True)
 class DnsList:
     """`stage` is connect (the client's address), hello or sender (their domains). `returns` are the answers that count; none
@@ -26,7 +29,7 @@ class DnsList:
     zone: str
     stage: str = "connect"
     weight: int = 10
-    returns: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"),)
+    returns: tuple[Network, ...] = ANY_RETURN
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,14 @@ class DnsLists:
             answers = (await self._resolver.ipv4(name)).records
         except NoSuchName:
             return None
-        if not any(ipaddress.ip_address(answer) in network for answer in answers for network in entry.returns):
+        listed = any(ipaddress.ip_address(answer) in network for answer in answers for network in entry.returns)
+        if answers and not listed:
             return None
         text = b""
         with suppress(NoSuchName, DnsFailure):
             text = next(iter((await self._resolver.texts(name)).records), b"")
+        if not listed and not (text and entry.returns == ANY_RETURN):
+            return None  # old lists have a text alone, which says nothing where certain answers count
         said = "".join(char if " " <= char <= "~" else "?" for char in text.decode("utf-8", "replace"))[:TEXT_MAX]
         return Listed(entry, subject, said)
 

@@ -130,3 +130,69 @@ def test_addresses_are_checked():
     assert checked_address("<>") == ""
     with pytest.raises(AccessError):
         checked_address("no address")
+
+
+@pytest.mark.parametrize(
+    ("key", "client", "name", "sender"),
+    [
+        ("192.0.2.0/24", "192.0.2.9", "", ""),
+        ("192.0.2.1/32", "192.0.2.1", "", ""),
+        ("192.0.16.0/20", "192.0.31.9", "", ""),
+        ("10.0.0.0/8", "10.9.9.9", "", ""),
+        ("192.0.2.", "192.0.2.9", "", ""),
+        ("[192.0.2.9]", "192.0.2.9", "", ""),
+        ("2001:db8::1", "2001:db8::1", "", ""),
+        ("Connect:2001:db8::1", "2001:db8::1", "", ""),
+        ("IPv6:2001:DB8::1", "2001:db8::1", "", ""),
+        ("::1", "::1", "", ""),
+        ("[IPv6:2001:db8::1]", "2001:db8::1", "", ""),
+        ("2001:0db8:0:1", "2001:db8:0:1::5", "", ""),
+        ("2001:db8::/32", "2001:db8:7::5", "", ""),
+        ("IPv6:2001:db8::/29", "2001:dbf::5", "", ""),
+        ("spam.test.", "192.0.2.1", "mail.spam.test", ""),
+        ("Spam.TEST", "192.0.2.1", "mail.spam.test", ""),
+        ("From:spam.test.", "192.0.2.1", "", "a@spam.test"),
+        ("eve@spam.test.", "192.0.2.1", "", "eve@spam.test"),
+        ("b\u00fccher.test", "192.0.2.1", "", "a@xn--bcher-kva.test"),
+        ("xn--bcher-kva.test", "192.0.2.1", "", "a@b\u00fccher.test"),
+        ("From:<>", "192.0.2.1", "", ""),
+    ],
+)
+def test_a_key_matches_what_it_plainly_means(key, client, name, sender):
+    table = parse(f"{key} REJECT\n")
+    assert table.decide(client, name, sender, "x@here.test").rule.line == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        (".spam.test", "spam.test is that domain and all below it"),
+        ("*.x.test", "x.test is that domain and all below it"),
+        ("From:*.x.test", "x.test is that domain"),
+        ("*@x.test", "write x.test"),
+        ("@x.test", "write x.test"),
+        ("eve@*.x.test", "x.test is that domain"),
+        ("192.0.2.5/24", "write 192.0.2.0/24"),
+        ("192.0.2.0/33", "192.0.2.0/24, 192.0.2 and 2001:db8::/32 are"),
+        ("192.0.2.300", "0 to 255"),
+        ("192.000.2", "0 to 255"),
+        ("1.2.3.4.5", "no address, domain or network"),
+        ("2001:db8::", "2001:db8::/32"),
+        ("2001:db8::5/32", "write 2001:db8::/32"),
+        ("2001::/17", "too many"),
+        ("2001:db8:::1", "no network"),
+        ("From:192.0.2", "Connect:192.0.2"),
+        ("To:192.0.2.0/24", "Connect:192.0.2.0/24"),
+        ("Connect:eve@x.test", "From:eve@x.test"),
+        ("Connect:<>", "From:<>"),
+        ("GreetPause:x.test", "Connect:, From: and To:"),
+        ("*", "no address, domain or network"),
+        ("a..test", "no address, domain or network"),
+        ("a" * 64 + ".test", "no address, domain or network"),
+        ("x.test,y.test", "no address, domain or network"),
+    ],
+)
+def test_a_key_that_could_never_match_is_refused_by_its_line(key, meant):
+    with pytest.raises(AccessError) as fault:
+        parse(f"a.test OK\n{key} REJECT\n")
+    assert str(fault.value).startswith("line 2: ") and meant in str(fault.value)
