@@ -150,7 +150,7 @@ class Application:
             queue.first_gap_seconds, queue.longest_gap_seconds, queue.warn_hours * 3600, queue.give_up_days * 86400
         )
         assurance = Assurance(
-            self.store.database, self.resolver, self.https or built.LateHttps(self.resolver), self.env
+            self.store.database, self.resolver, self.https or built.LateHttps(self.resolver, public=True), self.env
         )
         again = Again(self.resources.intake, self.resources.recipients, self.routed)
         self._runner = Runner(
@@ -373,7 +373,7 @@ class Application:
         assert self.resolver is not None
         reporter = Reporter(
             self.store.database, self.resources.intake, self.resources.recipients, self.resolver,
-            self.https or built.LateHttps(self.resolver), self.env, self.telemetry, self.config.hostname, given.sender,
+            self.https or built.LateHttps(self.resolver, public=True), self.env, self.telemetry, self.config.hostname, given.sender,
             given.organization,
         )  # fmt: skip
         return await reporter.send_due()

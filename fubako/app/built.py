@@ -139,10 +139,10 @@ def resolver(server: str = "") -> Resolver:
 
 
 class LateHttps:
-    """An HttpsClient that is made when it is asked: httpx2 weighs twenty MiB."""
+    """An HttpsClient that is made when it is asked: httpx2 weighs twenty MiB. `public`: for names that strangers chose."""
 
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
+    def __init__(self, resolver: Resolver, *, public: bool = False) -> None:
+        self._resolver, self._public = resolver, public
         self._made: Https | None = None
 
     @property
@@ -150,7 +150,7 @@ class LateHttps:
         if self._made is None:
             from fubako.net.https import HttpsClient
 
-            self._made = HttpsClient(self._resolver)
+            self._made = HttpsClient(self._resolver, public=self._public)
         return self._made
 
     async def get(self, host: str, path: str, octets_max: int) -> Fetched:

@@ -50,7 +50,11 @@ class DnsResolver:
         return Answer(tuple(sorted((one.preference, _plain(one.exchange)) for one in records)), authentic)
 
     async def addresses(self, host: str) -> Answer[str]:
-        six, four = await self.ipv6(host), await self.ipv4(host)
+        try:
+            six = await self.ipv6(host)
+        except NoSuchName:  # some servers deny the whole name because it has no AAAA (RFC 4074 §4.2)
+            return await self.ipv4(host)
+        four = await self.ipv4(host)
         return Answer((*six.records, *four.records), six.authentic and four.authentic)
 
     async def ipv4(self, host: str) -> Answer[str]:

@@ -1,5 +1,11 @@
-"""`HttpsClient`: single requests over HTTPS, by httpx2. The name is looked up by our own resolver and proved by the certificate."""
+"""`HttpsClient`: single requests over HTTPS, by httpx2. The name is looked up by our own resolver and proved by the certificate.
 
+Where the name is a stranger's choice (the `rua=` of a domain, the policy host of MTA-STS) the client is made `public`: it goes to
+no address of this machine, of a private network, or of none. The address that was judged is the one that is connected to, so a
+name that answers differently the second time changes nothing.
+"""
+
+import ipaddress
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +19,12 @@ REQUEST_SECONDS = 60.0  # RFC 8461 §3.3
 
 
 class HttpsClient:
-    """`ca_files` are believed besides the system's authorities."""
+    """`ca_files` are believed besides the system's authorities. `public`: only addresses of the whole internet are asked."""
 
-    def __init__(self, resolver: Resolver, ca_files: Sequence[Path] = (), port: int = 443) -> None:
-        self._resolver, self._port = resolver, port
+    def __init__(
+        self, resolver: Resolver, ca_files: Sequence[Path] = (), port: int = 443, *, public: bool = False
+    ) -> None:
+        self._resolver, self._port, self._public = resolver, port, public
         self._context = ssl.create_default_context()
         for path in ca_files:
             self._context.load_verify_locations(path)
@@ -42,6 +50,9 @@ class HttpsClient:
             raise HttpsFailure(str(error)) from None
         failure = HttpsFailure(f"{host} has no address")
         for address in addresses[:4]:
+            if self._public and not is_public(address):
+                failure = HttpsFailure(f"{host}: {address} is no address of the internet")
+                continue
             try:
                 return await self._ask(method, host, address, path, fields or {}, content, octets_max)
             except (httpx2.HTTPError, OSError) as error:
@@ -68,3 +79,22 @@ class HttpsClient:
                     raise HttpsFailure(f"{host} answers with more than {octets_max} octets")
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             return Fetched(answer.status_code, kind, body)
+
+
+def is_public(address: str) -> bool:
+    """Whether it is of the whole internet: not of this machine, a private network, a link, a group, or kept for something else
+    (RFC 6890). An IPv4 address that is written into an IPv6 one counts as itself."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
+        if inner is None and found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is not None:
+            found = inner
+    return found.is_global and not found.is_multicast
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

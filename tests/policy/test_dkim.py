@@ -131,6 +131,55 @@ def test_signatures_that_are_malformed(old, new, result):
     assert [one.result for one in verified(content.replace(old, new, 1))] == [result]
 
 
+@pytest.mark.parametrize("kind", ["rsa", "ed25519"])
+@pytest.mark.parametrize("octets", [b"", b"A", b"AA==", b"AAAA", b"A" * 44, b"A" * 88, b"A" * 3000, b"====", b"\xff"])
+def test_a_signature_of_any_length_that_is_none_is_no_pass(kind, octets):
+    """CVE-like: a short b= brought other verifiers down."""
+    content = signed(kind)
+    at = content.index(b"\tb=") + 3
+    (found,) = verified(content[:at] + octets + content[content.index(b"\r\nFrom:") :])
+    assert found.result in ("fail", "permerror")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "result"),
+    [
+        (b"d=here.test;", b"d=here.test; d=bank.test;", "permerror"),
+        (b"d=here.test;", b"d=here.test; i=@bank.test;", "permerror"),
+        (b"d=here.test;", b"d=here.test; i=@nothere.test;", "permerror"),
+        (b"d=here.test;", b"d=" + b"a" * 64 + b".test;", "permerror"),
+        (b"s=r1;", b"s=" + b"a" * 64 + b";", "permerror"),
+        (b"s=r1;", b"s=" + b"a." * 120 + b"a;", "permerror"),
+    ],
+)
+def test_what_a_signer_may_not_say_asks_nothing(old, new, result):
+    content = signed("rsa")
+    assert old in content
+    zone = Zone(texts=RECORDS)
+    (found,) = asyncio.run(dkim.verify(zone, dkim.take_apart(content.replace(old, new, 1)), NOW))
+    assert (found.result, zone.asked) == (result, [])
+
+
+def test_a_key_that_costs_too_much_is_not_tried(monkeypatch):
+    monkeypatch.setattr(dkim, "RSA_BITS_MAX", 1024)
+    (found,) = verified(signed("rsa"))
+    assert (found.result, "more than" in found.reason) == ("policy", True)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [b"v=DKIM1; p=AAAA", SIGNERS["rsa"].record.encode()],
+        [b"v=spf1 -all"],  # a wildcard answers for every name
+        [SIGNERS["rsa"].record.encode().replace(b"v=DKIM1", b"v=DKIM1; v=DKIM1")],
+        [SIGNERS["ed25519"].record.encode()],
+    ],
+)
+def test_an_answer_that_is_not_one_key_proves_nothing(records):
+    (found,) = verified(signed("rsa"), {"r1._domainkey.here.test": records})
+    assert found.result == "permerror"
+
+
 def test_a_signature_over_a_part_of_the_body_is_no_pass():
     key = RSA.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
