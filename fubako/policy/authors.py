@@ -30,6 +30,7 @@ _ENCODED_WORD = re.compile(rb"=\?[^?\s]{1,64}\?([BbQq])\?([^?\s]*)\?=")
 _COMMENT = re.compile(r"\([^()]*\)")
 _NOT_OF_A_NAME = re.compile(r"[\s\"\\()\x00-\x1f\x7f]+")
 _AT_SIGNS = "@\N{FULLWIDTH COMMERCIAL AT}\N{SMALL COMMERCIAL AT}"
+_WITHOUT_POLICY = re.compile(r"@(?:[A-Za-z0-9-]{1,63}+(?![\w.@-])|\[[0-9A-Fa-f.:]{1,64}+\])")  # a lone name, a literal
 _BEHIND_AT = re.compile(r"@([^\s@<>()\[\],;:\"\\]+)")
 
 
@@ -54,9 +55,15 @@ def claimed(content: bytes) -> Authors:
     domains = _visible(readings)
     if domains:
         return _counted(Form.MALFORMED, domains, str(ambiguity))
-    if any(sign in reading for reading in readings for sign in _AT_SIGNS):
+    if not any(map(_holds_at_sign, readings)):
+        return Authors(Form.NONE, (), "the From field names nobody")
+    if any(_holds_at_sign(_WITHOUT_POLICY.sub("", reading)) for reading in readings):
         return Authors(Form.UNREADABLE, (), "the From field holds an address whose domain cannot be told")
-    return Authors(Form.NONE, (), "the From field names nobody")
+    return Authors(Form.MALFORMED, (), str(ambiguity))
+
+
+def _holds_at_sign(reading: str) -> bool:
+    return any(sign in reading for sign in _AT_SIGNS)
 
 
 def _plain(content: bytes) -> Authors:

@@ -27,6 +27,8 @@ def header(*lines):
         # an address of no domain that could have a policy
         (b"From: x@[192.0.2.1]", Form.MALFORMED, ()),
         (b"From: x@localhost", Form.MALFORMED, ()),
+        (b"From: root@host <root@host>", Form.MALFORMED, ()),
+        (b"From: root@[192.0.2.1] <root@[192.0.2.1]>", Form.MALFORMED, ()),
         (b"From: x@" + b"a." * 200 + b"test", Form.MALFORMED, ()),
         (b"From: x@" + b"a" * 64 + b".test", Form.MALFORMED, ()),
         # an address that nobody can tell
