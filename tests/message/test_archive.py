@@ -42,6 +42,11 @@ def encrypted(octets):
     return flagged[:local] + b"\x01\x00" + flagged[local + 2 :]
 
 
+def unnamed(_):
+    """Archives hold the time at which they were made: no name for a case."""
+    return "archive"
+
+
 @pytest.mark.parametrize(
     "octets",
     [
@@ -56,6 +61,7 @@ def encrypted(octets):
         zip64(),
         with_size(zipped([("r", REPORT)]), 2_000_000_000),
     ],
+    ids=unnamed,
 )
 def test_what_is_unpacked(octets):
     assert archive.unpacked(octets) == REPORT
@@ -84,6 +90,7 @@ def test_what_is_unpacked(octets):
         (zipped([("r", REPORT)])[:-30], "unpacked"),
         (b"PK\x03\x04" + b"\0" * 100, "unpacked"),
     ],
+    ids=unnamed,
 )
 def test_what_is_not(octets, why):
     with pytest.raises(archive.ArchiveError, match=why):
