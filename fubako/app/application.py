@@ -117,7 +117,7 @@ class Application:
         self.tls = load_tls(self.config, self.base)
         self.resolver = self.resolver or built.LateResolver(self.config)
         self.router = self._router(self.config)
-        self.dresser = built.dresser(self.config, self.store.database, self.env)
+        self.dresser = built.dresser(self.config, self.store.database, self.env, self.store.pool)
         self.reports = Reports(self.store.blobs, self.env, self.config.hostname, self.routed, self._back)
         self.resources = self._resources(None, self._login_rules(self.config))
         self.store.pool.telemetry = self.store.indexer.telemetry = self.telemetry
@@ -193,7 +193,7 @@ class Application:
             config.limits.imap_command_octets,
         )
         assert self.resolver is not None
-        gate = built.gate(config, self.resolver, self.store.database, env)
+        gate = built.gate(config, self.resolver, self.store.database, env, self.store.pool)
         return Resources(
             config.hostname,
             env,

@@ -311,11 +311,11 @@ def filters(config: Config, service: str) -> Filters:
     return Filters(settings, program, config.hostname)
 
 
-def dresser(config: Config, database: Database, env: Env) -> Dresser:
-    return Dresser(database, env, masquerade(config))
+def dresser(config: Config, database: Database, env: Env, pool: Pool | None = None) -> Dresser:
+    return Dresser(database, env, masquerade(config), pool)
 
 
-def gate(config: Config, found: Resolver, database: Database, env: Env) -> Gate:
+def gate(config: Config, found: Resolver, database: Database, env: Env, pool: Pool | None = None) -> Gate:
     inbound, rates = config.inbound, config.rates
     rules = GateRules(
         inbound.examine,
@@ -329,7 +329,7 @@ def gate(config: Config, found: Resolver, database: Database, env: Env) -> Gate:
     sealers = frozenset(map(str.lower, inbound.trusted_sealers))
     budget = Budget(questions=inbound.dns_questions)
     rules_of_content = Rules(inbound.spf == "reject", inbound.dmarc == "obey", sealers, budget)
-    examiner = Examiner(found, config.hostname, rules_of_content)
+    examiner = Examiner(found, config.hostname, rules_of_content, pool)
     monotonic = env.clock.monotonic
     limits = RateLimits(rates.account, rates.account_domain, rates.network, rates.sender_domain)
     return Gate(

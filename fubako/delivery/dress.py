@@ -8,7 +8,9 @@ from fubako.message.address import Address
 from fubako.message.masquerade import Masquerade
 from fubako.policy import dkim
 from fubako.policy.authors import claimed
+from fubako.policy.bodies import hash_large
 from fubako.policy.disposition import Form
+from fubako.scan.pool import Pool
 from fubako.store import domainkeys
 from fubako.store.interface import Database, Transaction
 
@@ -20,7 +22,10 @@ _SRS = "srs"
 class Dresser:
     """Keys are read again after a few seconds, so that a rotation is followed at once."""
 
-    def __init__(self, database: Database, env: Env, masquerade: Masquerade | None = None) -> None:
+    def __init__(
+        self, database: Database, env: Env, masquerade: Masquerade | None = None, pool: Pool | None = None
+    ) -> None:
+        self.pool = pool
         self._database, self._env = database, env
         self._masquerade = masquerade
         self._keys: dict[str, tuple[dkim.Signer, ...]] = {}
@@ -55,6 +60,7 @@ class Dresser:
         authors = claimed(content)
         if authors.form is not Form.USABLE or len(authors.domains) != 1 or authors.domains[0] not in domains:
             return b""
+        await hash_large(letter, self.pool, ours=True)
         now = self._env.clock.now()
         return b"".join(dkim.sign(letter, one, now) for one in await self.signers(authors.domains[0]))
 

@@ -12,9 +12,11 @@ from fubako.message.authentication import Method
 from fubako.message.headers import header_end
 from fubako.net.interface import Resolver
 from fubako.policy import arc, authors, dkim, dmarc, spf
+from fubako.policy.bodies import hash_large
 from fubako.policy.disposition import Action, Form, Policy, Seal, decide
 from fubako.policy.questions import Allowance
 from fubako.policy.verdict import ACCEPT, Verdict, refuse
+from fubako.scan.pool import Pool
 
 HEADER_OCTETS_MAX = 256 * 1024
 NO_CHAIN, NOT_JUDGED, NOT_CHECKED = arc.Chain("none"), dmarc.Judged("none"), spf.Checked("none", "")
@@ -64,14 +66,15 @@ class Examined:
 
 
 class Examiner:
-    def __init__(self, resolver: Resolver, hostname: str, rules: Rules) -> None:
-        self._resolver, self._hostname, self._rules = resolver, hostname, rules
+    def __init__(self, resolver: Resolver, hostname: str, rules: Rules, pool: Pool | None = None) -> None:
+        self._resolver, self._hostname, self._rules, self._pool = resolver, hostname, rules, pool
 
     async def examine(self, client: str, hello: str, sender: str, content: bytes, now: float) -> Examined:
         """`client` is an IP address, `content` the letter as it came. Never raises for what a letter holds."""
         if header_end(content) > HEADER_OCTETS_MAX:
             return Examined(refuse(552, "5.3.4", "the header is too long", "header-size"), ())
         letter = dkim.take_apart(content)
+        await hash_large(letter, self._pool)
         written, budget = authors.claimed(content), self._rules.budget
         of_spf, of_signatures, of_chain = (Allowance(self._resolver, share) for share in budget.shares())
         policies, sent_by, signatures, chain = await asyncio.gather(

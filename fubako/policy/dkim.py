@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
+from fubako.message.canonical import Wanted, body_hashes
 from fubako.message.headers import header_end, raw_fields
 from fubako.net.interface import DnsFailure, NoSuchName, Resolver
 from fubako.policy.questions import TooManyQuestions
@@ -61,18 +62,29 @@ class Letter:
 
     fields: list[tuple[bytes, bytes]]
     body: bytes
-    _hashes: dict[tuple[str, int | None], bytes] = field(default_factory=dict)
-    _bodies: dict[str, bytes] = field(default_factory=dict)
+    _hashes: dict[Wanted, bytes] = field(default_factory=dict)
+    _sizes: dict[str, int] = field(default_factory=dict)
 
-    def canonical_body(self, form: str) -> bytes:
-        if form not in self._bodies:
-            self._bodies[form] = canonical_body(self.body, form)
-        return self._bodies[form]
+    def know(self, hashes: dict[Wanted, bytes], sizes: dict[str, int]) -> None:
+        """What was found out elsewhere."""
+        self._hashes |= hashes
+        self._sizes |= sizes
+
+    def body_size(self, form: str) -> int:
+        """Octets of the canonical form."""
+        if form not in self._sizes:
+            self.body_hash(form, None)
+        return self._sizes[form]
+
+    def wanted(self, form: str, length: int | None) -> Wanted:
+        """A length beyond the body is all of it; a canonical form is longer by a line end at most."""
+        return form, None if length is None or length > len(self.body) + 2 else length
 
     def body_hash(self, form: str, length: int | None) -> bytes:
-        key = form, length
+        key = self.wanted(form, length)
         if key not in self._hashes:
-            self._hashes[key] = hashlib.sha256(self.canonical_body(form)[:length]).digest()
+            made = body_hashes(self.body, (key,))
+            self.know(made.digests(), made.sizes())
         return self._hashes[key]
 
 
@@ -160,17 +172,6 @@ def canonical_field(raw: bytes, form: str) -> bytes:
     name, _, value = raw.partition(b":")
     value = _SPACES.sub(b" ", value.replace(b"\r\n", b""))
     return name.strip(b" \t").lower() + b":" + value.strip(b" \t")
-
-
-def canonical_body(body: bytes, form: str) -> bytes:
-    if form == "relaxed":
-        body = _SPACES.sub(b" ", body).replace(b" \r\n", b"\r\n").removesuffix(b" ")
-    end = len(body)
-    while body.endswith(b"\r\n", 0, end):
-        end -= 2
-    if end == 0:
-        return b"" if form == "relaxed" else b"\r\n"
-    return body[:end] + b"\r\n"
 
 
 def select(fields: Sequence[tuple[bytes, bytes]], names: Sequence[bytes]) -> list[bytes]:
@@ -287,7 +288,7 @@ async def _verify_one(resolver: Resolver, letter: Letter, raw: bytes, now: float
         signed = b"".join([*parts, canonical_field(without_signature(raw), forms[0])])
         if not proves(key, decoded(tags["b"]), signed):
             raise DkimError("fail", "the header was changed, or the signature is another key's")
-        if length is not None and length < len(letter.canonical_body(forms[1])):
+        if length is not None and length < letter.body_size(forms[1]):
             raise DkimError("policy", "it covers only a part of the body")
         if names.count(b"from") < sum(1 for name, _ in letter.fields if name == b"from"):
             raise DkimError("policy", "it does not cover every From")

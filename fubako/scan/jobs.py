@@ -53,6 +53,19 @@ class Held(Struct, frozen=True, tag="held"):
     held: bool
 
 
+class HashBody(Struct, frozen=True, tag="hash"):
+    """SHA-256 of a body in canonical forms (see fubako.message.canonical)."""
+
+    wanted: tuple[tuple[str, int | None], ...]
+
+
+class Hashes(Struct, frozen=True, tag="hashes"):
+    """A digest for each that was wanted, in order; (form, octets) of the canonical forms."""
+
+    digests: tuple[bytes, ...]
+    sizes: tuple[tuple[str, int], ...]
+
+
 class ReadReports(Struct, frozen=True, tag="reports"):
     """Reports of DMARC or TLS: a message that has them attached, or one as it was attached."""
 
@@ -88,8 +101,8 @@ class Ready(Struct, frozen=True, tag="ready"):
     landlock: int
 
 
-Job = Index | Holds | ReadReports
-Answer = Indexed | Held | Reports | Failed | Ready
+Job = Index | Holds | HashBody | ReadReports
+Answer = Indexed | Held | Hashes | Reports | Failed | Ready
 
 _encoder = msgspec.msgpack.Encoder()
 _jobs: msgspec.msgpack.Decoder[Job] = msgspec.msgpack.Decoder(Job)

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
+from fubako.message.canonical import Wanted
 from fubako.scan import frames, jobs
 from fubako.scan.jobs import Failure, JobFailed
 from fubako.scan.limits import ScanLimits
@@ -17,7 +18,7 @@ from fubako.scan.nursery import Nursery
 from fubako.scan.turns import Asker, Turns
 from fubako.telemetry import Telemetry
 
-A = TypeVar("A", jobs.Indexed, jobs.Held, jobs.Reports)
+A = TypeVar("A", jobs.Indexed, jobs.Held, jobs.Hashes, jobs.Reports)
 
 
 @dataclass(slots=True)
@@ -52,6 +53,9 @@ class Pool:
 
     async def holds(self, content: bytes, question: jobs.Holds, asker: Asker) -> bool:
         return (await self._run(question, content, asker, jobs.Held)).held
+
+    async def hash_body(self, body: bytes, wanted: Sequence[Wanted], asker: Asker) -> jobs.Hashes:
+        return await self._run(jobs.HashBody(tuple(wanted)), body, asker, jobs.Hashes)
 
     async def reports(self, content: bytes, asker: Asker) -> jobs.Reports:
         return await self._run(jobs.ReadReports(), content, asker, jobs.Reports)

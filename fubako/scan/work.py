@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from fubako.message import aggregate
 from fubako.message.aggregate import TlsReport
+from fubako.message.canonical import body_hashes
 from fubako.message.text import body_text, header_text
 from fubako.scan import jobs
 from fubako.scan.terms import fold, prepared
@@ -21,6 +22,10 @@ def do(job: jobs.Job, content: bytes) -> jobs.Answer:
             if anywhere and needle in fold(header_text(content[:header_size])[:TEXT_CHARACTERS_MAX]):
                 return jobs.Held(True)
             return jobs.Held(needle in fold(body_text(content)[:TEXT_CHARACTERS_MAX]))
+        case jobs.HashBody(wanted):
+            made = body_hashes(content, wanted)
+            found = made.digests()
+            return jobs.Hashes(tuple(found[one] for one in wanted), tuple(made.sizes().items()))
         case jobs.ReadReports():
             return _reports(content)
 

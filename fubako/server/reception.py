@@ -12,6 +12,7 @@ from fubako.message.envelope import Recipient, Transaction
 from fubako.message.headers import header_end
 from fubako.policy import arc
 from fubako.policy.authenticity import Examined
+from fubako.policy.bodies import hash_large
 from fubako.policy.dkim import take_apart
 from fubako.policy.gate import Gate
 from fubako.store import reports
@@ -57,6 +58,7 @@ class Reception:
         signer = next((one for one in signers if one.algorithm == "rsa-sha256"), None)
         if signer is not None:
             letter = take_apart(b"".join([*transaction.fields, *transaction.chunks]))
+            await hash_large(letter, self.dresser.pool, ours=True)
             written = results(self.hostname, examined.methods)
             sealed = arc.seal(letter, examined.chain, written, signer, self.env.clock.now())
             if sealed:
