@@ -1,16 +1,18 @@
 """Domains, accounts and aliases: units of work over their rows, and the lookup of a recipient."""
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
 
 from fubako.accounts import aliases as alias_table
+from fubako.accounts import changing
 from fubako.accounts.aliases import Alias
 from fubako.message.address import Address, AddressError, parse_address
 from fubako.message.target import AliasTarget, Elsewhere, Include, RemoteAddress
 from fubako.store import mailboxes
-from fubako.store.interface import StoreError, Transaction
+from fubako.store.interface import Row, StoreError, Transaction
 
 ALIAS_DEPTH_MAX = 20
 RECIPIENTS_MAX = 10_000
@@ -30,6 +32,10 @@ class Account:
     address: str
     created: int
     enabled: bool = True
+    changed: int = 0  # raised by every change of what proves it (`changing.py`)
+    expires: int = 0  # seconds since the epoch; 0: never
+    protocols: tuple[str, ...] = ()  # empty: all
+    networks: tuple[str, ...] = ()  # empty: all
 
 
 def checked(text: str) -> str:
@@ -103,22 +109,49 @@ def remove_account(tx: Transaction, address: str) -> None:
     account_id = account(tx, address).account_id
     for box in mailboxes.all_of(tx, account_id):
         mailboxes.release_blobs(tx, account_id, box.mailbox_id)
-    for table in ("message", "expunged", "mailbox", "subscription", "credential", "scram_key", "ssh_key", "client_certificate",
-                  "totp", "seen_network", "account"):  # fmt: skip
+    changing.changing(tx, account_id)
+    for table in ("message", "expunged", "mailbox", "subscription", *changing.TABLES, "seen_network", "account"):
         tx.run(f"DELETE FROM {table} WHERE account_id=?", (account_id,))
 
 
 def account(tx: Transaction, address: str) -> Account:
-    row = tx.row("SELECT account_id, address, created, enabled FROM account WHERE address=?", (address.lower(),))
+    row = tx.row(f"SELECT {_ACCOUNT} FROM account WHERE address=?", (address.lower(),))
     if row is None:
         raise NoSuchEntry(f"there is no user {address}")
-    return Account(row[0], row[1], row[2], bool(row[3]))
+    return _account(row)
+
+
+_ACCOUNT = "account_id, address, created, enabled, changed, expires, protocols, networks"
+
+
+def _account(row: Row) -> Account:
+    return Account(
+        row[0], row[1], row[2], bool(row[3]), changed=row[4], expires=row[5], protocols=tuple(row[6].split()),
+        networks=tuple(row[7].split()),
+    )  # fmt: skip
+
+
+def switch(tx: Transaction, address: str, *, enabled: bool) -> None:
+    """An account that is switched off is nobody to every door; its mail stays and still arrives."""
+    changing.changing(tx, account(tx, address).account_id).conditions(enabled=int(enabled))
+
+
+def limit(tx: Transaction, address: str, *, expires: int, protocols: Sequence[str], networks: Sequence[str]) -> None:
+    """Conditions in place of those before; 0 and nothing: none. Raises StoreError."""
+    for one in networks:
+        try:
+            ipaddress.ip_network("127.0.0.1" if one == "local" else one, strict=False)
+        except ValueError:
+            raise StoreError(f"{one} is no network: write 192.0.2.0/24, 2001:db8::/64 or local") from None
+    changing.changing(tx, account(tx, address).account_id).conditions(
+        expires=expires, protocols=" ".join(protocols), networks=" ".join(networks)
+    )
 
 
 def accounts(tx: Transaction, domain: str = "") -> list[Account]:
     where, parameters = (f"WHERE {_OF_DOMAIN}", (_pattern(domain),)) if domain else ("", ())
-    rows = tx.rows(f"SELECT account_id, address, created, enabled FROM account {where} ORDER BY address", parameters)
-    return [Account(row[0], row[1], row[2], bool(row[3])) for row in rows]
+    rows = tx.rows(f"SELECT {_ACCOUNT} FROM account {where} ORDER BY address", parameters)
+    return [_account(row) for row in rows]
 
 
 def add_alias(tx: Transaction, address: str, targets: Sequence[AliasTarget]) -> Alias:

@@ -11,10 +11,11 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from fubako.accounts.tokens import Judge, OAuthRules, Refused, claimed
-from fubako.net.interface import Https
+from fubako.net.interface import Https, HttpsFailure
 from fubako.telemetry import Telemetry
 
 KEYS_SECONDS = 3600.0  # after which an issuer's keys are fetched again
+KEPT_SECONDS = 24 * 3600.0  # so long keys are good whose issuer cannot be reached
 UNKNOWN_KEY_SECONDS = 30.0  # a token with a key that we do not know has them fetched no more often than this
 
 
@@ -25,6 +26,8 @@ class SignedTokens(Judge):
         super().__init__(rules, https, now, telemetry)
         self._keys: Any = None
         self._read = 0.0
+        self._tried = float("-inf")
+        self._away: HttpsFailure | OSError | None = None  # why the keys could not be read the last time
         self._turn: asyncio.Lock | None = None
 
     async def _user(self, token: str) -> str:
@@ -55,11 +58,28 @@ class SignedTokens(Judge):
         self._turn = self._turn or asyncio.Lock()
         async with self._turn:
             age = self._now() - self._read
-            known = self._keys is not None and (not kid or any(key.kid == kid for key in self._keys.keys))
-            if self._keys is None or age > KEYS_SECONDS or (not known and age > UNKNOWN_KEY_SECONDS):
-                self._keys = await self._load()
-                self._read = self._now()
+            known = self._holds(kid)
+            tried = self._now() - self._tried
+            if self._keys is None or (tried > UNKNOWN_KEY_SECONDS and (age > KEYS_SECONDS or not known)):
+                await self._read_anew(age)
+            if self._away is not None and not self._holds(kid):
+                raise self._away
             return self._keys
+
+    def _holds(self, kid: str) -> bool:
+        return self._keys is not None and (not kid or any(key.kid == kid for key in self._keys.keys))
+
+    async def _read_anew(self, age: float) -> None:
+        """Keys that were known are good for a while longer when their issuer cannot be reached. Raises HttpsFailure, OSError."""
+        self._tried = self._now()
+        try:
+            self._keys = await self._load()
+            self._read, self._away = self._now(), None
+        except (HttpsFailure, OSError) as error:
+            if self._keys is None or age > KEPT_SECONDS:
+                raise
+            self._away = error
+            self._telemetry.event("backend.down", backend="oauth", reason=str(error) or type(error).__name__)
 
     async def _load(self) -> Any:
         try:

@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_ssh_public_key
 
+from fubako.accounts.changing import changing
 from fubako.store.interface import StoreError, Transaction
 
 KEYS_MAX = 100
@@ -99,9 +100,12 @@ def keep_key(tx: Transaction, account_id: int, key: SshKey, now: int) -> None:
     row = tx.row("SELECT count(*) FROM ssh_key WHERE account_id=?", (account_id,))
     if row is not None and row[0] >= KEYS_MAX:
         raise StoreError(f"the account has {KEYS_MAX} keys already")
-    tx.run("DELETE FROM ssh_key WHERE account_id=? AND fingerprint=?", (account_id, key.fingerprint))
-    tx.run("INSERT INTO ssh_key (account_id, fingerprint, authority, line, label, commands, created) VALUES (?,?,?,?,?,?,?)",
-           (account_id, key.fingerprint, int(key.authority), key.line, key.label, " ".join(key.commands), now))  # fmt: skip
+    rows = changing(tx, account_id)
+    rows.delete("ssh_key", fingerprint=key.fingerprint)
+    rows.insert(
+        "ssh_key", fingerprint=key.fingerprint, authority=int(key.authority), line=key.line, label=key.label,
+        commands=" ".join(key.commands), created=now,
+    )  # fmt: skip
 
 
 def keys_of(tx: Transaction, account_id: int) -> list[SshKey]:
@@ -112,7 +116,7 @@ def keys_of(tx: Transaction, account_id: int) -> list[SshKey]:
 
 def drop_key(tx: Transaction, account_id: int, fingerprint: str) -> None:
     """Raises StoreError when there is none."""
-    if not tx.row("DELETE FROM ssh_key WHERE account_id=? AND fingerprint=? RETURNING 1", (account_id, fingerprint)):
+    if not changing(tx, account_id).delete("ssh_key", fingerprint=fingerprint):
         raise StoreError(f"there is no key {fingerprint}")
 
 
@@ -144,9 +148,9 @@ def keep_certificate(tx: Transaction, account_id: int, certificate: ClientCertif
         raise StoreError("this certificate belongs to another user")
     if len(certificates_of(tx, account_id)) >= KEYS_MAX:
         raise StoreError(f"the account has {KEYS_MAX} certificates already")
-    tx.run("DELETE FROM client_certificate WHERE sha256=?", (certificate.sha256,))
-    tx.run("INSERT INTO client_certificate (sha256, account_id, label, created) VALUES (?,?,?,?)",
-           (certificate.sha256, account_id, certificate.label, now))  # fmt: skip
+    rows = changing(tx, account_id)
+    rows.delete("client_certificate", sha256=certificate.sha256)
+    rows.insert("client_certificate", sha256=certificate.sha256, label=certificate.label, created=now)
 
 
 def certificates_of(tx: Transaction, account_id: int) -> list[ClientCertificate]:
@@ -160,5 +164,5 @@ def certificates_of(tx: Transaction, account_id: int) -> list[ClientCertificate]
 def drop_certificate(tx: Transaction, account_id: int, sha256: str) -> None:
     """Raises StoreError when there is none."""
     wanted = sha256.replace(":", "").lower()
-    if not tx.row("DELETE FROM client_certificate WHERE account_id=? AND sha256=? RETURNING 1", (account_id, wanted)):
+    if not changing(tx, account_id).delete("client_certificate", sha256=wanted):
         raise StoreError(f"there is no certificate {sha256}")

@@ -4,14 +4,16 @@ Invariant: a wrong user and a wrong password take the same way, the same time an
 """
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fubako.accounts import keys, secrets
 from fubako.accounts.backends import Chain
+from fubako.accounts.conditions import judge
 from fubako.accounts.directory import Account
-from fubako.accounts.identity import NOWHERE, Identity, Scene
+from fubako.accounts.guessing import Attempt, Guessing
+from fubako.accounts.identity import NOWHERE, Identity, Proof, Scene
 from fubako.accounts.passwords import Passwords, enabled, found, whole
 from fubako.clock import Env
 from fubako.protocol.sasl import Binding, Challenge, Lookup, Offer, SaslFailure, Success, offered, server
@@ -22,12 +24,20 @@ from fubako.protocol.sasl.oauth import Token
 from fubako.protocol.sasl.offer import PREFERENCE, message_id
 from fubako.protocol.sasl.scram import ScramKeys
 from fubako.store import domainkeys
+from fubako.store.guesses import SharedCounts
 from fubako.store.interface import Database, Transaction
+from fubako.telemetry import Telemetry
 
 _PEPPER = "scram-pepper"
 WRONG = "wrong user or password"
 _KERBEROS = ("GSSAPI", "GS2-KRB5", "GS2-KRB5-PLUS")
 _TOKENS = ("OAUTHBEARER", "XOAUTH2")
+_PROOFS = {
+    **dict.fromkeys(_KERBEROS, Proof.TICKET),
+    **dict.fromkeys(_TOKENS, Proof.TOKEN),
+    "ANONYMOUS": Proof.NOBODY,
+}
+_NAMED = ("password", "secret", "scram")  # lookups whose user is whom somebody says he is
 
 
 class Tokens(Protocol):
@@ -71,13 +81,23 @@ class Exchange:
         self._dialogue = dialogue
         self._scene = scene
         self._account: Account | None = None
+        self._proof = _PROOFS.get(name, Proof.PASSWORD)
+        self._attempt: Attempt | None = None
         self._tickets: Tickets | None = None
         first = next(dialogue)
         assert isinstance(first, Challenge)
         self.first = first
 
     async def step(self, response: bytes) -> bytes | Identity:
-        """The next challenge, or the identity once it is proved."""
+        """The next challenge, or the identity once it is proved. What ends in another way has failed, and is counted."""
+        try:
+            return await self._step(response)
+        except SaslFailure:
+            if self._attempt is not None:
+                self._attempt.failed()
+            raise
+
+    async def _step(self, response: bytes) -> bytes | Identity:
         sent: object = response
         try:
             while True:
@@ -91,22 +111,30 @@ class Exchange:
     async def _proved(self, success: Success) -> Identity:
         if self._name in _KERBEROS:
             self._account = await self._logins.named(_of_principal(success.user))
-        if self._account is None:
-            raise SaslFailure(WRONG)
-        identity = Identity(self._account, self._name, success.binding, layer=success.layer)
-        if self._name == "ANONYMOUS":
-            return replace(identity, read_only=True)
-        return await self._logins.acting(identity, success.authzid, success.user)
+        logins = self._logins
+        account = await logins.admitted(self._account, self._proof, self._scene)
+        identity = Identity(account, self._name, success.binding, layer=success.layer, proof=self._proof)
+        if self._proof is Proof.NOBODY:
+            identity = replace(identity, read_only=True)
+        else:
+            identity = await logins.acting(identity, success.authzid, success.user, self._scene)
+        if self._attempt is not None:
+            self._attempt.held()
+        return identity
 
     async def _answer(self, lookup: Lookup) -> object:
+        if self._attempt is None:
+            user = lookup.user if lookup.kind in _NAMED else ""
+            self._attempt = await self._logins.guessing.admit(self._scene.network, user)
         match lookup.kind:
             case "password":
-                self._account = await self._logins.passwords.proved(
-                    lookup.user, lookup.password, self._scene, self._name
-                )
-                return self._account is not None
+                proved = await self._logins.passwords.proved(lookup.user, lookup.password, self._scene, self._name)
+                if proved is not None:
+                    self._account, self._proof = proved
+                return proved is not None
             case "external":
                 self._account = await self._logins.outside(self._scene)
+                self._proof = Proof.SSH if self._scene.came_as else Proof.CERTIFICATE
                 return self._account.address if self._account is not None else ""
             case "anonymous":
                 self._account = await self._logins.named(self._logins.rules.anonymous)
@@ -120,10 +148,12 @@ class Exchange:
         base = self._name.removesuffix("-PLUS")
         good = [one for one in credentials if one.totp is None and one.good_for(self._scene.protocol, base)]
         if lookup.kind == "secret":
+            self._proof = _weakest(good)
             return [credential.secret.encode() for credential in good if credential.secret]
         genuine = next((one for one in good if one.scram.genuine), None)
         if account is None or genuine is None:
             return await self._logins.invented_keys(lookup)
+        self._proof = _weakest([genuine])
         if lookup.hash_name == "sha256":
             return genuine.scram
         return await self._logins.other_keys(account, genuine, lookup)
@@ -150,6 +180,10 @@ class Exchange:
                 return await self._tickets.unwrap(lookup.octets)
 
 
+def _weakest(credentials: Sequence[secrets.Credential]) -> Proof:
+    return Proof.DEVICE if all(one.kind == "device" for one in credentials) else Proof.PASSWORD
+
+
 def _of_principal(principal: str) -> str:
     """alice@EXAMPLE.ORG is alice@example.org; host/a.example.org is nobody."""
     return "" if "/" in principal else principal.lower()
@@ -158,7 +192,12 @@ def _of_principal(principal: str) -> str:
 class Logins:
     """The account store as a login sees it."""
 
-    def __init__(self, database: Database, env: Env, hostname: str, rules: LoginRules | None = None) -> None:
+    def __init__(
+        self, database: Database, env: Env, hostname: str, rules: LoginRules | None = None, *,
+        guessing: Guessing | None = None, telemetry: Telemetry | None = None,
+    ) -> None:  # fmt: skip
+        self.guessing = guessing or Guessing(SharedCounts(database, env), env)
+        self._telemetry = telemetry
         self._database = database
         self._env = env
         self._random = env.random
@@ -210,20 +249,53 @@ class Logins:
 
     async def password(self, user: str, password: str, scene: Scene = NOWHERE) -> Identity:
         """USER/PASS and LOGIN. Raises SaslFailure."""
-        account = await self.passwords.proved(user, password, scene, "PLAIN")
+        attempt = await self.guessing.admit(scene.network, user)
+        account, proof = await self.passwords.proved(user, password, scene, "PLAIN") or (None, Proof.PASSWORD)
+        account = await self.admitted(account, proof, scene)
+        attempt.held()
+        return Identity(account, "PLAIN", proof=proof)
+
+    async def admitted(self, account: Account | None, proof: Proof, scene: Scene) -> Account:
+        """The one way in, behind every proof: the account as it is now. Raises SaslFailure, with the same words whatever the
+        reason is; the event tells the administrator."""
         if account is None:
             raise SaslFailure(WRONG)
-        return Identity(account, "PLAIN")
+        proved, now = account, self._env.clock.now()
+        judged = await self._database.read(lambda tx: judge(tx, proved, proof, scene, now))
+        if judged.account is None:
+            if self._telemetry is not None and judged.refusal is not None:
+                self._telemetry.event("login.barred", user=proved.address, reason=judged.refusal.value)
+            raise SaslFailure(WRONG)
+        return judged.account
 
-    async def apop(self, user: str, given: str, timestamp: bytes) -> Identity:
+    async def again(self, identity: Identity, scene: Scene) -> Identity:
+        """Whether what was proved holds still, and here. Raises SaslFailure."""
+        account = await self.admitted(identity.account, identity.proof, scene)
+        if identity.by is not None:
+            await self.admitted(identity.by, identity.proof, scene)
+        return replace(identity, account=account)
+
+    async def known_by(self, name: str, proof: Proof, scene: Scene) -> Identity | None:
+        """Who comes in without an exchange: by POP before SMTP, or because one who may speak for others says so."""
+        account = await self.named(name)
+        try:
+            return Identity(await self.admitted(account, proof, scene), proof.value, proof=proof)
+        except SaslFailure:
+            return None
+
+    async def apop(self, user: str, given: str, timestamp: bytes, scene: Scene = NOWHERE) -> Identity:
         """APOP (RFC 1939 §7). Raises SaslFailure."""
+        attempt = await self.guessing.admit(scene.network, user)
         account, found = await self.find(user)
         good = [one for one in found if one.totp is None and one.good_for("pop3", "APOP")]
         wanted = [apop_digest(c.secret.encode(), timestamp) for c in good if c.secret] or ["-" * 32]
         held = [hmac.compare_digest(digest.encode(), given.encode("utf-8", "replace")) for digest in wanted]
-        if account is None or not any(held):
+        if not any(held):
             raise SaslFailure(WRONG)
-        return Identity(account, "APOP")
+        proof = _weakest(good)
+        account = await self.admitted(account, proof, scene)
+        attempt.held()
+        return Identity(account, "APOP", proof=proof)
 
     async def outside(self, scene: Scene) -> Account | None:
         """Who a TLS client's certificate, or SSH, proved to be."""
@@ -250,9 +322,13 @@ class Logins:
     async def preauth(self, scene: Scene) -> Identity | None:
         """Who need not say anything, where the configuration lets certificates begin a session."""
         account = await self.outside(scene)
-        return None if account is None else Identity(account, "EXTERNAL")
+        proof = Proof.SSH if scene.came_as else Proof.CERTIFICATE
+        try:
+            return Identity(await self.admitted(account, proof, scene), "EXTERNAL", proof=proof)
+        except SaslFailure:
+            return None
 
-    async def acting(self, identity: Identity, authzid: str, name: str) -> Identity:
+    async def acting(self, identity: Identity, authzid: str, name: str, scene: Scene = NOWHERE) -> Identity:
         """As whom the session goes on (RFC 4422 §3.4.1): as itself, or where a rule allows it as another one. Raises
         SaslFailure."""
         own = identity.account.address
@@ -265,7 +341,8 @@ class Logins:
         allowed = any(_matches(who, own) and _matches(whom, target) for who, whom in self.rules.acting)
         if not allowed or other is None:
             raise SaslFailure("this user may not act as another one")
-        return replace(identity, account=other, actor=own)
+        other = await self.admitted(other, Proof.NAMED, scene)
+        return replace(identity, account=other, actor=own, by=identity.account)
 
     async def named(self, name: str) -> Account | None:
         """The account of a name, where there is one and it is enabled."""
@@ -311,3 +388,4 @@ class Logins:
 
     async def close(self) -> None:
         await self.passwords.close()
+        await self.guessing.close()

@@ -14,6 +14,7 @@ import argon2
 
 from fubako.accounts import foreign
 from fubako.accounts import totp as second
+from fubako.accounts.changing import ProofRows, changing, unchanged
 from fubako.accounts.totp import Totp
 from fubako.protocol.sasl.prep import saslprep
 from fubako.protocol.sasl.scram import ScramKeys, derive
@@ -92,38 +93,44 @@ def taken_over(encoded: str, now: int) -> Credential:
 
 def replace(tx: Transaction, account_id: int, credential: Credential, made: Credential) -> None:
     """Ours instead of another system's, if it is still the same one."""
-    keys = made.scram
-    tx.run("UPDATE credential SET argon2=?, salt=?, iterations=?, stored_key=?, server_key=? WHERE account_id=? AND credential_id=?"
-           " AND argon2=?", (made.argon2, keys.salt, keys.iterations, keys.stored_key, keys.server_key, account_id,
-                             credential.credential_id, credential.argon2))  # fmt: skip
-    _keep_more(tx, account_id, credential.credential_id, made)
+    keys, rows = made.scram, unchanged(tx, account_id)
+    rows.update(
+        "credential", {"credential_id": credential.credential_id, "argon2": credential.argon2}, argon2=made.argon2,
+        salt=keys.salt, iterations=keys.iterations, stored_key=keys.stored_key, server_key=keys.server_key,
+    )  # fmt: skip
+    _keep_more(rows, credential.credential_id, made)
 
 
 def keep(tx: Transaction, account_id: int, credential: Credential) -> int:
     """Add a credential; the main password replaces the one before. Returns its id."""
+    rows = changing(tx, account_id)
     if credential.kind == "password":
-        tx.run("DELETE FROM scram_key WHERE account_id=? AND credential_id IN (SELECT credential_id FROM credential"
-               " WHERE account_id=? AND kind='password')", (account_id, account_id))  # fmt: skip
-        tx.run("DELETE FROM credential WHERE account_id=? AND kind='password'", (account_id,))
+        for (old,) in tx.rows(
+            "SELECT credential_id FROM credential WHERE account_id=? AND kind='password'", (account_id,)
+        ):
+            rows.delete("scram_key", credential_id=old)
+        rows.delete("credential", kind="password")
     row = tx.row("SELECT coalesce(max(credential_id), 0)+1, count(*) FROM credential WHERE account_id=?", (account_id,))
     credential_id, count = row or (1, 0)
     if count >= DEVICES_MAX:
         raise StoreError("the account has too many device passwords")
     keys = credential.scram
-    tx.run("INSERT INTO credential (account_id, credential_id, kind, label, created, argon2, salt, iterations, stored_key,"
-           " server_key, secret, uses) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-           (account_id, credential_id, credential.kind, credential.label, credential.created, credential.argon2, keys.salt,
-            keys.iterations, keys.stored_key, keys.server_key, credential.secret, " ".join(credential.uses)))  # fmt: skip
-    _keep_more(tx, account_id, int(credential_id), credential)
+    rows.insert(
+        "credential", credential_id=credential_id, kind=credential.kind, label=credential.label, created=credential.created,
+        argon2=credential.argon2, salt=keys.salt, iterations=keys.iterations, stored_key=keys.stored_key,
+        server_key=keys.server_key, secret=credential.secret, uses=" ".join(credential.uses),
+    )  # fmt: skip
+    _keep_more(rows, int(credential_id), credential)
     return int(credential_id)
 
 
-def _keep_more(tx: Transaction, account_id: int, credential_id: int, credential: Credential) -> None:
-    tx.run("DELETE FROM scram_key WHERE account_id=? AND credential_id=?", (account_id, credential_id))
-    tx.many("INSERT INTO scram_key (account_id, credential_id, hash, salt, iterations, stored_key, server_key)"
-            " VALUES (?,?,?,?,?,?,?)",
-            [(account_id, credential_id, name, keys.salt, keys.iterations, keys.stored_key, keys.server_key)
-             for name, keys in credential.more])  # fmt: skip
+def _keep_more(rows: ProofRows, credential_id: int, credential: Credential) -> None:
+    rows.delete("scram_key", credential_id=credential_id)
+    for name, keys in credential.more:
+        rows.insert(
+            "scram_key", credential_id=credential_id, hash=name, salt=keys.salt, iterations=keys.iterations,
+            stored_key=keys.stored_key, server_key=keys.server_key,
+        )  # fmt: skip
 
 
 def keys_of(tx: Transaction, account_id: int, credential_id: int, hash_name: str) -> ScramKeys | None:
@@ -135,13 +142,10 @@ def keys_of(tx: Transaction, account_id: int, credential_id: int, hash_name: str
 
 def revoke(tx: Transaction, account_id: int, credential_id: int) -> None:
     """A device password is no longer good. Raises StoreError for one that is not there, and for the main password."""
-    tx.run("DELETE FROM scram_key WHERE account_id=? AND credential_id=? AND EXISTS (SELECT 1 FROM credential AS c WHERE"
-           " c.account_id=scram_key.account_id AND c.credential_id=scram_key.credential_id AND kind='device')",
-           (account_id, credential_id))  # fmt: skip
-    row = tx.row("DELETE FROM credential WHERE account_id=? AND credential_id=? AND kind='device' RETURNING 1",
-                 (account_id, credential_id))  # fmt: skip
-    if row is None:
+    rows = changing(tx, account_id)
+    if not rows.delete("credential", credential_id=credential_id, kind="device"):
         raise StoreError(f"there is no device password {credential_id}")
+    rows.delete("scram_key", credential_id=credential_id)
 
 
 def of_account(tx: Transaction, account_id: int) -> list[Credential]:
@@ -166,6 +170,27 @@ def verify_hash(encoded: str, password: str) -> bool:
         return _HASHER.verify(encoded, saslprep(password))
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError, ValueError):
         return False
+
+
+def kind_of(encoded: str) -> str:
+    """What a hash costs to verify, in a word: its scheme and its parameters, without salt and digest."""
+    if encoded.startswith("$argon2"):
+        return encoded.rpartition("$")[0].rpartition("$")[0]
+    scheme, _, rest = encoded.rpartition("}")
+    parts = rest.split("$")
+    cost = parts[2] if len(parts) > 3 and (parts[2].isdigit() or "=" in parts[2]) else ""
+    return f"{scheme}${parts[1] if len(parts) > 1 else ''}${cost}"
+
+
+def foreign_kinds(tx: Transaction, kinds_max: int) -> dict[str, str]:
+    """kind -> one hash of it, of what other systems left in the store."""
+    rows = tx.rows("SELECT argon2 FROM credential WHERE iterations=0 ORDER BY argon2")
+    found: dict[str, str] = {}
+    for (encoded,) in rows:
+        if len(found) >= kinds_max:
+            break
+        found.setdefault(kind_of(encoded), encoded)
+    return found
 
 
 def invented_hash() -> str:

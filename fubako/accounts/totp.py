@@ -8,14 +8,26 @@ import base64
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from urllib.parse import quote
 
+from fubako.accounts.changing import changing, unchanged
 from fubako.store.interface import StoreError, Transaction
 
 DIGITS = 6
 STEP_SECONDS = 30
 WINDOW_STEPS = 1  # clocks that are half a minute apart
 SECRET_OCTETS = 20
+TRIES_MAX = 5  # codes of one account that are looked at
+TRIES_SECONDS = 60
+
+
+class Checked(Enum):
+    """What became of a code."""
+
+    HELD = "held"
+    WRONG = "wrong"
+    TOO_MANY = "too many"  # not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +73,27 @@ def keep(tx: Transaction, account_id: int, random: Callable[[int], bytes], now: 
     if of_account(tx, account_id) is not None:
         raise StoreError("the account has a second factor already; remove it first")
     secret = random(SECRET_OCTETS)
-    tx.run("INSERT INTO totp (account_id, secret, created, last_step) VALUES (?,?,?,0)", (account_id, secret, now))
+    changing(tx, account_id).insert("totp", secret=secret, created=now, last_step=0)
     return secret
 
 
-def use(tx: Transaction, account_id: int, step: int) -> bool:
-    """Whether nobody has used this step before."""
-    return (
-        tx.row("UPDATE totp SET last_step=? WHERE account_id=? AND last_step<? RETURNING 1", (step, account_id, step))
-        is not None
-    )
+def check(tx: Transaction, account_id: int, given: str, now: float, *, stranger: bool) -> Checked:
+    """One try, counted in the same transaction that uses the code up: a code is good once and tries are few, in whichever
+    process. One try of a minute is kept for networks that the account is known from."""
+    row = tx.row("SELECT secret, last_step, tries FROM totp WHERE account_id=?", (account_id,))
+    if row is None:
+        return Checked.WRONG
+    tries = [one for one in map(int, row[2].split()) if now - one < TRIES_SECONDS]
+    if len(tries) >= (TRIES_MAX - 1 if stranger else TRIES_MAX):
+        return Checked.TOO_MANY
+    step = step_of(Totp(row[0], row[1]), given, now) if given else 0
+    kept = " ".join(map(str, [*tries, int(now)]))
+    unchanged(tx, account_id).update("totp", {}, tries=kept, last_step=step or row[1])
+    return Checked.HELD if step else Checked.WRONG
 
 
 def remove(tx: Transaction, account_id: int) -> None:
-    if not tx.row("DELETE FROM totp WHERE account_id=? RETURNING 1", (account_id,)):
+    if not changing(tx, account_id).delete("totp"):
         raise StoreError("the account has no second factor")
 
 

@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 
-Rank = tuple[
-    int, int
-]  # (0 for a network where this account has logged in before, else 1; failed logins of the network)
+Rank = int  # 0 for a network where this account has logged in before, else 1
 
 
 class Full(Exception):

@@ -153,6 +153,19 @@ async def remove_user(database: Database, address: str) -> None:
     await database.write(lambda tx: directory.remove_account(tx, address))
 
 
+async def switch_user(database: Database, address: str, *, enabled: bool) -> None:
+    """Off: nobody comes in as this user, and every open session of his ends; mail still arrives."""
+    await database.write(lambda tx: directory.switch(tx, address, enabled=enabled))
+
+
+async def limit_user(
+    database: Database, address: str, *, expires: int, protocols: Sequence[str], networks: Sequence[str]
+) -> None:
+    await database.write(
+        lambda tx: directory.limit(tx, address, expires=expires, protocols=protocols, networks=networks)
+    )
+
+
 async def show_user(database: Database, address: str) -> dict[str, Any]:
     """JSON values: the account, its credentials without secrets, its mailboxes."""
 
@@ -163,6 +176,9 @@ async def show_user(database: Database, address: str) -> dict[str, Any]:
             "address": account.address,
             "created": account.created,
             "enabled": account.enabled,
+            "expires": account.expires,
+            "protocols": list(account.protocols),
+            "networks": list(account.networks),
             "credentials": [
                 {"id": one.credential_id, "kind": one.kind, "label": one.label, "created": one.created}
                 for one in secrets.of_account(tx, account.account_id)

@@ -10,14 +10,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
+from fubako.accounts import directory
+from fubako.accounts.guessing import Guessing
 from fubako.accounts.login import LoginRules, Logins
+from fubako.accounts.presence import Presence
 from fubako.accounts.recipients import Recipients
 from fubako.app import built
 from fubako.app.built import load_access, load_tls, routes
 from fubako.app.listeners import Bound
 from fubako.app.storage import Store, compact_store, locks
 from fubako.clock import Env
-from fubako.config import AUTH_SERVERS, Config, OAuth, is_loopback, split_address
+from fubako.config import AUTH_SERVERS, Config, ConfigError, OAuth, is_loopback, split_address
 from fubako.delivery.again import Again
 from fubako.delivery.assurance import Assurance
 from fubako.delivery.bounce import Reports
@@ -35,12 +38,14 @@ from fubako.net.proxy import ProxyError
 from fubako.net.tls import ServerTls
 from fubako.policy.access import Access
 from fubako.policy.gate import within
-from fubako.policy.limits import Connections, Guessing
+from fubako.policy.harvest import Harvest
+from fubako.policy.limits import Connections
 from fubako.protocol.smtp import SmtpLimits
 from fubako.server.memory import Memory
 from fubako.server.reception import Reception
 from fubako.server.session import Arrival, Limits, Resources
 from fubako.server.sessions import PROTOCOL, SESSIONS
+from fubako.store.guesses import SharedCounts
 from fubako.store.interface import StoreError
 from fubako.store.passing import forget as forget_passing
 from fubako.store.queue import LANES, forget_sent
@@ -102,6 +107,7 @@ class Application:
     tls: dict[str, ServerTls] = field(default_factory=dict)
     resources: Resources = field(init=False)
     connections: Connections = field(init=False)
+    counts: SharedCounts = field(init=False)
     indexing: QuietIndexing = field(init=False)
     _servers: list[Listening] = field(default_factory=list)
     _sessions: set[asyncio.Task[None]] = field(default_factory=set)
@@ -119,6 +125,7 @@ class Application:
         self.router = self._router(self.config)
         self.dresser = built.dresser(self.config, self.store.database, self.env, self.store.pool)
         self.reports = Reports(self.store.blobs, self.env, self.config.hostname, self.routed, self._back)
+        self.counts = SharedCounts(self.store.database, self.env)
         self.resources = self._resources(None, self._login_rules(self.config))
         self.store.pool.telemetry = self.store.indexer.telemetry = self.telemetry
         self.indexing = QuietIndexing(self.store.indexer, self.store.database)
@@ -219,7 +226,8 @@ class Application:
             gate,
             Reception(config.hostname, gate, self.dresser, self.store.database, env),
             partial(built.filters, config),
-            before.guessing if before else Guessing(env.clock.monotonic),
+            before.presence if before else Presence(self.store.database, self.store.changes, env, self.telemetry),
+            before.harvest if before else Harvest(self.counts, env, config.limits.unknown_recipients),
             limits,
             locks(self.store.directory / "run"),
             self.store.indexer,
@@ -236,14 +244,30 @@ class Application:
 
     def _logins(self, before: Resources | None, rules: LoginRules) -> Logins:
         if before is None:
-            return Logins(self.store.database, self.env, self.config.hostname, rules)
+            guessing = Guessing(self.counts, self.env)
+            return Logins(
+                self.store.database, self.env, self.config.hostname, rules, guessing=guessing, telemetry=self.telemetry
+            )
         old = before.logins.rules.chain
         before.logins.follow(rules)
         if old is not None:
             self.spawn(old.close())
         return before.logins
 
+    async def _check_backends(self) -> None:
+        """A backend that knows users by the part before the @ says nothing about whose domain is meant. Raises ConfigError."""
+        chain = self.resources.logins.rules.chain
+        unnamed = chain.unnamed() if chain is not None else ""
+        domains = await self.store.database.read(directory.domains) if unnamed else []
+        if len(domains) > 1:
+            raise ConfigError(
+                f"password_backend.domains: {unnamed} knows users without their domain, and {len(domains)} domains are kept here:"
+                f' write whose users they are, as domains = ["{domains[0][0]}"]'
+            )
+
     async def listen(self, bound: list[Bound]) -> None:
+        """Raises ConfigError."""
+        await self._check_backends()
         for one in bound:
             if one.service == "ssh":
                 self._servers.append(await self._open_door(one))

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
-from fubako.accounts import directory, enrol
+from fubako.accounts import directory, enrol, secrets
 from fubako.admin import journey, users
 from fubako.cli.configured import config_option, json_option, load_found, show, with_store
 from fubako.cli.exits import DATAERR, NOINPUT
@@ -114,6 +115,49 @@ def user_passwd(address: str, password_stdin: bool, keep_secret: bool, config_fi
         config_file, lambda store: enrol.set_password(store.database, ENV, address, given, keep_secret=keep_secret)
     )
     show_secret(address, None if given else password, as_json)
+
+
+@user.command("disable")
+@click.argument("address")
+@config_option
+def user_disable(address: str, config_file: Path | None) -> None:
+    """Switch ADDRESS off: nobody comes in, and open sessions end within five seconds. Its mail stays, and still arrives."""
+    with_store(config_file, lambda store: users.switch_user(store.database, address, enabled=False))
+
+
+@user.command("enable")
+@click.argument("address")
+@config_option
+def user_enable(address: str, config_file: Path | None) -> None:
+    """Switch ADDRESS on again."""
+    with_store(config_file, lambda store: users.switch_user(store.database, address, enabled=True))
+
+
+@user.command("limit")
+@click.argument("address")
+@click.option("--until", type=click.DateTime(), help="The moment, in UTC, from which nobody comes in any more.")
+@click.option(
+    "--protocol", "protocols", multiple=True, type=click.Choice(secrets.PROTOCOLS), help="Only these; once for each."
+)
+@click.option(
+    "--network", "networks", multiple=True, help="Only from these, as 192.0.2.0/24 or `local`; once for each."
+)
+@config_option
+def user_limit(
+    address: str,
+    until: datetime | None,
+    protocols: tuple[str, ...],
+    networks: tuple[str, ...],
+    config_file: Path | None,
+) -> None:
+    """What holds for ADDRESS whatever it proves itself with, in place of what was said before; with no option nothing."""
+    expires = int(until.replace(tzinfo=UTC).timestamp()) if until is not None else 0
+    with_store(
+        config_file,
+        lambda store: users.limit_user(
+            store.database, address, expires=expires, protocols=protocols, networks=networks
+        ),
+    )
 
 
 @user.command("import")

@@ -92,6 +92,14 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     connections_per_network: Annotated[
         Positive, Meta(description="Open connections of one worker from one IPv4 address or IPv6 /64.")
     ] = 5_000
+    unknown_recipients: Annotated[
+        int,
+        Meta(
+            description="Recipients that do not exist, named by strangers of one IPv4 address or IPv6 /64 within a quarter of an"
+            " hour, after which the network is sent away with 421; beyond 20 each is answered a second later. 0: no limit.",
+            ge=0,
+        ),
+    ] = 100
     smtp_idle_seconds: Annotated[Positive, Meta(description="Silence after which an SMTP session ends.")] = 300
     pop3_idle_seconds: Annotated[Positive, Meta(description="Silence after which a POP3 session ends.")] = 600
     imap_idle_seconds: Annotated[Positive, Meta(description="Silence after which an IMAP session ends.")] = 1800

@@ -46,7 +46,13 @@ class PasswordBackend(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     temporary failure."""
 
     kind: Annotated[str, Meta(description=f"One of {', '.join(BACKENDS)}.")]
-    domains: Annotated[tuple[str, ...], Meta(description="Whose users it is asked about; empty: all.")] = ()
+    domains: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Whose users it is asked about. Empty: all where it knows whole addresses; where it knows `local` names, "
+            "the only domain that is kept here, and with several the server does not start before they are named."
+        ),
+    ] = ()
     seconds: Annotated[float, Meta(description="How long it may take.", gt=0, le=60)] = 5.0
     create: Annotated[bool, Meta(description="Whoever it knows gets a mailbox at his first login.")] = False
     names: Annotated[
@@ -124,7 +130,9 @@ class OAuth(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     client_secret_file: Annotated[str, Meta(description="File with that one's secret, readable by its owner only.")] = (
         ""
     )
-    user_claim: Annotated[str, Meta(description="The claim that holds the mail address.")] = "email"
+    user_claim: Annotated[
+        str, Meta(description="The claim that holds the mail address. `email` is believed only with `email_verified`.")
+    ] = "email"
     scope: Annotated[str, Meta(description="A scope that a token must have; empty: none.")] = ""
     discovery: Annotated[
         str, Meta(description="URL of the issuer's metadata, told to clients whose token does not hold.")

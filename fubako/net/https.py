@@ -44,8 +44,9 @@ class HttpsClient:
         content: bytes = b"",
         octets_max: int = 4096,
     ) -> Fetched:
+        name, port = _split(host, self._port)
         try:
-            addresses = (await self._resolver.addresses(host)).records
+            addresses = (await self._resolver.addresses(name)).records
         except (NoSuchName, DnsFailure) as error:
             raise HttpsFailure(str(error)) from None
         failure = HttpsFailure(f"{host} has no address")
@@ -54,22 +55,29 @@ class HttpsClient:
                 failure = HttpsFailure(f"{host}: {address} is no address of the internet")
                 continue
             try:
-                return await self._ask(method, host, address, path, fields or {}, content, octets_max)
+                return await self._ask(method, (host, name, address, port), path, fields or {}, content, octets_max)
             except (httpx2.HTTPError, OSError) as error:
                 text = str(error) or type(error).__name__
                 failure = HttpsFailure(f"{host}: {text}", certificate="CERTIFICATE_VERIFY_FAILED" in text)
         raise failure
 
     async def _ask(
-        self, method: str, host: str, address: str, path: str, fields: dict[str, str], content: bytes, octets_max: int
+        self,
+        method: str,
+        place: tuple[str, str, str, int],
+        path: str,
+        fields: dict[str, str],
+        content: bytes,
+        octets_max: int,
     ) -> Fetched:
+        host, name, address, port = place
         shown = f"[{address}]" if ":" in address else address
         limits = httpx2.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
         async with (
             httpx2.AsyncClient(verify=self._context, trust_env=False, follow_redirects=False, timeout=limits) as client,
             client.stream(
-                method, f"https://{shown}:{self._port}{path}", headers={"Host": host, **fields}, content=content or None,
-                extensions={"sni_hostname": host},
+                method, f"https://{shown}:{port}{path}", headers={"Host": host, **fields}, content=content or None,
+                extensions={"sni_hostname": name},
             ) as answer,
         ):  # fmt: skip
             body = b""
@@ -98,3 +106,13 @@ def is_public(address: str) -> bool:
 
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+def _split(host: str, port: int) -> tuple[str, int]:
+    """`host` or `host:port`, as it stands in a URL. Raises HttpsFailure."""
+    name, colon, given = host.rpartition(":")
+    if not colon:
+        return host, port
+    if not (given.isascii() and given.isdigit() and 0 < int(given[:6]) < 65536 and name and ":" not in name):
+        raise HttpsFailure(f"{host} is no host with a port")
+    return name, int(given)

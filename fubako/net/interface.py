@@ -193,6 +193,7 @@ class Doorkeeper(Protocol):
     """What an SSH server asks about one connection, and where it leads those who came in. One object a connection."""
 
     passwords: bool
+    hang_up: Callable[[], None]  # set by the server: ends the connection and all that runs on it
 
     def came(self, peer: str) -> bool:
         """Whether there is room for one more."""

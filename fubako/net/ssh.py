@@ -179,6 +179,9 @@ class _Guest(asyncssh.SSHServer):
         self._conn = conn
         name = conn.get_extra_info("peername") or ("", 0)
         self.peer = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+        self.door.hang_up = lambda: conn.disconnect(
+            asyncssh.DISC_BY_APPLICATION, "the account was changed: log in again"
+        )
         self._here = self.door.came(self.peer)
         if not self._here:
             conn.abort()

@@ -7,6 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fubako.accounts.directory import Account
+from fubako.accounts.identity import Proof, Scene
 from fubako.accounts.recipients import Found
 from fubako.message import srs
 from fubako.message.address import NULL, Address, parse_address
@@ -16,6 +17,7 @@ from fubako.net.interface import TlsFacts
 from fubako.policy.access import Match
 from fubako.policy.authorship import Writer
 from fubako.policy.gate import is_address
+from fubako.policy.limits import network_of
 from fubako.policy.milter import DISCARD, Client
 from fubako.policy.submission import ServiceRules, may_receive, may_send
 from fubako.policy.verdict import ACCEPT, Verdict, refuse
@@ -84,7 +86,7 @@ class Admission:
             )
         )  # fmt: skip
         if verdict.accepted and stranger:
-            await self._by_pop(speaker.client)
+            await self._by_pop(speaker.client, speaker.peer)
         if verdict.accepted:
             shown, _ = self._resources.dresser.masqueraded(sender.address, b"")
             verdict = await self._authorship.envelope(self.writer, self.account, shown)
@@ -100,11 +102,14 @@ class Admission:
             return Writer.ACCOUNT, speaker.account
         return (Writer.PROGRAM if self._rules.service == "local" else Writer.UNKNOWN), None
 
-    async def _by_pop(self, client: str) -> None:
+    async def _by_pop(self, client: str, peer: str) -> None:
         """Who logged in by POP before SMTP may send, as that account and no other (`policy/authorship.py`)."""
         address = await self._resources.gate.logged_in(client)
         if address:
-            self.account, _ = await self._resources.logins.find(address)
+            known = await self._resources.logins.known_by(
+                address, Proof.ADDRESS, Scene("smtp", network=network_of(peer))
+            )
+            self.account = known.account if known is not None else None
         if self.account is not None:
             self.relays, self.writer = True, Writer.ACCOUNT
 

@@ -25,18 +25,16 @@ IDLE_SECONDS = 3600.0  # Postfix keeps its connection
 _PROTOCOLS = {"pop": "pop3", "sieve": "imap", "submission": "smtp"}
 
 
-def _scene(service: str, peer: str, resources: Resources) -> Scene:
+def _scene(service: str, peer: str) -> Scene:
     protocol = _PROTOCOLS.get(service, service)
-    return Scene(protocol, network=network_of(peer), failures=resources.guessing.count(peer))
+    return Scene(protocol, network=network_of(peer))
 
 
 async def _refused(resources: Resources, service: str, peer: str, reason: SaslFailure) -> None:
     resources.telemetry.event("login.failed", service=service, peer=peer, reason=str(reason))
-    await asyncio.sleep(resources.guessing.failed(peer))
 
 
 async def _held(resources: Resources, service: str, peer: str, identity: Identity) -> None:
-    resources.guessing.succeeded(peer)
     await resources.logins.note(identity, network_of(peer))
     resources.telemetry.event(
         "login.held",
@@ -63,7 +61,7 @@ async def serve_saslauthd(resources: Resources, stream: Stream) -> None:
         user = f"{login}@{realm}" if realm and "@" not in login else login
         peer = f"{service} by saslauthd"
         try:
-            identity = await resources.logins.password(user, password, _scene(service, peer, resources))
+            identity = await resources.logins.password(user, password, _scene(service, peer))
             await _held(resources, "saslauthd", peer, identity)
             said = "OK"
         except SaslFailure as error:
@@ -131,7 +129,7 @@ class DovecotAuthSession:
         unsafe = event.mechanism in wire.PLAINTEXT and "secured" not in event.parameters
         if event.number in self._open or len(self._tasks) >= wire.REQUESTS_MAX:
             raise ProtocolError("too many logins, or two of one number")
-        scene = _scene(service, f"{peer}:0", self._resources)
+        scene = _scene(service, f"{peer}:0")
         exchange = self._resources.logins.exchange(event.mechanism, scene) if event.mechanism in offered else None
         if exchange is None or unsafe:
             self._engine.failed(event.number)

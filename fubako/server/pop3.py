@@ -169,7 +169,7 @@ class Pop3Session(Session):
             self.engine.err("APOP needs the timestamp of a protected greeting")
             return
         try:
-            identity = await self.resources.logins.apop(name, digest, self.timestamp)
+            identity = await self.resources.logins.apop(name, digest, self.timestamp, self.scene)
         except SaslFailure as error:
             await self._failed(error)
             return
@@ -338,6 +338,9 @@ class Pop3Session(Session):
         if self.unlock is not None:
             self.unlock()
             self.unlock = None
+
+    def farewell_changed(self) -> None:
+        self.stream.write(b"-ERR [AUTH] the account was changed: log in again\r\n")
 
     def farewell_bug(self) -> None:
         self.stream.write(b"-ERR [SYS/TEMP] an error on our side\r\n")

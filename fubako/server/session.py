@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from math import inf
+from typing import Any
 
 from msgspec import Struct
 
 from fubako.accounts.identity import Identity, Scene
 from fubako.accounts.login import Logins
+from fubako.accounts.presence import Presence, Stay
 from fubako.accounts.recipients import Recipients
 from fubako.clock import Env
 from fubako.delivery.dress import Dresser
@@ -23,7 +25,8 @@ from fubako.net.line import AnyLine
 from fubako.net.pace import Pace
 from fubako.policy.access import Access
 from fubako.policy.gate import Gate
-from fubako.policy.limits import Guessing, network_of
+from fubako.policy.harvest import Harvest
+from fubako.policy.limits import network_of
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.protocol.smtp import SmtpLimits
@@ -74,7 +77,8 @@ class Resources:
     gate: Gate
     reception: Reception
     filters: Callable[[str], Filters]  # of a service, new for each session
-    guessing: Guessing
+    presence: Presence
+    harvest: Harvest
     limits: Limits
     take_lock: Locks
     search: Indexer
@@ -122,6 +126,9 @@ class Session:
         self._arrival = arrival
         self.trace_id = resources.env.trace_id()
         self._commands = 0
+        self._stay: Stay | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._revoked = False
 
     @property
     def stream(self) -> Stream:
@@ -151,7 +158,7 @@ class Session:
         tls, arrival = self.stream.tls, self._arrival
         return Scene(
             self.protocol, self.bindings, tls.peer if tls is not None else None, arrival.came_as, arrival.mechanisms,
-            network_of(self.stream.peer), self.resources.guessing.count(self.stream.peer),
+            network_of(self.stream.peer),
         )  # fmt: skip
 
     def hop(self) -> Hop:
@@ -176,7 +183,10 @@ class Session:
     async def run(self) -> None:
         """The whole life of the connection. Only its end is certain: no error of one session reaches another."""
         telemetry = self.resources.telemetry
+        self._task = asyncio.current_task()
         try:
+            if not await self._known_still():
+                return
             if self.proved is None:
                 self.must_come_to_it(self.seconds_of_a_stranger())
             if self.implicit_tls:
@@ -198,6 +208,9 @@ class Session:
         except StreamClosed:
             pass
         except asyncio.CancelledError:
+            if self._revoked and self._task is not None and not self._task.uncancel():
+                self._say_changed()
+                return
             self._last_words(self.farewell_stopping)
             raise
         except Exception as error:  # our bug: it ends this connection alone
@@ -208,6 +221,8 @@ class Session:
             telemetry.event("session.bug", self.trace_id, service=self.service, error=repr(error), where=where)
             self._last_words(self.farewell_bug)
         finally:
+            if self._stay is not None:
+                self._stay.leave()
             self.cleanup()
             self.line.close()
 
@@ -241,6 +256,9 @@ class Session:
 
     def farewell_stopping(self) -> None:
         """Say goodbye because the server ends."""
+
+    def farewell_changed(self) -> None:
+        """Say goodbye because the account is no longer what it was when this session was proved."""
 
     def farewell_bug(self) -> None:
         """Say goodbye because we failed."""
@@ -277,11 +295,10 @@ class Session:
         return decoded(line)
 
     async def login_failed(self, reason: SaslFailure) -> None:
-        """Count it, and make who guesses wait."""
+        """Who guesses waits before his next attempt, whatever connection it comes by (`accounts/guessing.py`)."""
         self.resources.telemetry.event(
             "login.failed", self.trace_id, service=self.service, peer=self.stream.peer, reason=str(reason)
         )
-        await asyncio.sleep(self.resources.guessing.failed(self.stream.peer))
 
     async def begin_layer(self, identity: Identity) -> None:
         """Behind the reply to the login, where it agreed on a security layer."""
@@ -292,15 +309,48 @@ class Session:
         await self.line.flush()
         self.stream.begin_layer(identity.layer)
 
-    async def login_held(self, identity: Identity) -> None:
+    def know(self, identity: Identity) -> None:
+        """From now on the session is somebody's: it ends when the account changes."""
+        self.forget_who()
         self.identity = identity
+        self._stay = self.resources.presence.enter(identity, self._changed)
+
+    def forget_who(self) -> None:
+        self.identity = None
+        if self._stay is not None:
+            self._stay.leave()
+            self._stay = None
+
+    def _changed(self) -> None:
+        self._revoked = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _known_still(self) -> bool:
+        """What was proved before this session began has to hold here and now."""
+        if self.proved is None:
+            return True
+        try:
+            self.proved = await self.resources.logins.again(self.proved, self.scene)
+        except SaslFailure:
+            self._say_changed()
+            return False
+        if self.identity is not None:
+            self.know(self.proved)
+        return True
+
+    def _say_changed(self) -> None:
+        self.resources.telemetry.event("session.revoked", self.trace_id, service=self.service, peer=self.stream.peer)
+        self._last_words(self.farewell_changed)
+
+    async def login_held(self, identity: Identity) -> None:
+        self.know(identity)
         self.must_come_to_it(inf)
         await self.resources.logins.note(identity, network_of(self.stream.peer))
         if self.protocol != "smtp" and not identity.read_only:
             await self.resources.gate.note_login(
                 self.client, identity.account.address, encrypted=self.stream.tls is not None
             )
-        self.resources.guessing.succeeded(self.stream.peer)
         self.resources.telemetry.event(
             "login.held",
             self.trace_id,

@@ -1,9 +1,10 @@
 """`SmtpSession`: SMTP on 25, submission on 465 and 587, LMTP on a socket: one session, three sets of rules."""
 
+import asyncio
 from functools import lru_cache
 from math import inf
 
-from fubako.accounts.identity import Identity
+from fubako.accounts.identity import Proof
 from fubako.accounts.recipients import Found
 from fubako.message.compose import Given, submitted
 from fubako.message.envelope import Recipient, Sender, Transaction
@@ -12,6 +13,7 @@ from fubako.message.status import Status
 from fubako.message.trace import with_protocol
 from fubako.net.line import Line
 from fubako.policy.gate import is_address, within
+from fubako.policy.limits import network_of
 from fubako.policy.submission import SERVICES
 from fubako.policy.verdict import ACCEPT, Verdict
 from fubako.protocol import smtp
@@ -181,15 +183,16 @@ class SmtpSession(Session):
             self.engine.reply(Status(501, "5.5.4", "ADDR is no address"))
             return
         self._forget()
-        self.identity, self.hello = None, ""
+        self.forget_who()
+        self.hello = ""
         if address:
             port = attributes.get("PORT", "0") or "0"
             self.stream.peer = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.admission.client_name = attributes.get("NAME", "")
         if attributes.get("LOGIN"):
-            account, _ = await self.resources.logins.find(attributes["LOGIN"])
-            if account is not None:
-                self.identity = Identity(account, "XCLIENT")
+            identity = await self.resources.logins.known_by(attributes["LOGIN"], Proof.SPOKEN_FOR, self.scene)
+            if identity is not None:
+                self.know(identity)
                 self.must_come_to_it(inf)
         self._know_peer()
         self.engine.reply(Status(220, "", f"{self.resources.hostname} ESMTP Fubako"))
@@ -296,9 +299,16 @@ class SmtpSession(Session):
         if len(self.recipients) >= self.resources.limits.smtp.recipients:
             self.engine.reply(Status(452, "4.5.3", "too many recipients"))
             return
+        network, stranger = network_of(self.stream.peer), self.admission.is_stranger(self.user)
+        harvest = self.resources.harvest
+        if stranger and await harvest.is_over(network):
+            farewell = Status(421, "4.7.1", "too many unknown recipients from your network").wire()
+            raise ProtocolError("too many unknown recipients", farewell)
         found, verdict = await self.admission.rcpt(self._speaker(), self.sender.address, recipient)
         if verdict.accepted:
             self.recipients.append((recipient, found))
+        elif stranger and found.local and not found.known:
+            await asyncio.sleep(await harvest.unknown(network))
         self._judge(verdict, RECIPIENT_OK)
 
     # -- content
@@ -443,6 +453,9 @@ class SmtpSession(Session):
 
     def farewell_stopping(self) -> None:
         self.stream.write(Status(421, "4.3.2", "the server is shutting down").wire())
+
+    def farewell_changed(self) -> None:
+        self.stream.write(Status(421, "4.7.0", "the account was changed: log in again").wire())
 
     def farewell_bug(self) -> None:
         self.stream.write(Status(421, "4.3.0", "an error on our side, try again later").wire())

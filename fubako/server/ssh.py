@@ -1,10 +1,10 @@
 """`SshDoor`: one SSH connection of an account: its keys, and which services it reaches; what it may run is in `ssh_commands`."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from fubako.accounts.identity import Identity, Scene
+from fubako.accounts.identity import Identity, Proof, Scene
+from fubako.accounts.presence import Stay
 from fubako.net.interface import SshFacts, Stream, Terminal
 from fubako.policy.limits import network_of
 from fubako.protocol.sasl import SaslFailure
@@ -46,6 +46,13 @@ class SshDoor:
         self._peer = ""
         self._commands: Commands | None = None  # once somebody came in
         self._trace_id = resources.env.trace_id()
+        self._proved: Identity | None = None  # by a password
+        self._stay: Stay | None = None
+        self.hang_up: Callable[[], None] = lambda: None
+
+    @property
+    def scene(self) -> Scene:
+        return Scene("ssh", network=network_of(self._peer))
 
     # -- who it is
 
@@ -55,6 +62,8 @@ class SshDoor:
 
     def left(self) -> None:
         self._way.leave(self._peer)
+        if self._stay is not None:
+            self._stay.leave()
         self._resources.telemetry.event("ssh.ended", self._trace_id, peer=self._peer)
 
     async def keys(self, user: str) -> list[tuple[str, str, bool]]:
@@ -67,8 +76,7 @@ class SshDoor:
 
     async def password(self, user: str, password: str) -> bool:
         try:
-            network, failures = network_of(self._peer), self._resources.guessing.count(self._peer)
-            await self._resources.logins.password(user, password, Scene("ssh", network=network, failures=failures))
+            self._proved = await self._resources.logins.password(user, password, self.scene)
         except SaslFailure as error:
             await self._failed(str(error))
             return False
@@ -80,26 +88,40 @@ class SshDoor:
 
     async def _failed(self, reason: str) -> None:
         self._resources.telemetry.event("login.failed", self._trace_id, service="ssh", peer=self._peer, reason=reason)
-        await asyncio.sleep(self._resources.guessing.failed(self._peer))
 
     async def entered(self, facts: SshFacts) -> bool:
-        account, found = await self._resources.logins.keys(facts.user)
-        if account is None:
-            return False
+        logins = self._resources.logins
+        account, found = await logins.keys(facts.user)
         limited: tuple[str, ...] = ()
+        proof = Proof.KEY
         if facts.key:
             key = next((one for one in found if one.fingerprint == facts.key), None)
             if key is None:  # it was taken away while he was knocking
                 return False
             limited = key.commands
-        identity = Identity(account, "publickey" if facts.key else "password")
-        self._commands = Commands(self._resources, identity, limited, self._way.serve, self._peer, self._trace_id)
-        self._resources.guessing.succeeded(self._peer)
+        elif self._proved is None:
+            return False
+        else:
+            account, proof = self._proved.account, self._proved.proof
+        try:
+            account = await logins.admitted(account, proof, self.scene)
+        except SaslFailure:
+            return False
+        identity = Identity(account, "publickey" if facts.key else "password", proof=proof)
+        await logins.note(identity, self.scene.network)
+        self._stay = self._resources.presence.enter(identity, self._changed)
+        self._commands = Commands(
+            self._resources, identity, limited, self._way.serve, self._peer, self._trace_id, self._stay
+        )
         self._resources.telemetry.event(
             "login.held", self._trace_id, service="ssh", peer=self._peer, user=account.address,
             mechanism=identity.mechanism, binding="", proof=facts.proof,
         )  # fmt: skip
         return True
+
+    def _changed(self) -> None:
+        self._resources.telemetry.event("session.revoked", self._trace_id, service="ssh", peer=self._peer)
+        self.hang_up()
 
     # -- what he may do
 

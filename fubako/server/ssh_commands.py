@@ -12,7 +12,9 @@ from functools import partial
 from os import EX_DATAERR, EX_NOINPUT, EX_NOPERM, EX_NOUSER, EX_OK, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
 
 from fubako.accounts import enrol
+from fubako.accounts.conditions import require
 from fubako.accounts.identity import Identity
+from fubako.accounts.presence import Stay
 from fubako.delivery import journey
 from fubako.message import compose
 from fubako.message.address import NULL, Address, AddressError, parse_address
@@ -27,7 +29,7 @@ from fubako.protocol.engine import ProtocolError
 from fubako.protocol.smtp_client import Reply, SmtpClient
 from fubako.server.session import Arrival, Resources
 from fubako.server.smtp import SmtpSession
-from fubako.store.interface import StoreError
+from fubako.store.interface import Database, StoreError
 from fubako.telemetry import visible
 
 SLEEP_SECONDS_MAX = 3600.0
@@ -50,10 +52,23 @@ class Commands:
     """Of one connection. `limited`: what the key may be used for; empty: everything."""
 
     def __init__(
-        self, resources: Resources, identity: Identity, limited: tuple[str, ...], serve: Serve, peer: str, trace_id: str
+        self,
+        resources: Resources,
+        identity: Identity,
+        limited: tuple[str, ...],
+        serve: Serve,
+        peer: str,
+        trace_id: str,
+        stay: Stay | None = None,
     ) -> None:
         self._resources, self.identity, self._limited = resources, identity, limited
-        self._serve, self._peer, self._trace_id = serve, peer, trace_id
+        self._serve, self._peer, self._trace_id, self._stay = serve, peer, trace_id, stay
+
+    @property
+    def _database(self) -> Database:
+        # refused when the account is no longer what it was when this connection was proved
+        database = self._resources.database
+        return self._stay.database(database) if self._stay is not None else database
 
     def may(self, command: str) -> bool:
         return not self._limited or command in self._limited
@@ -89,6 +104,9 @@ class Commands:
             self._resources.telemetry.event("ssh.refused", self._trace_id, peer=self._peer, what=visible(command[:200]))
             why = "cannot be run here" if work is None else "is nothing that this key may be used for"
             return _say(terminal, EX_NOPERM, f"{name!r} {why}; `help` tells what can")
+        if name not in _HARMLESS and self._stay is not None:
+            watched = self._stay.watched
+            await self._resources.database.read(lambda tx: require(tx, watched))
         if name not in _HARMLESS:
             self._resources.telemetry.event("ssh.command", self._trace_id, peer=self._peer, command=name)
         return await work(self, terminal, words[1:])
@@ -235,7 +253,7 @@ class Commands:
             new = line.decode("utf-8", "replace") if line else ""
             if not new:
                 return _say(terminal, EX_NOINPUT, "no password was given; nothing was changed")
-        database, env = self._resources.database, self._resources.env
+        database, env = self._database, self._resources.env
         address = self.identity.account.address
         password = await enrol.set_password(database, env, address, new)
         self._resources.telemetry.event("password.changed", self._trace_id, user=address, peer=self._peer)
@@ -249,7 +267,7 @@ class Commands:
         return EX_OK
 
     async def _own_keys(self, terminal: Terminal, words: list[str]) -> int:
-        database, address = self._resources.database, self.identity.account.address
+        database, address = self._database, self.identity.account.address
         match words:
             case [] | ["list"]:
                 found = await enrol.list_keys(database, address)

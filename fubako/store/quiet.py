@@ -27,7 +27,7 @@ class QuietIndexing:
         loop = asyncio.get_running_loop()
         self._last = loop.time()
         if len(self._due) < _DUE_MAX:
-            self._due |= places
+            self._due |= {place for place in places if place[1]}  # mailbox 0: the account itself
         if self._timer is None and self._task is None:
             self._timer = loop.call_later(self._quiet_seconds, self._look)
 

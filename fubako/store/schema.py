@@ -131,6 +131,15 @@ _STEPS: dict[int, tuple[str | Callable[[Transaction], None], ...]] = {
         "ALTER TABLE queue_recipient ADD COLUMN way TEXT NOT NULL DEFAULT 'route'",
         "ALTER TABLE queue_recipient ADD COLUMN target TEXT NOT NULL DEFAULT ''",
         typed_targets.convert,
+        # conditions at the account, and a counter that every change of what proves it raises
+        "ALTER TABLE account ADD COLUMN changed BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE account ADD COLUMN expires BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE account ADD COLUMN protocols TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE account ADD COLUMN networks TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE totp ADD COLUMN tries TEXT NOT NULL DEFAULT ''",
+        # guesses and unknown recipients, counted for all workers; `until`: milliseconds, before which nothing is looked at
+        """CREATE TABLE guess (
+            subject TEXT PRIMARY KEY, failures BIGINT NOT NULL, last BIGINT NOT NULL, until BIGINT NOT NULL)""",
     ),
 }
 

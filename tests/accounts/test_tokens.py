@@ -58,6 +58,7 @@ def token(key=ONE, alg="ES256", kid="one", **more) -> str:
         "exp": NOW + 60,
         "scope": "openid mail",
         "email": "Alice@Here.test",
+        "email_verified": True,
     } | more
     header = {"alg": alg, "kid": kid} if kid else {"alg": alg}
     return jwt.encode(
@@ -75,7 +76,7 @@ def judge(*tokens, web=None, rules=RULES, kind=SignedTokens, now=lambda: NOW):
 
 @pytest.mark.parametrize(
     "good",
-    [token(), token(aud=["other", "mail"]), token(scope=None, scp=["mail"]), token(email_verified=True), token(kid=""),
+    [token(), token(aud=["other", "mail"]), token(scope=None, scp=["mail"]), token(email_verified="true"), token(kid=""),
      token(RSA, "RS256", "rsa"), token(exp=NOW - 30), token(nbf=NOW + 30)],
 )  # fmt: skip
 def test_what_holds(good):
@@ -97,7 +98,8 @@ PUBLIC = jwk.OctKey.import_key(json.dumps(ONE.as_dict(private=False)).encode())
         token(iss="https://evil.test"), token(aud="other"), token(aud=None), token(exp=NOW - 100), token(exp=None),
         token(exp="soon"),
         token(nbf=NOW + 100), token(scope="openid"), token(email=None), token(email=["a@b.test"]), token(email="alice"),
-        token(email_verified=False), token(TWO), token(TWO, kid="two"), unsigned("none"), unsigned("None"), token(PUBLIC, "HS256"),
+        token(email_verified=False), token(email_verified=None), token(email_verified=1), token(TWO),
+        token(TWO, kid="two"), unsigned("none"), unsigned("None"), token(PUBLIC, "HS256"),
         token()[:-3] + "AAA", token().replace(".", "..", 1), "a.b.c", "", "x" * 20_000, "no token", token() + ".x", ".".join("ab"),
     ],
 )  # fmt: skip
@@ -155,10 +157,16 @@ def test_a_symmetric_key_in_a_set_is_left_aside(tmp_path):
 def test_asking_the_issuer():
     web = Web()
     web.answers = {
-        "good": {"active": True, "email": "alice@here.test", "exp": NOW + 60, "scope": "mail"},
-        "ended": {"active": True, "email": "alice@here.test", "exp": NOW - 600, "scope": "mail"},
-        "narrow": {"active": True, "email": "alice@here.test", "scope": "files"},
-        "text": {"active": "true", "email": "alice@here.test", "scope": "mail"},
+        "good": {"active": True, "email": "alice@here.test", "email_verified": True, "exp": NOW + 60, "scope": "mail"},
+        "ended": {
+            "active": True,
+            "email": "alice@here.test",
+            "email_verified": True,
+            "exp": NOW - 600,
+            "scope": "mail",
+        },
+        "narrow": {"active": True, "email": "alice@here.test", "email_verified": True, "scope": "files"},
+        "text": {"active": "true", "email": "alice@here.test", "email_verified": True, "scope": "mail"},
         "nobody": {"active": True, "scope": "mail"},
     }
     rules = OAuthRules(
@@ -168,3 +176,23 @@ def test_asking_the_issuer():
     found = judge(*names, web=web, rules=rules, kind=AskedTokens)
     assert [one.user for one in found] == ["alice@here.test"] * 2 + [""] * 5
     assert web.asked == [("issuer.test", "/ask?x=1")] * 6  # the second time it was remembered
+
+
+def test_keys_that_are_known_outlive_an_issuer_who_is_away():
+    """For a day; a token with a key that is not known is then a temporary failure, no refusal."""
+    web, clock = Web(ONE), [NOW]
+
+    async def run():
+        made = SignedTokens(RULES, web, lambda: clock[0], Telemetry(quiet=True))
+        found = [await made.judge(token())]
+        web.down = True
+        for later in (3700, 7300, 90_000):
+            clock[0] = NOW + later
+            found.append(await made.judge(token(exp=NOW + 100_000)))
+            found.append(await made.judge(token(TWO, kid="two", exp=NOW + 100_000)))
+        return found
+
+    first, *later = asyncio.run(run())
+    assert first.user == "alice@here.test"
+    assert [(one.user, one.temporary) for one in later[:4]] == [("alice@here.test", False), ("", True)] * 2
+    assert [one.temporary for one in later[4:]] == [True, True]

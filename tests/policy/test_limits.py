@@ -2,7 +2,7 @@
 
 import pytest
 
-from fubako.policy.limits import Connections, Guessing, network_of
+from fubako.policy.limits import Connections, network_of
 
 
 @pytest.mark.parametrize(("peer", "network"), [
@@ -23,18 +23,3 @@ def test_connections_in_all_and_by_network():
     limits.leave("192.0.2.1:1")
     assert limits.enter("192.0.2.3:1")
     assert limits.total == 3
-
-
-def test_guessing_gets_slower_and_is_forgiven():
-    now = [0.0]
-    guessing = Guessing(lambda: now[0], seconds_max=10, forgive_seconds=100)
-    waits = [guessing.failed("192.0.2.1:1") for _ in range(8)]
-    assert waits == sorted(waits) and waits[0] == 0.25 and waits[-1] == 10
-    assert guessing.failed("192.0.2.9:1") == 0.25
-    guessing.succeeded("192.0.2.1:9")
-    assert guessing.failed("192.0.2.1:1") == 0.25
-    now[0] = 101
-    assert guessing.failed("192.0.2.9:1") == 0.25
-    for _ in range(8):
-        last = guessing.failed("127.0.0.1:1")
-    assert last == 1.0

@@ -3,7 +3,7 @@
 A backend says HELD, WRONG or UNKNOWN, or that it cannot tell now; it never decides what happens then.
 """
 
-from fubako.accounts.backends.chain import Chain, Checker
+from fubako.accounts.backends.chain import Chain, Checker, Question
 from fubako.accounts.backends.interface import Backend, BackendDown, Verdict
 
-__all__ = ["Backend", "BackendDown", "Chain", "Checker", "Verdict"]
+__all__ = ["Backend", "BackendDown", "Chain", "Checker", "Question", "Verdict"]

@@ -5,9 +5,9 @@ One that is slow or dead makes a login a temporary failure, never a refusal; whi
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from fubako.accounts.backends.interface import Backend, BackendDown, Verdict
+from fubako.accounts.backends.interface import Backend, BackendDown, Conditional, Verdict
 from fubako.telemetry import Telemetry, visible
 
 AT_ONCE_MAX = 16  # questions to one backend
@@ -21,13 +21,25 @@ class Checker:
     knows gets a mailbox at his first login."""
 
     backend: Backend
-    domains: frozenset[str] = frozenset()  # empty: all
+    domains: frozenset[str] = (
+        frozenset()
+    )  # empty: all; where it knows users by the local part alone, the only domain that there is
     seconds: float = 5.0
     local: bool = False
     create: bool = False
     rests_until: float = 0.0
     waiting: int = 0
     turns: asyncio.Semaphore | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Whether a password is that of an address. `only_domain`: the only one that is kept here; empty when there are several."""
+
+    address: str
+    password: str = field(repr=False)
+    network: str = ""
+    only_domain: str = ""
 
 
 class Chain:
@@ -39,16 +51,22 @@ class Chain:
     def __bool__(self) -> bool:
         return bool(self._checkers)
 
-    async def check(self, address: str, password: str) -> Checker | None:
+    def unnamed(self) -> str:
+        """The first that knows users by the part before the @ and names no domain; it can only serve where there is one."""
+        return next((one.backend.name for one in self._checkers if one.local and not one.domains), "")
+
+    async def check(self, question: Question) -> Checker | None:
         """The first that says the password holds. Raises BackendDown when none did and one could not tell."""
-        domain = address.rpartition("@")[2]
+        local, _, domain = question.address.rpartition("@")
         down = ""
         for one in self._checkers:
-            if one.domains and domain not in one.domains:
+            # a name without its domain says nothing about other domains than the one it is for
+            if domain not in (one.domains or ((question.only_domain,) if one.local else (domain,))):
                 continue
+            user = local if one.local else question.address
             try:
-                if await self._ask(one, address.rpartition("@")[0] if one.local else address, password) is Verdict.HELD:
-                    return one
+                if await self._ask(one, user, question.password) is Verdict.HELD:
+                    return None if self._barred(one, user, question.network) else one
             except BackendDown as error:
                 down = f"{one.backend.name}: {error}"
                 self._telemetry.event("backend.down", backend=one.backend.name, reason=visible(str(error)[:300]))
@@ -76,6 +94,15 @@ class Chain:
             raise BackendDown("the configuration has just changed") from None
         finally:
             one.waiting -= 1
+
+    def _barred(self, one: Checker, user: str, network: str) -> bool:
+        """Whether the backend's own conditions keep somebody out whose password holds; then nobody else is asked."""
+        why = one.backend.bars(user, network) if isinstance(one.backend, Conditional) else ""
+        if why:
+            self._telemetry.event(
+                "login.barred", backend=one.backend.name, user=visible(user[:300]), reason=visible(why[:300])
+            )
+        return bool(why)
 
     def _unless_resting(self, one: Checker) -> None:
         if self._monotonic() < one.rests_until:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fubako.accounts import secrets
+from fubako.accounts import conditions, secrets
 from fubako.accounts.backends.interface import BackendDown, Verdict
 
 FILE_OCTETS_MAX = 64 * 1024 * 1024
 _DAY = 86400
+_EXTRA_FIELD = 6  # behind hash, uid, gid, gecos, home, shell
+_HARMLESS = frozenset({"nodelay"})
 
 
 class FileBackend:
@@ -38,6 +40,19 @@ class FileBackend:
         else:
             held = secrets.verify_hash(kept.partition("}")[2] if kept.startswith("{ARGON2") else kept, password)
         return Verdict.HELD if held else Verdict.WRONG
+
+    def bars(self, user: str, network: str) -> str:
+        """Dovecot's extra fields, behind the seven of passwd(5): `nologin` and `allow_nets` are obeyed; one that means something
+        which is not done here (a proxy, another user, a master) keeps its user out, because to leave it out would let him in."""
+        extra = [] if self._shadow else self._users().get(user, [])[_EXTRA_FIELD:]
+        for one in ":".join(extra).split():
+            name, _, value = one.partition("=")
+            if name == "allow_nets":
+                if not conditions.within(network, tuple(value.split(","))):
+                    return f"allow_nets does not hold {network or 'nowhere'}"
+            elif name not in _HARMLESS and not name.startswith(("userdb_", "event_")):
+                return "nologin" if name == "nologin" else f"the field {name} cannot be obeyed here"
+        return ""
 
     def _expired(self, fields: list[str]) -> bool:
         """shadow(5): the eighth field of the line is the day since 1970 on which the account ends."""

@@ -1,7 +1,7 @@
 """`Backend`: somebody who can tell whether a password is that of a user."""
 
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Verdict(Enum):
@@ -24,6 +24,15 @@ class Backend(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A backend that keeps conditions on its users."""
+
+    def bars(self, user: str, network: str) -> str:
+        """Why somebody whose password holds may not come in from there; empty: he may."""
+        ...
 
 
 class Fake:

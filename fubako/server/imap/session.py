@@ -279,6 +279,9 @@ class ImapSession(ImapContext):
     def farewell_stopping(self) -> None:
         self.stream.write(b"* BYE the server is shutting down\r\n")
 
+    def farewell_changed(self) -> None:
+        self.stream.write(b"* BYE the account was changed: log in again\r\n")
+
     def farewell_bug(self) -> None:
         self.stream.write(b"* BYE [SERVERBUG] an error on our side\r\n")
 
