@@ -108,7 +108,7 @@ class SshDoor:
         except SaslFailure:
             return False
         identity = Identity(account, "publickey" if facts.key else "password", proof=proof)
-        await logins.note(identity, self.scene.network)
+        # before anything is awaited that takes time: the client may open channels at once
         self._stay = self._resources.presence.enter(identity, self._changed)
         self._commands = Commands(
             self._resources, identity, limited, self._way.serve, self._peer, self._trace_id, self._stay
@@ -117,6 +117,7 @@ class SshDoor:
             "login.held", self._trace_id, service="ssh", peer=self._peer, user=account.address,
             mechanism=identity.mechanism, binding="", proof=facts.proof,
         )  # fmt: skip
+        await logins.note(identity, self.scene.network)
         return True
 
     def _changed(self) -> None:
