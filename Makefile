@@ -24,6 +24,7 @@ check: .venv/dev.stamp
 	$(BIN)/ruff check fubako tests bench docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/lint_patterns.py
 	$(BIN)/python docs/generate.py --check
 
 fix: .venv/dev.stamp

@@ -316,6 +316,7 @@ def _groups(items: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
 def _code(line: list[Value], name: bytes) -> str:
     """The number of a response code: OK [UIDVALIDITY 7]."""
     text = b" ".join(word for word in line if isinstance(word, bytes))
+    # linear: a try begins at a bracket and reads no other
     found = re.search(rb"\[" + name + rb" (\d+)\]", text)
     return found[1].decode() if found else ""
 

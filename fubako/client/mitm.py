@@ -191,7 +191,7 @@ class Middle:
                         await far.start_tls(ClientTls().pump(self._host))
                     line = (await far.read()).partition(b"\n")[0].rstrip(b"\r")
                     if line.startswith((b"* OK", b"+OK", b"220 ")):
-                        return re.sub(rb" ?\[CAPABILITY [^\]]*\]", b"", line) + b"\r\n"
+                        return re.sub(rb" ?\[CAPABILITY [^\[\]]*\]", b"", line) + b"\r\n"
                 finally:
                     far.close()
         return self._words.greeting

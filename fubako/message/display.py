@@ -136,7 +136,7 @@ def _file_name(part: Part, disposition: bytes) -> str:
     return line(name.replace("\\", "/").rpartition("/")[2])[:200].lstrip(".")
 
 
-_TAG = re.compile(r"""<(/?)([A-Za-z][A-Za-z0-9]*)((?:"[^"]*"|'[^']*'|[^'"<>])*)>""")
+_TAG = re.compile(r"""<(/?)([A-Za-z][A-Za-z0-9]*+)((?:"[^"]*"|'[^']*'|[^'"<>])*)>""")
 _HREF = re.compile(r"""\b(href|alt)\s*=\s*("[^"]*"|'[^']*'|[^\s"'<>]+)""", re.IGNORECASE)
 _LONG_REFERENCE = re.compile(r"&#[0-9]{9,};?")  # no character has such a number, and making it one takes long
 
@@ -180,6 +180,7 @@ class _Reader:
         if found.group(1):
             self._close(tag)
         elif tag in ("script", "style"):
+            # linear: each try begins at the one octet that ends it
             over = re.compile(f"</{tag}[^<>]*>", re.IGNORECASE).search(text, found.end())
             return over.end() if over else len(text)
         else:

@@ -13,7 +13,8 @@ _SENDERS = frozenset({b"from", b"sender", b"reply-to", b"resent-from", b"resent-
 _RECIPIENTS = frozenset({b"to", b"cc", b"resent-to", b"resent-cc"})
 _HOST = re.compile(rb"@([A-Za-z0-9_.\-]+)")
 _PLAIN = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]+")
-_SKIPPED = re.compile(rb'"(?:[^"\\]|\\.)*"|\((?:[^()\\]|\\.)*\)')
+# linear: possessive, and nothing fails behind; what is not closed goes on to the end of the line
+_SKIPPED = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|\((?:[^()\\]|\\.?)*+\)?')
 
 
 @dataclass(frozen=True, slots=True)

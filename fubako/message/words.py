@@ -18,7 +18,7 @@ _ALIASES = {
     "iso-8859-8-i": "iso-8859-8",
     "unknown-8bit": "latin-1",
 }
-_TRAILING = re.compile(rb"[ \t]+(\r?\n|\Z)")  # put there on the way (RFC 2045 §6.7 rule 3)
+_TRAILING = re.compile(rb"(?<![ \t])[ \t]++(\r?\n|\Z)")  # put there on the way (RFC 2045 §6.7 rule 3)
 _NOT_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
 
 

@@ -20,7 +20,9 @@ from fubako.policy.verdict import Verdict
 
 LINES_MAX = 1_000_000
 DENIED = Status(550, "5.7.1", "access denied")
-_REPLY = re.compile(r"(?:([245]\.\d{1,3}\.\d{1,3}):)?([45]\d\d)(?:\s+([45]\.\d{1,3}\.\d{1,3}))?(?:\s+(.*))?", re.DOTALL)
+_REPLY = re.compile(
+    r"(?:([245]\.\d{1,3}\.\d{1,3}):)?([45]\d\d)(?:\s++([45]\.\d{1,3}\.\d{1,3}))?(?:\s++(.*))?", re.DOTALL
+)
 _GROUP = re.compile(r"[0-9a-f]{1,4}")
 _WORDS = {"OK", "RELAY", "REJECT", "DISCARD", "SKIP"}
 

@@ -43,7 +43,7 @@ SIGNED = (
 ALWAYS = frozenset(SIGNED[:9])  # also where they are not there
 
 _TAG_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]*")
-_B_VALUE = re.compile(rb"((?:^|;)[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
+_B_VALUE = re.compile(rb"(^[ \t\r\n]*b[ \t\r\n]*=|;[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
 _SPACES = re.compile(rb"[ \t]+")
 _DOMAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_\-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_\-]*[A-Za-z0-9_])?)*")
 

@@ -27,7 +27,7 @@ Wish = Literal["none", "quarantine", "reject"]
 
 _WISHES: tuple[Wish, ...] = ("none", "quarantine", "reject")
 _IS_RECORD = re.compile(rb"\s*v\s*=\s*DMARC1\s*(?:;|$)")
-_TAG = re.compile(r"\s*([A-Za-z]+)\s*=\s*([^;]*?)\s*")
+_TAG = re.compile(r"\s*+([A-Za-z]++)\s*+=([^;]*+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def parse(text: str, found: str) -> Record | None:
     for part in parts[1:]:
         match = _TAG.fullmatch(part)
         if match is not None:
-            tags.setdefault(match.group(1).lower(), match.group(2))
+            tags.setdefault(match.group(1).lower(), match.group(2).strip())
     reports = tuple(_report_addresses(tags.get("rua", "")))
     policy = _wish(tags.get("p", ""))
     if policy is None and tags.get("p") is not None and not reports:

@@ -392,6 +392,7 @@ class _Evaluation:
         letter, count, reverse, delimiters = match.group(1, 2, 3, 4)
         value = await self._letter(letter.lower(), domain)
         if count or reverse or delimiters:
+            # linear: one character at a time
             parts = re.split(f"[{re.escape(delimiters or '.')}]", value)
             if reverse:
                 parts.reverse()

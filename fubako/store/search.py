@@ -189,6 +189,7 @@ class SearchIndex:
             pattern = f"^.*{token}.*$"
         else:  # what stands inside the needle is whole, its ends may be parts of longer words
             pattern = f"^{'.*' if first else ''}{re.escape(token)}{'.*' if last else ''}$"
+        # linear: in the number of terms, one to a line; a term is as short as words are
         terms = [term for part in self._terms() for term in re.findall(pattern, part, re.MULTILINE)]
         if len(terms) > _TERMS_MAX:
             return None

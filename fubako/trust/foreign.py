@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fubako.trust.rules import Rule, RuleFault, described, fingerprint, signers
 
 OCTETS_MAX = 4 * 1024 * 1024
-_PEM = re.compile(r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.*?)-----END", re.DOTALL)
+_PEM = re.compile(r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([^-]*+)-----END")
 _HOST = re.compile(r"^#H ([a-zA-Z0-9_\.-]+) ([0-9A-F]{4}(?: [0-9A-F]{4}){7})[ \t]*$", re.MULTILINE)
 Found = tuple[list[Rule], list[str]]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 MAX_AGE_MAX = 31_557_600
 POLICY_OCTETS_MAX = 64 * 1024
 PATH = "/.well-known/mta-sts.txt"
-_ID = re.compile(r"v=STSv1[ \t]*;(?:.*;)?[ \t]*id[ \t]*=[ \t]*([A-Za-z0-9]{1,32})[ \t]*(?:;.*)?", re.DOTALL)
+_ID = re.compile(r"[ \t]*id[ \t]*=[ \t]*([A-Za-z0-9]{1,32})[ \t]*")
 
 
 class StsError(Exception):
@@ -31,8 +31,11 @@ class Policy:
 def record_id(texts: Sequence[bytes]) -> str:
     """The id of the one record at _mta-sts.domain; empty: there is none (§3.1)."""
     found = [text for text in texts if text.startswith(b"v=STSv1")]
-    match = _ID.fullmatch(found[0].decode("ascii", "replace").strip()) if len(found) == 1 else None
-    return match.group(1) if match else ""
+    version, *tags = found[0].decode("ascii", "replace").strip().split(";") if len(found) == 1 else [""]
+    if version.rstrip(" \t") != "v=STSv1":
+        return ""
+    ids = [match.group(1) for tag in tags if (match := _ID.fullmatch(tag))]
+    return ids[-1] if ids else ""
 
 
 def parse(content: bytes) -> Policy:
