@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fubako import modes
 from fubako.message.headers import first_fields, header_end
 from fubako.message.octets import regular
 from fubako.protocol.imap import utf7
@@ -63,7 +64,7 @@ class MaildirWriter:
         self._keywords: list[str] = []
         self._count = 0
         for part in ("cur", "new", "tmp"):
-            (path / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+            modes.folder(path / part)
         (path / "maildirfolder").touch()
 
     def add(self, kept: Kept) -> None:
@@ -73,7 +74,8 @@ class MaildirWriter:
         letters += "".join(sorted(chr(97 + index) for index in map(self._index, kept.keywords.split()) if index >= 0))
         name = f"{kept.at}.M{self._count:09d}P{os.getpid()}.fubako,S={len(kept.content)}"
         fresh = self._path / "tmp" / name
-        fresh.write_bytes(kept.content)
+        with modes.create(fresh) as file:
+            file.write(kept.content)
         os.utime(fresh, (kept.at, kept.at))
         fresh.rename(self._path / "cur" / f"{name}:2,{letters}")
 
@@ -87,7 +89,8 @@ class MaildirWriter:
     def close(self) -> None:
         if self._keywords:
             lines = "".join(f"{index} {keyword}\n" for index, keyword in enumerate(self._keywords))
-            (self._path / KEYWORDS_FILE).write_text(lines, encoding="utf-8")
+            with modes.create(self._path / KEYWORDS_FILE) as file:
+                file.write(lines.encode())
 
 
 def read_maildir(path: Path) -> Iterator[Kept]:

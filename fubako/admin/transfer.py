@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from fubako import modes
 from fubako.accounts import directory
 from fubako.admin.formats import Kept, MaildirWriter, folder_name, maildir_folders, mbox_entry, read_maildir, read_mbox
 from fubako.delivery.letters import describe
@@ -14,6 +15,7 @@ from fubako.store.interface import Blobs, Database, Row, StoreError, Transaction
 from fubako.store.mailboxes import MailboxState
 from fubako.store.messages import Letter
 
+COPY_OCTETS = 1024 * 1024
 BATCH = 100
 BATCH_OCTETS = 16 * 1024 * 1024
 Progress = Callable[[int, int], None]
@@ -36,7 +38,7 @@ async def export(
     total, done = sum(box.messages for _, box in boxes), 0
     for account, box in boxes:
         folder = target / account.address
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        modes.folder(folder)
         write, close = _writer(folder, box, kind)
         async for kept in _Messages(database, blobs, account.account_id, box.mailbox_id):
             write(kept)
@@ -52,7 +54,7 @@ def _writer(folder: Path, box: MailboxState, kind: str) -> tuple[Callable[[Kept]
     if kind == "maildir":
         writer = MaildirWriter(folder / name if name else folder)
         return writer.add, writer.close
-    file = (folder / f"{name.lstrip('.') or 'INBOX'}.mbox").open("wb")
+    file = modes.create(folder / f"{name.lstrip('.') or 'INBOX'}.mbox")
 
     def write(kept: Kept) -> None:
         file.write(mbox_entry(kept))
@@ -166,17 +168,19 @@ async def _keep(
 def backup(rows_to: Callable[[Path], None], store: Path, target: Path, progress: Progress) -> int:
     """A copy from which the store can be opened again: rows first, then segments (which only grow), so that every row finds
     its content. Returns octets copied."""
-    (target / "segments").mkdir(mode=0o700, parents=True, exist_ok=True)
+    modes.folder(target / "segments")
     rows = target / "mail.sqlite"
     rows.unlink(missing_ok=True)
+    modes.ensure(rows)
     rows_to(rows)
     segments = sorted((store / "segments").glob("*.segment"))
     total, done = sum(path.stat().st_size for path in segments), 0
     for path in segments:
         copy = target / "segments" / path.name
         if not copy.exists() or copy.stat().st_size != path.stat().st_size:
-            shutil.copyfile(path, copy)
-            with copy.open("rb") as file:
+            with path.open("rb") as source, modes.create(copy) as file:
+                shutil.copyfileobj(source, file, COPY_OCTETS)
+                file.flush()
                 os.fsync(file.fileno())
         done += path.stat().st_size
         progress(done, total)

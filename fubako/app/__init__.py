@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from fubako.app.application import Application, preload
     from fubako.app.built import LateHttps, LateResolver, dresser, gate, load_access, load_tls, pool, resolver, routes
     from fubako.app.door import public_host_keys
-    from fubako.app.listeners import Bound, bind
-    from fubako.app.process import end_with_parent, run, tune
+    from fubako.app.listeners import Bound, bind, bind_paths, bind_ports, inherited
+    from fubako.app.privileges import act_as_owner, become_user
+    from fubako.app.process import connections_that_fit, end_with_parent, raise_files, run, tune
     from fubako.app.storage import (
         Store,
         StoreInUse,
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
         claim,
         compact_store,
         mend,
+        mend_modes,
         open_store,
         prepare,
+        require_own,
         runs_as_root,
         verify_store,
     )
@@ -34,7 +37,16 @@ _HOMES = {
     "Store": "storage",
     "StoreInUse": "storage",
     "backup_store": "storage",
+    "act_as_owner": "privileges",
+    "become_user": "privileges",
     "bind": "listeners",
+    "bind_paths": "listeners",
+    "bind_ports": "listeners",
+    "connections_that_fit": "process",
+    "inherited": "listeners",
+    "mend_modes": "storage",
+    "raise_files": "process",
+    "require_own": "storage",
     "claim": "storage",
     "compact_store": "storage",
     "dresser": "built",
@@ -73,21 +85,30 @@ __all__ = [
     "LateResolver",
     "Store",
     "StoreInUse",
+    "act_as_owner",
     "backup_store",
+    "become_user",
     "bind",
+    "bind_paths",
+    "bind_ports",
     "claim",
     "compact_store",
+    "connections_that_fit",
     "dresser",
     "end_with_parent",
     "gate",
+    "inherited",
     "load_access",
     "load_tls",
     "mend",
+    "mend_modes",
     "open_store",
     "pool",
     "preload",
     "prepare",
     "public_host_keys",
+    "raise_files",
+    "require_own",
     "resolver",
     "routes",
     "run",

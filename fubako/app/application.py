@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,17 +72,14 @@ def preload(config: Config, base: Path) -> None:
         for listen in config.listen
     )
     by_mx = any(route.to == "mx" for route in config.route)
-    if by_mx or config.dns_list or (outside and config.inbound.examine):
-        import fubako.net.dns
-    if by_mx:
-        import fubako.net.https  # noqa: F401  # to be loaded is all that is wanted
+    needed = ["fubako.net.dns"] if by_mx or config.dns_list or (outside and config.inbound.examine) else []
+    needed += ["fubako.net.https"] if by_mx else []
+    needed += ["fubako.app.door"] if any(listen.service == "ssh" for listen in config.listen) else []
+    for name in needed:
+        import_module(name)
     if config.password_backend or config.oauth != OAuth() or config.kerberos.keytab:
         resolver = built.LateResolver(config)
         built.login_rules(config, base, built.LateHttps(resolver), Env(), Telemetry(quiet=True))
-    if any(listen.service == "ssh" for listen in config.listen):
-        from fubako.app import door
-
-        door.public_host_keys(config, base)  # made, and its faults told, before anything starts
 
 
 def _owner_gone(owner: str) -> bool:
@@ -120,7 +118,7 @@ class Application:
     _runner: Runner | None = None
 
     def __post_init__(self) -> None:
-        self.tls = load_tls(self.config, self.base)
+        self.tls = self.tls or load_tls(self.config, self.base)
         self.resolver = self.resolver or built.LateResolver(self.config)
         self.router = self._router(self.config)
         self.dresser = built.dresser(self.config, self.store.database, self.env, self.store.pool)

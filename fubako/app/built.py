@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from fubako import modes
 from fubako.accounts.backends import Backend, Chain, Checker
 from fubako.accounts.login import LoginRules, Tickets, Tokens
 from fubako.clock import Env
@@ -31,11 +32,13 @@ from fubako.server.filters import Filters
 from fubako.store.interface import Database
 from fubako.telemetry import Telemetry
 
-_ALPN = {"imap": ("imap",), "pop3": ("pop3",), "smtp": ()}
+# registered names (RFC 7301 §6), and for SMTP, which has none there, those that other servers and clients use
+_ALPN = {"imap": ("imap",), "pop3": ("pop3",), "smtp": ("smtp", "esmtp")}
 
 
 def load_tls(config: Config, base: Path) -> dict[str, ServerTls]:
     """A context set for each protocol; empty when no certificate is configured. Raises TlsError, ConfigError."""
+    refuse_exposed(config, base)
     try:
         certificates = [Certificate.load(chain, key) for chain, key in config.certificate_paths(base)]
     except OSError as error:
@@ -50,6 +53,28 @@ def load_tls(config: Config, base: Path) -> dict[str, ServerTls]:
         )
         for name, alpn in _ALPN.items()
     }
+
+
+def refuse_exposed(config: Config, base: Path) -> None:
+    """Files with secrets must not be readable by others. Raises ConfigError, which names the setting and the file."""
+    given = [("tls.certificates", key) for _, key in config.certificate_paths(base)]
+    given += [("ssh.host_keys", base / one) for one in config.ssh.host_keys]
+    given += [("kerberos.keytab", base / config.kerberos.keytab)] if config.kerberos.keytab else []
+    given += [
+        ("password_backend.path", base / one.path)
+        for one in config.password_backend
+        if one.path and one.kind in _BACKENDS_OF_SECRETS
+    ]
+    for setting, path in given:
+        try:
+            modes.refuse_exposed(path)
+        except modes.Exposed as error:
+            raise ConfigError(f"{setting}: {error}") from None
+        except OSError:  # whoever reads it tells
+            continue
+
+
+_BACKENDS_OF_SECRETS = ("passwd-file", "shadow", "sasldb", "sqlite")
 
 
 def load_access(path: Path) -> Access:

@@ -2,11 +2,17 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fubako.config import SERVICES, UNIX_SERVICES, Config, ConfigError, Network, networks, split_address
+import msgspec
+
+from fubako.config import SERVICES, UNIX_SERVICES, Config, ConfigError, Listen, Network, networks, split_address
 from fubako.net import tcp, unix
+
+_FIRST_HANDED_OVER = 3  # SD_LISTEN_FDS_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,26 +27,84 @@ class Bound:
     certificate_login: bool = False
 
 
+def bound(listen: Listen, listener: socket.socket) -> Bound:
+    """A socket with all that its `[[listen]]` says, whoever made it."""
+    return Bound(
+        listen.service,
+        listener,
+        SERVICES.get(listen.service, (0, False))[1],
+        networks(listen.proxy_networks),
+        listen.mechanisms,
+        listen.certificate_login,
+    )
+
+
 def bind(config: Config, base: Path, *, reuse_port: bool = False) -> list[Bound]:
     """Every listener of the configuration. Raises ConfigError in words: which address, and why not."""
-    bound: list[Bound] = []
+    return bind_ports(config, base, reuse_port=reuse_port) + bind_paths(config, base)
+
+
+def bind_ports(config: Config, base: Path, *, reuse_port: bool = False) -> list[Bound]:
+    """The ports, for which one may have to be root. Raises ConfigError."""
+    return _bind([one for one in config.listen if one.service not in UNIX_SERVICES], base, reuse_port)
+
+
+def bind_paths(config: Config, base: Path) -> list[Bound]:
+    """The Unix sockets, made by the user who serves: they lie where he can write. Raises ConfigError."""
+    return _bind([one for one in config.listen if one.service in UNIX_SERVICES], base, False)
+
+
+def _bind(wanted: Sequence[Listen], base: Path, reuse_port: bool) -> list[Bound]:
+    made: list[Bound] = []
     try:
-        for listen in config.listen:
-            implicit = SERVICES.get(listen.service, (0, False))[1]
+        for listen in wanted:
             for address in listen.addresses:
-                listener = _bind_one(listen.service, address, base, reuse_port)
-                proxies = networks(listen.proxy_networks)
-                bound.append(
-                    Bound(listen.service, listener, implicit, proxies, listen.mechanisms, listen.certificate_login)
-                )
+                listener = _bind_one(listen, address, base, reuse_port)
+                made.append(bound(listen, listener))
     except BaseException:
-        for one in bound:
+        for one in made:
             one.socket.close()
         raise
-    return bound
+    return made
 
 
-def _bind_one(service: str, address: str, base: Path, reuse_port: bool) -> socket.socket:
+def inherited(config: Config, base: Path) -> list[Bound]:
+    """Sockets from systemd (sd_listen_fds), named by their service. Raises ConfigError."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    found = []
+    for number in range(int(os.environ.get("LISTEN_FDS", "0"))):
+        listener = socket.socket(fileno=_FIRST_HANDED_OVER + number)
+        listener.setblocking(False)
+        os.set_inheritable(listener.fileno(), False)
+        found.append(bound(_listen_of(config, base, names[number] if number < len(names) else "", listener), listener))
+    return found
+
+
+def _listen_of(config: Config, base: Path, service: str, listener: socket.socket) -> Listen:
+    """The `[[listen]]` whose settings a socket gets: the one with its address, else the only one of its service."""
+    if service not in (*SERVICES, *UNIX_SERVICES):
+        raise ConfigError(f"systemd handed over a socket named {service!r}, which is no service")
+    named = [one for one in config.listen if one.service == service]
+    where = listener.getsockname()
+    matching = [one for one in named if any(_is_at(one, address, where, base) for address in one.addresses)]
+    if len({msgspec.structs.replace(one, addresses=()) for one in matching or named}) > 1:
+        raise ConfigError(
+            f"systemd handed over a socket named {service} at {where}, which is at the address of no [[listen]]; there are"
+            f" several of {service} with different settings, so the address has to stand in one of them"
+        )
+    return (matching or named or [Listen(service=service, addresses=())])[0]
+
+
+def _is_at(listen: Listen, address: str, where: Any, base: Path) -> bool:
+    if listen.service in UNIX_SERVICES:
+        return isinstance(where, str) and Path(where).resolve() == (base / address).resolve()
+    return isinstance(where, tuple) and split_address(address) == tuple(where[:2])
+
+
+def _bind_one(listen: Listen, address: str, base: Path, reuse_port: bool) -> socket.socket:
+    service = listen.service
     try:
         if service in UNIX_SERVICES:
             return _bind_unix(base / address)

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Coroutine
@@ -38,6 +39,27 @@ def end_with_parent() -> None:
     """A worker gets SIGTERM when its supervisor is gone, however that ended."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+RESERVED_FILES = 256  # descriptors that connections leave to the store, the queue and lookups
+_FILES_MAX = 1 << 20  # where the kernel sets no limit of its own
+
+
+def raise_files() -> int:
+    """Raise the limit of open descriptors as far as it goes; what it is then (RLIMIT_NOFILE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, _FILES_MAX)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return _FILES_MAX if soft == resource.RLIM_INFINITY else soft
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
+
+
+def connections_that_fit(wanted: int, files: int) -> int:
+    """How many connections a process can hold with `files` descriptors, the reserve left over; at least one."""
+    return max(1, min(wanted, files - min(RESERVED_FILES, files // 2)))
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

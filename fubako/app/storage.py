@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fubako import modes
 from fubako.accounts import aliases
 from fubako.admin import transfer
+from fubako.app.privileges import act_as_owner, owner_of, user_name
 from fubako.delivery.route import Route
 from fubako.message.target import File, Program
 from fubako.scan.pool import Pool
@@ -48,16 +50,43 @@ def prepare(directory: Path) -> None:
     """The folders of a store. Raises StoreError in words for a person."""
     try:
         for part in ("segments", "run", "search"):
-            (directory / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+            modes.folder(directory / part)
     except OSError as error:
-        raise StoreError(f"{directory} cannot be used: {error.strerror}") from None
-    if not os.access(directory, os.W_OK):
-        raise StoreError(f"{directory} cannot be written to")
+        raise StoreError(f"{directory} cannot be used by {_me()}: {error.strerror}{_remedy(directory)}") from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise StoreError(f"{directory} cannot be written to by {_me()}{_remedy(directory)}")
+
+
+def _me() -> str:
+    return user_name(os.geteuid())
+
+
+def _remedy(directory: Path) -> str:
+    """What to type, where a store is not there yet or belongs to somebody else."""
+    if not directory.exists():
+        return f"; `install -d -m 700 -o {_me()} {directory}` makes it"
+    owner = directory.stat().st_uid
+    if owner == os.geteuid():
+        return ""
+    return f"; it belongs to {user_name(owner)}: `chown -hR {_me()}: {directory}` gives it away"
+
+
+def require_own(directory: Path) -> None:
+    """A server serves a store of its own user only. Raises StoreError, which says what to type."""
+    owner, _group = owner_of(directory)
+    if directory.exists():
+        owner = directory.stat().st_uid if os.geteuid() else owner
+    if owner == os.geteuid() or not directory.exists():
+        return
+    if os.geteuid() == 0:
+        raise StoreError(f'{directory} belongs to {user_name(owner)}: set `user = "{user_name(owner)}"` to serve it')
+    raise StoreError(f"{directory} is not {_me()}'s{_remedy(directory)}")
 
 
 def open_store(directory: Path, *, shared: bool = True, pool: Pool | None = None) -> Store:
     """`shared`: other processes may change the same store, and are told of changes. `pool`: who reads messages, one of its own when
     not given; its workers are made when they are first needed."""
+    act_as_owner(directory)
     prepare(directory)
     changes: LocalChanges = WorkerChanges(directory / "run") if shared else LocalChanges()
     database = SqliteDatabase(SqliteCore(str(directory / "mail.sqlite")), changes)
@@ -67,6 +96,7 @@ def open_store(directory: Path, *, shared: bool = True, pool: Pool | None = None
 
 
 def _cores(directory: Path) -> tuple[SqliteCore, SegmentCore]:
+    act_as_owner(directory)
     if not (directory / "mail.sqlite").exists():
         raise StoreError(f"there is no store in {directory}")
     return SqliteCore(str(directory / "mail.sqlite")), SegmentCore(OsDisk(), str(directory / "segments"))
@@ -115,10 +145,28 @@ def runs_as_root(directory: Path, routes: Sequence[Route], filtering: Sequence[s
     return found
 
 
+def mend_modes(directory: Path) -> int:
+    """Before a server starts: what is in the store is its user's alone; how many modes were changed. Raises StoreError where
+    something in it belongs to somebody else."""
+    changed, foreign = modes.mend(directory)
+    if foreign:
+        raise StoreError(
+            f"{foreign[0]} in the store does not belong to {_me()}{_foreign_remedy(foreign[0], directory)}"
+        )
+    return changed
+
+
+def _foreign_remedy(found: Path, directory: Path) -> str:
+    owner = user_name(found.lstat().st_uid)
+    return f" but to {owner}: look at it, then `chown -hR {_me()}: {directory}` while no server runs"
+
+
 def claim(directory: Path) -> int:
-    """Take a store for one server. Returns a descriptor that holds it; raises StoreInUse."""
+    """Take a store for one server. Returns a descriptor that holds it; raises StoreInUse, and StoreError where the store is
+    another user's."""
+    require_own(directory)
     prepare(directory)
-    fd = os.open(directory / "run" / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(directory / "run" / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.FILE)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -131,7 +179,7 @@ def locks(directory: Path) -> Callable[[str], Callable[[], None] | None]:
     """Locks by name that die with their process."""
 
     def lock(name: str) -> Callable[[], None] | None:
-        fd = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.FILE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

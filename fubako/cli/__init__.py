@@ -6,6 +6,7 @@ Never holds an operation of its own, and never lets a traceback reach a user.
 import os
 import sys
 
+from fubako import modes
 from fubako.cli.terminal import guard
 
 _CALLED_AS = ("sendmail", "mailq", "newaliases", "rmail", "rsmtp", "qmail-inject")
@@ -13,6 +14,7 @@ _CALLED_AS = ("sendmail", "mailq", "newaliases", "rmail", "rsmtp", "qmail-inject
 
 def main() -> None:
     """The console command, or what it was called by: sendmail, rmail …"""
+    modes.private()
     guard()
     name = os.path.basename(sys.argv[0])
     if name in _CALLED_AS:

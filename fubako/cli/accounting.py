@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from fubako import app
+from fubako import app, modes
 from fubako.cli.configured import json_option, show
 from fubako.cli.exits import CANTCREAT, NOHOST, NOPERM
 from fubako.cli.troubles import TROUBLES, code_of
@@ -283,9 +283,9 @@ def _keep(names: list[str], words: str) -> dict[str, object]:
     if all(passwords.into_keyring(name, words) for name in names):
         return {"password_keyring": True}
     file = settings.home() / "passwords" / re.sub(r"[^A-Za-z0-9.@_-]", "_", names[0])
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    modes.folder(file.parent)
     try:
-        with open(file, "x", opener=lambda path, flags: os.open(path, flags, 0o600), encoding="utf-8") as output:
+        with open(file, "x", opener=modes.opener, encoding="utf-8") as output:
             output.write(words + "\n")
             output.flush()
             os.fsync(output.fileno())
@@ -311,8 +311,8 @@ def _append(path: Path, made: list[Account]) -> None:
             if (value := getattr(one, name)) != getattr(plain, name) or name in ("name", "protocol", "host")
         ]
         text += "\n[[account]]\n" + "\n".join(rows) + "\n"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600), encoding="utf-8") as file:
+    modes.folder(path.parent)
+    with open(path, "a", opener=modes.opener, encoding="utf-8") as file:
         file.write(text if file.tell() else text.lstrip("\n"))
         file.flush()
         os.fsync(file.fileno())

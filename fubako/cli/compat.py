@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from fubako import app
+from fubako import app, modes
 from fubako.accounts.recipients import Recipients
 from fubako.admin import queue as queue_admin
 from fubako.admin.inject import Injected, Injector
@@ -57,7 +57,7 @@ def compat_install(directory: Path, config_file: Path | None) -> int:
     config = find_config(config_file).resolve()
     load(config)
     program = Path(sys.argv[0]).resolve()
-    directory.mkdir(parents=True, exist_ok=True)
+    modes.shared_folder(directory)
     for name, target in (*((name, program) for name in NAMES), ("fubako.toml", config)):
         link = directory / name
         if link.is_symlink():

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from fubako import app
+from fubako import app, modes
 from fubako.admin import journey
 from fubako.admin import queue as queueing
 from fubako.cli.compat import injector
@@ -45,15 +45,13 @@ def configuration(folder: Path, hello: str, dns: Sequence[str], port: int) -> Co
         dns=Dns(servers=tuple(dns)),
         route=(Route(to="mx", port=port),),
     )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    modes.folder(folder)
     text = (
         "# made by `fubako send --direct`: its queue\n"
         f'hostname = {json.dumps(config.hostname)}\ndirectory = "store"\n[dns]\nservers = {json.dumps(list(dns))}\n'
         f'[[route]]\ndomain = "*"\nto = "mx"\nport = {port}\n'
     )
-    with open(
-        folder / "fubako.toml", "w", opener=lambda path, flags: os.open(path, flags, 0o600), encoding="utf-8"
-    ) as file:
+    with open(folder / "fubako.toml", "w", opener=modes.opener, encoding="utf-8") as file:
         file.write(text)
     return config
 

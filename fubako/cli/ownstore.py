@@ -32,6 +32,7 @@ class StorePlace:
     async def put(self, letters: Sequence[Fetched]) -> None:
         if self._injector is None:
             config, base = await asyncio.to_thread(load_found, self._config)
+            app.require_own(base / config.directory)  # what is remembered of a mailbox elsewhere is the caller's
             self._store = app.open_store(base / config.directory)
             self._injector = injector(self._store, config, base, Env())
         for letter in letters:

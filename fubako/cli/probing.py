@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fubako import app
+from fubako import app, modes
 from fubako.cli.configured import json_option
 from fubako.cli.exits import NOHOST, UNAVAILABLE
 from fubako.cli.probe_page import page
@@ -105,7 +105,8 @@ def probe(
     found = _findings(host, domain, seen)
     mark = grade(found)
     if html is not None:
-        html.write_text(page(host, mark, found, seen), encoding="utf-8")
+        with modes.create(html) as file:
+            file.write(page(host, mark, found, seen).encode())
     if as_json:
         facts = {"host": host, "grade": mark, "ports": [_facts(one) | {"host": name} for name, one in seen],
                  "findings": [asdict(one) for one in found], "domain": asdict(domain[0]) if domain else None}  # fmt: skip

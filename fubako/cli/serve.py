@@ -7,15 +7,19 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from fubako import app
 from fubako.cli.configured import config_option, find_config, refuse_root
-from fubako.config import SERVICES, UNIX_SERVICES, Config, ConfigError, load
+from fubako.config import UNIX_SERVICES, Config, ConfigError, load
+from fubako.net.interface import TlsError
+from fubako.net.tls import ServerTls
 from fubako.scan.nursery import Nursery
 from fubako.telemetry import Telemetry
 
@@ -39,65 +43,71 @@ def serve(config_file: Path | None, workers: int | None) -> int:
     if not config.listen and "LISTEN_FDS" not in os.environ:
         raise ConfigError(f"{path}: listen: no service is configured")
     app.tune()
-    app.load_tls(config, base)  # its faults are told before anything starts
+    telemetry = Telemetry(quiet=config.quiet)
+    config = _within_files(config, telemetry)
+    tls = app.load_tls(config, base)  # its faults are told before anything starts; its keys may be root's
     app.preload(config, base)
-    held = app.claim(base / config.directory)
-    bound = _inherited() or app.bind(config, base)
+    given = app.inherited(config, base)
+    bound = given or app.bind_ports(config, base)
     if config.user:
-        _become(config.user, base / config.directory)
+        by_files = any(one.kind == "pam" for one in config.password_backend)  # unix_chkpwd(8) is setuid
+        app.become_user(config.user, new_privileges=by_files)
+    # from here on nobody is root, unless nobody else was named: what follows is made by whom it belongs to
+    directory = base / config.directory
+    held = app.claim(directory)
+    _mend(directory, telemetry)
     if os.geteuid() == 0:
         refuse_root(config, base)
-    nursery = _nursery(config)
-    count = workers or config.workers or len(os.sched_getaffinity(0))
+    if "ssh" in {one.service for one in config.listen} | {one.service for one in bound}:
+        app.public_host_keys(config, base)  # made, and its faults told, before anything starts
+    bound += [] if given else app.bind_paths(config, base)
+    served = Served(path=path, config=config, bound=bound, tls=tls, nursery=_nursery(telemetry))
     try:
-        return _supervise(path, config, bound, count, nursery)
+        return _supervise(served, workers or config.workers or len(os.sched_getaffinity(0)), telemetry)
     finally:
         os.close(held)
 
 
-def _nursery(config: Config) -> Nursery | None:
+def _nursery(telemetry: Telemetry) -> Nursery | None:
     """One for all workers, started once the rights of root are gone. Where none starts, each worker tries for itself."""
     try:
         return Nursery.start()
     except OSError as error:
-        Telemetry(quiet=config.quiet).event("scan.unavailable", reason=str(error))
+        telemetry.event("scan.unavailable", reason=str(error))
         return None
 
 
-def _inherited() -> list[app.Bound]:
-    """Sockets from systemd (sd_listen_fds), named by their service."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    bound = []
-    for number in range(int(os.environ.get("LISTEN_FDS", "0"))):
-        listener = socket.socket(fileno=3 + number)
-        listener.setblocking(False)
-        os.set_inheritable(3 + number, False)
-        service = names[number] if number < len(names) else ""
-        if service not in (*SERVICES, *UNIX_SERVICES):
-            raise ConfigError(f"systemd handed over a socket named {service!r}, which is no service")
-        bound.append(app.Bound(service, listener, SERVICES.get(service, (0, False))[1]))
-    return bound
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What every worker serves. `tls`: as it was read before rights were given up; empty without certificates."""
+
+    path: Path
+    config: Config
+    bound: list[app.Bound]
+    tls: dict[str, ServerTls]
+    nursery: Nursery | None
+
+    @property
+    def base(self) -> Path:
+        return self.path.resolve().parent
 
 
-def _become(user: str, directory: Path) -> None:
-    """Give up root for good. Raises ConfigError when that is not possible."""
-    import pwd
+def _within_files(config: Config, telemetry: Telemetry) -> Config:
+    """No more connections than there are descriptors for: those of the store and of the queue are kept back."""
+    files = app.raise_files()
+    fit = app.connections_that_fit(config.limits.connections, files)
+    if fit == config.limits.connections:
+        return config
+    telemetry.event("limits.lowered", connections=fit, configured=config.limits.connections, files=files)
+    return msgspec.structs.replace(config, limits=msgspec.structs.replace(config.limits, connections=fit))
 
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise ConfigError(f"user: there is no Unix user {user}") from None
-    if os.getuid() == entry.pw_uid:
-        return
-    if os.getuid() != 0:
-        raise ConfigError(f"user: only root can become {user}")
-    for path in (directory, *directory.rglob("*")):
-        os.chown(path, entry.pw_uid, entry.pw_gid)
-    os.setgroups([])
-    os.setgid(entry.pw_gid)
-    os.setuid(entry.pw_uid)
+
+def _mend(directory: Path, telemetry: Telemetry) -> None:
+    changed = app.mend_modes(directory)
+    if changed:
+        telemetry.event("store.modes_mended", count=changed)
+    for what in app.mend(directory):
+        telemetry.event("store.mended", what=what)
 
 
 def notify(message: str) -> None:
@@ -114,17 +124,14 @@ def notify(message: str) -> None:
             click.echo(f"fubako: systemd could not be told: {error}", err=True)
 
 
-def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int, nursery: Nursery | None) -> int:
+def _supervise(served: Served, count: int, telemetry: Telemetry) -> int:
     """Keep `count` workers alive; pass signals on. A worker that dies is replaced."""
-    telemetry = Telemetry(quiet=config.quiet)
-    for what in app.mend(path.resolve().parent / config.directory):
-        telemetry.event("store.mended", what=what)
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     gc.collect()
     gc.freeze()  # what was made up to here lives as long as the workers, and is shared by them
     ready = os.pipe()
-    work = partial(_work, path, path.resolve().parent, config, bound, ready[1], count, nursery)
+    work = partial(_work, served, ready[1], count)
     workers = {_start(work) for _ in range(count)}
     _wait_ready(ready[0], count)
     notify("READY=1")
@@ -145,7 +152,7 @@ def _supervise(path: Path, config: Config, bound: list[app.Bound], count: int, n
             break
     notify("STOPPING=1")
     _stop(workers)
-    for one in bound:
+    for one in served.bound:
         if one.service in UNIX_SERVICES:
             Path(one.socket.getsockname()).unlink(missing_ok=True)
     telemetry.event("serve.stopped")
@@ -195,21 +202,28 @@ def _start(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
         os._exit(code)
 
 
-async def _work(
-    path: Path, base: Path, config: Config, bound: list[app.Bound], ready: int, count: int, nursery: Nursery | None
-) -> int:
-    """One worker process."""
+def _tls(served: Served) -> dict[str, ServerTls]:
+    """The certificates as they are now; as they were read at first where their keys are out of reach."""
+    try:
+        return app.load_tls(served.config, served.base)
+    except (ConfigError, TlsError):
+        return served.tls
+
+
+async def _work(served: Served, ready: int, count: int) -> int:
+    """One worker process. Rights that it does not need are given up here, before anybody is served."""
+    config, base = served.config, served.base
     telemetry = Telemetry(quiet=config.quiet)
-    store = app.open_store(base / config.directory, pool=app.pool(config, telemetry, nursery))
-    application = app.Application(config, base, store, telemetry)
-    await application.listen(bound)
+    store = app.open_store(base / config.directory, pool=app.pool(config, telemetry, served.nursery))
+    application = app.Application(config, base, store, telemetry, tls=_tls(served))
+    await application.listen(served.bound)
     application.keep_house()
     application.run_queue(count)
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
     def reload() -> None:
         try:
-            application.reload(load(path))
+            application.reload(_within_files(load(served.path), telemetry))
         except Exception as error:  # the old configuration goes on
             telemetry.event("config.refused", reason=str(error))
 

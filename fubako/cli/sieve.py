@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from fubako import app
+from fubako import app, modes
 from fubako.cli.configured import json_option, show
 from fubako.cli.exits import DATAERR, NOINPUT
 from fubako.cli.troubles import TROUBLES, code_of
@@ -117,7 +117,7 @@ def _read(file: Path) -> bytes:
 
 def _written(output: Path, content: bytes) -> None:
     """Raises OSError where there is a file already."""
-    with open(output, "xb") as file:
+    with open(output, "xb", opener=modes.opener) as file:
         file.write(content)
 
 

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from fubako import app
+from fubako import app, modes
 from fubako.cli.configured import json_option, show
 from fubako.cli.exits import DATAERR, NOINPUT
 from fubako.client import fetchmailrc, settings
@@ -68,7 +67,7 @@ def telling(path: str) -> Callable[[str], None] | None:
     if path == "-":
         return lambda text: click.echo(text, err=True)
     try:
-        file = open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600), encoding="utf-8")  # noqa: SIM115 (until the end)
+        file = open(path, "w", opener=modes.opener, encoding="utf-8")  # noqa: SIM115 (until the end)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
     return lambda text: print(text, file=file, flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fubako import app
+from fubako import app, modes
 from fubako.admin import journey, quickstart
 from fubako.admin.proof import prove
 from fubako.admin.recipes import recipes
@@ -38,8 +38,9 @@ def up(directory: Path, once: bool, offset: int, bind: tuple[str, ...], events: 
     app.tune()
     place = quickstart.Place(directory)
     hosts = bind or tuple(host for host in ("127.0.0.1", "::1") if host != "::1" or _has_ipv6())
+    app.act_as_owner(directory)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        modes.folder(directory)
     except OSError as error:
         raise StoreError(f"{directory} cannot be made: {error.strerror}") from None
     if not os.access(directory, os.W_OK | os.X_OK):
@@ -57,6 +58,7 @@ async def _up(place: quickstart.Place, *, once: bool, first: bool, events: bool)
     env = Env()
     config = load(place.config)
     held = app.claim(place.root / config.directory)
+    app.mend_modes(place.root / config.directory)
     hosts = sorted(
         {
             split_address(address)[0]

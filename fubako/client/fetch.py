@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fubako import modes
 from fubako.client.connection import ClientError
 from fubako.client.imap import ImapConnection
 from fubako.client.places import Fetched, Place
@@ -72,8 +73,8 @@ class Seen:
     """Identifiers of letters that are here, and when they came. A line that was cut off by a crash is left out."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b")
+        modes.folder(path.parent)
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, modes.FILE), "r+b")
         old = int(os.fstat(self._file.fileno()).st_mtime)  # for lines that do not say when
         octets = self._file.read()
         whole = octets[: octets.rfind(b"\n") + 1]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fubako import modes
 from fubako.client.connection import ClientError
 from fubako.client.smtp import SmtpConnection
 from fubako.message.address import NULL, Address, parse_address
@@ -37,12 +38,12 @@ class Waiting:
 class Outbox:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        modes.folder(folder)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """One program empties it at a time; another one waits."""
-        with open(self._folder / ".lock", "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        with open(self._folder / ".lock", "wb", opener=modes.opener) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from fubako import modes
 from fubako.client.connection import ClientError
 from fubako.client.settings import Account
 from fubako.message.address import NULL, AddressError, parse_address
@@ -93,7 +94,7 @@ class Maildir:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         for part in ("tmp", "new", "cur"):
-            (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+            modes.folder(folder / part)
         self._there = {path.name.partition(":")[0] for part in ("new", "cur") for path in (folder / part).iterdir()}
 
     async def begin(self, remembered: Set[str]) -> None:
@@ -122,7 +123,7 @@ class Maildir:
             handles = []
             for letter, name in letters:
                 path = self._folder / "tmp" / name
-                file = files.enter_context(open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)))
+                file = files.enter_context(open(path, "wb", opener=modes.opener))
                 file.write(letter.content.replace(b"\r\n", b"\n"))
                 file.flush()
                 handles.append(file.fileno())
@@ -162,8 +163,8 @@ class Mbox:
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path, "a+b", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+        modes.folder(self._path.parent)
+        with open(self._path, "a+b", opener=modes.opener) as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             yield file
 
@@ -207,8 +208,8 @@ def _mbox_entry(letter: Fetched) -> bytes:
 def _write_log(log: Path, names: Sequence[str], before: int, octets: bytes) -> None:
     """Durable before the mbox is touched. Raises OSError."""
     head = json.dumps({"names": names, "before": before, "sha256": hashlib.sha256(octets).hexdigest()}).encode()
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(log, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+    modes.folder(log.parent)
+    with open(log, "wb", opener=modes.opener) as file:
         file.write(head + b"\n" + octets)
         file.flush()
         os.fsync(file.fileno())

@@ -61,7 +61,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     user: Annotated[
         str,
         Meta(
-            description="Unix user to become once the ports are bound; the keys must be readable for it. Empty: stay who we are."
+            description="Unix user to become once the ports are bound, before the store is touched; the store must be his. Keys of"
+            " certificates may be root's: they are read before, at a start, but cannot be at SIGHUP. Empty: stay who we are."
         ),
     ] = ""
     quiet: Annotated[bool, Meta(description="Write no events to standard error.")] = False

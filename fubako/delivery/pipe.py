@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from fubako import modes
 from fubako.delivery.route import Route
 from fubako.message.status import Status
 from fubako.message.target import Handed, Program, command_line
@@ -110,7 +111,7 @@ def append(path: str, letter: Outgoing, content: bytes) -> Status:
     try:
         if path.endswith("/"):
             return _into_maildir(Path(path), letter, content)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, modes.FILE)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return Status(550, "5.2.0", f"{path} is no file")
@@ -137,9 +138,9 @@ def append(path: str, letter: Outgoing, content: bytes) -> Status:
 def _into_maildir(folder: Path, letter: Outgoing, content: bytes) -> Status:
     """Raises OSError."""
     for part in ("tmp", "new", "cur"):
-        (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+        modes.folder(folder / part)
     name = f"{letter.created}.{letter.trace_id}.fubako"
-    with open(folder / "tmp" / name, "wb") as file:
+    with modes.create(folder / "tmp" / name) as file:
         file.write(content.replace(b"\r\n", b"\n"))
         file.flush()
         os.fsync(file.fileno())

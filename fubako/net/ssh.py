@@ -17,6 +17,7 @@ from typing import Any
 import asyncssh
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_RESOURCE_SHORTAGE
 
+from fubako import modes
 from fubako.net.interface import Doorkeeper, SshFacts, Stream
 from fubako.net.ssh_channel import CIPHERS, MACS, SIGNATURES, ChannelStream, available_kex
 
@@ -34,10 +35,10 @@ def ensure_host_key(path: Path) -> None:
     """An Ed25519 key, made where there is none; only its owner can read it."""
     if path.exists():
         return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    modes.folder(path.parent)
     key = asyncssh.generate_private_key("ssh-ed25519").export_private_key()
     made = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, modes.FILE)
     with os.fdopen(handle, "wb") as file:
         file.write(key)
         file.flush()

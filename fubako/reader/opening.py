@@ -1,13 +1,13 @@
 """`Opener`: one letter on the screen: its text, the way it took, what is attached."""
 
 import asyncio
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 from textual.screen import Screen
 
+from fubako import modes
 from fubako.client.mailbox import Entry
 from fubako.message.display import Attachment, View, clean, legs, line, view
 from fubako.reader.letters import DELETED, SEALS, SEEN, LetterList, size_words
@@ -134,7 +134,7 @@ def _saved(given: str, content: bytes) -> str:
     """What became of it, in words. What is there already stays."""
     path = Path(given).expanduser()
     try:
-        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(path, "xb", opener=modes.opener) as file:
             file.write(content)
     except FileExistsError:
         return f"{path} is there already, and stays as it is"

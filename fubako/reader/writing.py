@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from textual.screen import Screen
 
+from fubako import modes
 from fubako.client.connection import ClientError
 from fubako.client.handing import account_of, carrier
 from fubako.client.mailbox import Entry, Folder
@@ -89,7 +90,7 @@ class Writer:
 
     def _edit(self, text: str) -> str | None:
         """The user's editor on a file that only the user reads; None when the editor failed."""
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        modes.folder(self.home)
         with tempfile.NamedTemporaryFile("w+", suffix=".eml", dir=self.home, encoding="utf-8") as file:
             file.write(text)
             file.flush()

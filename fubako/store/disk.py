@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Sequence
 
+from fubako import modes
+
 _IOV_MAX = 512
 _RWF_DSYNC: int = getattr(os, "RWF_DSYNC", 0)
 
@@ -85,7 +87,7 @@ class OsDisk:
         return sorted(os.listdir(directory))
 
     def create(self, path: str) -> OsHandle:
-        return OsHandle(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        return OsHandle(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, modes.FILE))
 
     def open(self, path: str) -> OsHandle:
         return OsHandle(os.open(path, os.O_RDWR | os.O_CLOEXEC))

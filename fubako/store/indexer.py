@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from fubako import modes
 from fubako.scan.jobs import Failure, Holds, Indexed, JobFailed
 from fubako.scan.pool import Pool
 from fubako.scan.turns import Asker
@@ -180,8 +181,8 @@ class Indexer:
     async def _alone(self, account_id: int) -> AsyncIterator[None]:
         """Other processes do not put the same messages in at the same time. Raises StoreError."""
         try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            fd = os.open(self._directory / f"{account_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            modes.folder(self._directory)
+            fd = os.open(self._directory / f"{account_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.FILE)
         except OSError as error:
             raise StoreError(f"the search index cannot be locked: {error}") from None
         try:
@@ -214,7 +215,7 @@ class Indexer:
             self._open.pop(account_id).close()
             index = None
         if index is None:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
+            modes.folder(self._directory)
             index = self._open[account_id] = SearchIndex(path)
         self._open.move_to_end(account_id)
         if len(self._open) > _OPEN_MAX:

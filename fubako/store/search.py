@@ -15,6 +15,7 @@ from pathlib import Path
 
 import apsw
 
+from fubako import modes
 from fubako.scan.terms import CJK, CJK_RUN, fold, pairs
 from fubako.store.interface import StoreError
 
@@ -68,7 +69,7 @@ def _told() -> Iterator[None]:
     """Raises StoreError for what may pass, DamagedIndex for what cannot."""
     try:
         yield
-    except _PASSING as error:
+    except (*_PASSING, OSError) as error:
         raise StoreError(f"the search index cannot be used: {error}") from None
     except (apsw.Error, TypeError, ValueError) as error:  # rows that hold what was never put there
         raise DamagedIndex(f"the search index is damaged: {error}") from None
@@ -81,9 +82,11 @@ class SearchIndex:
         self._vocabulary: list[str] | None = None
         self._version: object = None
         with _told():
+            modes.ensure(path)
             self._connection = apsw.Connection(str(path))
             self._connection.set_busy_timeout(10_000)
             self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA secure_delete=ON")  # a word that is removed is overwritten
             self._connection.execute("PRAGMA synchronous=OFF")  # it can be made again
             with self._writing() as run:
                 if run("PRAGMA user_version").get != _VERSION:

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
+from fubako import modes
 from fubako.store.interface import StoreFull
 
 HELD_OCTETS_MAX = 256 * 1024  # of one message, in memory
@@ -31,7 +32,7 @@ class Spool:
 
     def file(self) -> BinaryIO:
         """Raises OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        modes.folder(self._folder)
         return tempfile.TemporaryFile(dir=self._folder, buffering=0)
 
     def write(self, file: BinaryIO, octets: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import apsw
 
+from fubako import modes
 from fubako.clock import Clock, SystemClock
 from fubako.store import schema
 from fubako.store.group import Syncing, settle
@@ -75,10 +76,13 @@ class SqliteCore:
     ) -> None:
         self._path, self._vfs, self._exclusive = path, vfs, exclusive
         self._checkpoint_pages, self._wal_pages = checkpoint_pages, 0
-        self._lock_fd = -1 if exclusive else os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if vfs is None:
+            modes.ensure(Path(path))
+        self._lock_fd = -1 if exclusive else os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.FILE)
         try:
             self._writer = self._connect(mapped=False)  # it would be mapped anew whenever another process has written
             self._writer.execute("PRAGMA journal_mode=WAL")
+            self._writer.execute("PRAGMA secure_delete=ON")  # rows that are removed are overwritten
             self._writer.execute(f"PRAGMA synchronous={synchronous}")
             self._writer.set_wal_hook(self._committed)
             found = self._writer.execute("SELECT 1 FROM sqlite_master WHERE name='format'").fetchone()

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fubako import modes
+
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 90
 RENEW_DAYS = 30
@@ -22,7 +24,7 @@ def write_private(path: Path, octets: bytes) -> None:
     """A file that nobody else can read at any moment; replaces what is there in one step, durably."""
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, modes.FILE)
     with os.fdopen(fd, "wb") as file:
         file.write(octets)
         file.flush()

@@ -6,13 +6,13 @@ A changed key is told apart from a new one, and a server that could do more befo
 import base64
 import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fubako import modes
 from fubako.net.interface import CertificateFacts
 from fubako.trust.authority import write_private
 from fubako.trust.judge import NotBelieved
@@ -91,9 +91,9 @@ class KnownPeers:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """What other programs wrote meanwhile stays; then our change is written over it."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        modes.folder(self._path.parent)
         lock = self._path.with_name(self._path.name + ".lock")
-        with open(lock, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        with open(lock, "wb", opener=modes.opener) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._refresh()
             yield

@@ -2,7 +2,6 @@
 
 import imaplib
 import os
-import shutil
 import signal
 import smtplib
 import socket
@@ -155,6 +154,8 @@ def test_a_worker_that_dies_is_replaced(serving):
 
 
 def test_socket_activation_and_dropped_privileges(tmp_path):
+    """Keys and the configuration are root's, the store is the user's, with a link in it to a file of root's. A socket that was
+    handed over has the settings of its [[listen]]. Left out: systemd itself, and a link planted while the server starts."""
     if os.getuid() != 0:
         without("only root can give privileges up")
     root = tmp_path / "d"
@@ -163,10 +164,17 @@ def test_socket_activation_and_dropped_privileges(tmp_path):
     for parent in (root, *list(root.parents)[:4]):
         if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
             parent.chmod(parent.stat().st_mode | 0o055)
-    for name in ("server.key", "server.pem", "fubako.toml"):
-        shutil.chown(root / name, "nobody")
+    only_root = tmp_path / "only-root"
+    only_root.write_text("of root")
+    only_root.chmod(0o600)
+    for path in (root / "store", *(root / "store").rglob("*")):
+        os.lchown(path, 65534, 65534)
+    (root / "store" / "planted").symlink_to(only_root)
+    os.lchown(root / "store" / "planted", 65534, 65534)
     config = root / "fubako.toml"
-    config.write_text('user = "nobody"\n' + config.read_text())
+    config.chmod(0o644)
+    text = config.read_text().replace('service = "imaps"', 'service = "imaps"\nmechanisms = ["LOGIN"]')
+    config.write_text('user = "nobody"\n' + text)
     offset = free_offset()
     listener = socket.create_server(("127.0.0.1", STANDARD["imaps"] + offset))
     code = (
@@ -184,8 +192,11 @@ def test_socket_activation_and_dropped_privileges(tmp_path):
         address, password, _ = server.account("bob")
         context = ssl.create_default_context(cafile=server.ca)
         client = imaplib.IMAP4_SSL("localhost", STANDARD["imaps"] + offset, ssl_context=context, timeout=20)
+        assert [one for one in client.capabilities if one.startswith("AUTH=")] == ["AUTH=LOGIN"]
         client.login(address, password)
         client.logout()
+        assert (only_root.stat().st_uid, only_root.stat().st_mode & 0o777) == (0, 0o600)
+        assert "NoNewPrivs:\t1" in Path(f"/proc/{process.pid}/status").read_text()
         assert "Uid:\t65534\t65534\t65534\t65534" in Path(f"/proc/{process.pid}/status").read_text()
     finally:
         process.send_signal(signal.SIGTERM)
