@@ -6,6 +6,8 @@ a header without an end ends where the content does.
 
 from collections.abc import Iterator
 
+from fubako.message.limits import HEADER_OCTETS_MAX
+
 
 def header_end(content: bytes, start: int = 0, end: int | None = None) -> int:
     """The offset just behind the empty line that closes the header; `end` when there is none."""
@@ -69,23 +71,21 @@ def unfold(value: bytes) -> bytes:
 
 
 def first_fields(header: bytes) -> dict[bytes, bytes]:
-    """Lower-case name -> unfolded value of its first appearance."""
-    found: dict[bytes, bytes] = {}
-    open_key = b""  # the field that a fold would belong to; empty when its name was seen before
-    for line in header.split(b"\r\n"):
+    """Lower-case name -> unfolded value of its first appearance; of a header that is longer than is read, the beginning counts."""
+    found: dict[bytes, list[bytes]] = {}
+    lines: list[bytes] = []  # of the field that a fold belongs to
+    for line in header[:HEADER_OCTETS_MAX].split(b"\r\n"):
         if not line:
             break
         if line[0] in b" \t":
-            if open_key:
-                found[open_key] += line
+            lines.append(line)
             continue
         name, colon, value = line.partition(b":")
-        open_key = name.rstrip(b" \t").lower() if colon else b""
-        if open_key in found:
-            open_key = b""
-        if open_key:
-            found[open_key] = value
-    return {key: value.strip(b" \t") for key, value in found.items()}
+        key = name.rstrip(b" \t").lower() if colon else b""
+        lines = [value]
+        if key and key not in found:
+            found[key] = lines
+    return {key: b"".join(value).strip(b" \t") for key, value in found.items()}
 
 
 def subset(header: bytes, names: frozenset[bytes], *, without: bool = False) -> bytes:

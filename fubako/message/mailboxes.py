@@ -6,9 +6,8 @@ Hostile input gives fewer or odder addresses, never an error.
 import re
 from dataclasses import dataclass
 
+from fubako.message.limits import ADDRESS_FIELD_OCTETS_MAX, ADDRESSES_MAX, TOKENS_MAX
 from fubako.message.mime import quoted_string
-
-ADDRESSES_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,7 @@ Token = tuple[str, bytes]  # ("atom" | "quoted" | "literal" | "special" | "space
 
 def parse_list(value: bytes) -> list[Mailbox]:
     """Every address of an unfolded header value, groups included, in order."""
+    value = value[:ADDRESS_FIELD_OCTETS_MAX]
     plain = _plain(value.strip()) if value.count(b",") < ADDRESSES_MAX else None
     return _List(_tokens(value)).read() if plain is None else plain
 
@@ -57,10 +57,11 @@ def _plain(value: bytes) -> list[Mailbox] | None:
 def _tokens(value: bytes) -> list[Token]:
     tokens: list[Token] = []
     position = 0
-    while position < len(value):
+    while position < len(value) and len(tokens) < TOKENS_MAX:
         octet = value[position]
         if octet in b" \t\r\n":
-            tokens.append(("space", b" "))
+            if not tokens or tokens[-1][0] != "space":
+                tokens.append(("space", b" "))
             position += 1
         elif octet == 0x22:
             text, position = quoted_string(value, position)

@@ -1,17 +1,15 @@
 """MIME structure by offsets: `scan` walks a message once and gives its tree of `Part`s (RFC 2045, RFC 2046).
 
-Invariant: every offset lies inside the content it was scanned from, and a child's range inside its parent's. Depth and
-number of parts are limited; what goes past a limit is left as one opaque part, never an error.
+Invariant: every offset lies inside the content it was scanned from, and a child's range inside its parent's. What goes past a
+limit (`message.limits`) is left as one opaque part, never an error; time and memory are linear in the message whatever it holds.
 """
 
 import re
 from dataclasses import dataclass, field
 
+from fubako.message.delimiters import Delimiters
 from fubako.message.headers import first_fields, header_end
-
-DEPTH_MAX = 50
-PARTS_MAX = 2000
-PARAMETERS_MAX = 100
+from fubako.message.limits import DEPTH_MAX, PARAMETER_FIELD_OCTETS_MAX, PARAMETERS_MAX, PARTS_MAX
 
 Parameters = tuple[tuple[bytes, bytes], ...]
 
@@ -51,7 +49,7 @@ class Part:
 
 def parse_parameterised(value: bytes) -> tuple[bytes, Parameters]:
     """`token; name=value; name="quoted value"`: the token and the parameters, comments left out, what is malformed skipped."""
-    value = strip_comments(value)
+    value = strip_comments(value[:PARAMETER_FIELD_OCTETS_MAX])
     head, _, rest = value.partition(b";")
     return head.strip(), _parameters(rest)
 
@@ -60,20 +58,24 @@ def _parameters(rest: bytes) -> Parameters:
     found: list[tuple[bytes, bytes]] = []
     position = 0
     while position < len(rest) and len(found) < PARAMETERS_MAX:
-        equals = rest.find(b"=", position)
-        if equals < 0:
+        start = _BETWEEN.match(rest, position).end()  # type: ignore[union-attr]  # it matches nothing too
+        stop = _NAME_END.search(rest, start)
+        if stop is None:
             break
-        semicolon = rest.find(b";", position)
-        if 0 <= semicolon < equals:
-            position = semicolon + 1
+        position = stop.end()
+        if stop.group() == b";":
             continue
-        name = rest[position:equals].strip()
-        text, position = _parameter_value(rest, equals + 1)
+        name = rest[start : stop.start()].strip()
+        text, position = _parameter_value(rest, position)
         if name and _TOKEN.fullmatch(name):
             found.append((name, text))
         semicolon = rest.find(b";", position)
         position = len(rest) if semicolon < 0 else semicolon + 1
     return tuple(found)
+
+
+_BETWEEN = re.compile(rb"[; \t\r\n]*+")
+_NAME_END = re.compile(rb"[=;]")
 
 
 def _parameter_value(rest: bytes, position: int) -> tuple[bytes, int]:
@@ -131,64 +133,66 @@ def strip_comments(value: bytes) -> bytes:
 
 
 def scan(content: bytes) -> Part:
-    """The tree of a whole message. Time is linear in its size times its depth of nesting."""
-    budget = [PARTS_MAX]
-    return _scan(content, 0, len(content), (b"text", b"plain"), 0, budget)
+    """The tree of a whole message."""
+    scanner = _Scanner(content)
+    root = scanner.part(0, len(content), (b"text", b"plain"), 0)
+    _count_lines(content, scanner.parts)
+    return root
 
 
-def _scan(content: bytes, start: int, end: int, default: tuple[bytes, bytes], depth: int, budget: list[int]) -> Part:
-    budget[0] -= 1
-    body = header_end(content, start, end)
-    part = Part(start, body, end, fields=first_fields(content[start:body]))
-    part.lines = content.count(b"\n", body, end)
-    part.type, part.subtype = default
-    value = part.fields.get(b"content-type")
-    if value:
-        media, part.parameters = parse_parameterised(value)
-        major, slash, minor = media.partition(b"/")
-        if slash and major.strip() and minor.strip():
-            part.type, part.subtype = major.strip().lower(), minor.strip().lower()
-        else:
-            part.type, part.subtype, part.parameters = b"text", b"plain", ()
-    if depth < DEPTH_MAX:
-        _descend(content, part, depth, budget)
-    return part
+class _Scanner:
+    """Every octet is searched once for the end of a header, whatever is nested in what."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._delimiters: Delimiters | None = None
+        self.parts: list[Part] = []
+
+    def part(self, start: int, end: int, default: tuple[bytes, bytes], depth: int) -> Part:
+        content = self._content
+        body = header_end(content, start, end)
+        part = Part(start, body, end, fields=first_fields(content[start:body]))
+        self.parts.append(part)
+        part.type, part.subtype = default
+        value = part.fields.get(b"content-type")
+        if value:
+            media, part.parameters = parse_parameterised(value)
+            major, slash, minor = media.partition(b"/")
+            if slash and major.strip() and minor.strip():
+                part.type, part.subtype = major.strip().lower(), minor.strip().lower()
+            else:
+                part.type, part.subtype, part.parameters = b"text", b"plain", ()
+        if depth < DEPTH_MAX:
+            self._descend(part, depth)
+        return part
+
+    def _descend(self, part: Part, depth: int) -> None:
+        left = PARTS_MAX - len(self.parts)
+        if left <= 0:
+            return
+        if part.type == b"multipart":
+            boundary = part.parameter(b"boundary")
+            if boundary:
+                inner = (b"message", b"rfc822") if part.subtype == b"digest" else (b"text", b"plain")
+                self._delimiters = self._delimiters or Delimiters(self._content)
+                for first, last in self._delimiters.between(part.body, part.end, boundary, left):
+                    if len(self.parts) >= PARTS_MAX:
+                        break
+                    part.children.append(self.part(first, last, inner, depth + 1))
+        elif part.type == b"message" and part.subtype in (b"rfc822", b"global"):
+            if part.encoding.lower() in (b"7bit", b"8bit", b"binary"):
+                part.children.append(self.part(part.body, part.end, (b"text", b"plain"), depth + 1))
 
 
-def _descend(content: bytes, part: Part, depth: int, budget: list[int]) -> None:
-    if part.type == b"multipart":
-        boundary = part.parameter(b"boundary")
-        if boundary:
-            inner = (b"message", b"rfc822") if part.subtype == b"digest" else (b"text", b"plain")
-            for first, last in _between(content, part.body, part.end, boundary):
-                if budget[0] <= 0:
-                    break
-                part.children.append(_scan(content, first, last, inner, depth + 1, budget))
-    elif part.type == b"message" and part.subtype in (b"rfc822", b"global") and budget[0] > 0:
-        if part.encoding.lower() in (b"7bit", b"8bit", b"binary"):
-            part.children.append(_scan(content, part.body, part.end, (b"text", b"plain"), depth + 1, budget))
-
-
-def _between(content: bytes, start: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
-    """The ranges between delimiter lines (RFC 2046 §5.1.1); without a closing delimiter the last one runs to the end."""
-    delimiter = b"--" + boundary
-    ranges: list[tuple[int, int]] = []
-    opened = -1
-    position = content.find(delimiter, start, end)
-    while position >= 0:
-        behind = position + len(delimiter)
-        at_line_start = position == start or content[position - 1] == 0x0A
-        closing = content.startswith(b"--", behind, end)
-        tail = behind + 2 if closing else behind
-        line_end = content.find(b"\n", tail, end)
-        rest = content[tail : end if line_end < 0 else line_end]
-        if at_line_start and not rest.strip(b" \t\r"):
-            if opened >= 0:
-                ranges.append((opened, max(opened, position - 2)))
-            opened = -1 if closing else (end if line_end < 0 else line_end + 1)
-            if closing or line_end < 0:
-                break
-        position = content.find(delimiter, behind, end)
-    if opened >= 0:
-        ranges.append((opened, end))
-    return ranges
+def _count_lines(content: bytes, parts: list[Part]) -> None:
+    """Each octet once, although parts lie within parts."""
+    if len(parts) == 1:
+        parts[0].lines = content.count(b"\n", parts[0].body, parts[0].end)
+        return
+    before: dict[int, int] = {}
+    last = count = 0
+    for edge in sorted({edge for part in parts for edge in (part.body, part.end)}):
+        count += content.count(b"\n", last, edge)
+        before[edge], last = count, edge
+    for part in parts:
+        part.lines = before[part.end] - before[part.body]

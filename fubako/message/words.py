@@ -6,8 +6,10 @@ import codecs
 import quopri
 import re
 
-_WORD = re.compile(rb"=\?([^?\s]{1,64})\?([bBqQ])\?([^?]*)\?=")
-_BETWEEN = re.compile(rb"(\?=)[ \t\r\n]+(=\?)")
+from fubako.message.limits import ENCODED_WORDS_OCTETS_MAX
+
+_WORD = re.compile(rb"=\?([^?\s]{1,64})\?([bBqQ])\?([^?]*+)\?=")
+_BETWEEN = re.compile(rb"(\?=)[ \t\r\n]++(=\?)")
 _ALIASES = {
     "x-sjis": "cp932",
     "shift_jis": "cp932",
@@ -49,7 +51,7 @@ def decode_text(octets: bytes, charset: str) -> str:
 
 def decode_words(value: bytes) -> str:
     """A header value with its encoded words read. White space between two encoded words is dropped (RFC 2047 §6.2)."""
-    if b"=?" not in value:
+    if b"=?" not in value or len(value) > ENCODED_WORDS_OCTETS_MAX:
         return decode_text(value, "utf-8")
     value = _BETWEEN.sub(rb"\1\2", value)
     out: list[str] = []
