@@ -5,13 +5,12 @@ is the same one after a broken connection.
 """
 
 import hashlib
-from calendar import timegm
 from collections.abc import AsyncIterator, Sequence
-from email.utils import parsedate_tz
 
 from fubako.client.connection import ClientError
 from fubako.client.mailbox import Entry, Folder, OpenMailbox, message_ids
 from fubako.client.pop3 import Pop3Connection
+from fubako.message.dates import moment
 from fubako.message.display import view
 from fubako.message.headers import first_fields, header_end
 from fubako.message.mailboxes import parse_list
@@ -158,8 +157,4 @@ def _address(mailbox: bytes | None, host: bytes | None) -> str:
 
 
 def _time(value: bytes) -> int:
-    try:
-        parsed = parsedate_tz(value.decode("ascii", "replace"))
-        return timegm(parsed[:9]) - (parsed[9] or 0) if parsed else 0
-    except (ValueError, OverflowError, IndexError, TypeError):
-        return 0
+    return moment(value) or 0

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 from fubako.protocol.imap.fragments import SHORT_MAX, Message, Text
 from fubako.protocol.imap.types import SequenceSet
@@ -210,13 +210,15 @@ class Cursor:
         self.at = match.end()
         groups = match.groups()
         zone = (int(groups[7]) * 60 + int(groups[8])) * (-1 if groups[6] == b"-" else 1)
+        if abs(zone) >= 24 * 60:
+            raise ParseError("the zone does not exist")
         day = _day(groups[2], groups[1], groups[0])
         try:
             hour, minute, second = (int(group) for group in groups[3:6])
             moment = datetime(day.year, day.month, day.day, hour, minute, second, tzinfo=UTC)
         except ValueError:
             raise ParseError("the time does not exist") from None
-        return int((moment - timedelta(minutes=zone)).timestamp()), zone
+        return int(moment.timestamp()) - zone * 60, zone
 
 
 def _day(year: bytes, month: bytes, day: bytes) -> date:

@@ -5,9 +5,9 @@ ENVELOPE and BODYSTRUCTURE are rendered once, when a message comes, and kept; ev
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from fubako.message.dates import local_day
 from fubako.message.mailboxes import Mailbox, parse_list
 from fubako.message.mime import Part, parse_parameterised
 
@@ -163,8 +163,9 @@ def number_list(numbers: Sequence[int]) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _day(seconds_of_day: int) -> str:
-    when = datetime.fromtimestamp(seconds_of_day * 86400, UTC)
+def _day(days: int) -> str:
+    """`days` since the epoch."""
+    when = local_day(days * 86400, 0)
     return f"{when.day:2d}-{_MONTHS[when.month - 1]}-{when.year:04d}"
 
 
@@ -173,10 +174,6 @@ def date_time(seconds: int, zone: int) -> bytes:
     local = seconds + zone * 60
     days, left = divmod(local, 86400)
     sign, minutes = ("-", -zone) if zone < 0 else ("+", zone)
+    minutes = min(minutes, 99 * 60 + 59)  # four digits, whatever an older program let in
     clock = f"{left // 3600:02d}:{left // 60 % 60:02d}:{left % 60:02d}"
     return f"{_day(days)} {clock} {sign}{minutes // 60:02d}{minutes % 60:02d}".encode()
-
-
-def local_day(seconds: int, zone: int) -> datetime:
-    """The calendar day on which a date falls where it was written (SEARCH disregards time and zone)."""
-    return datetime.fromtimestamp(seconds, UTC) + timedelta(minutes=zone)

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import date
-from email.utils import parsedate
 
+from fubako.message.dates import local_day, written_day
 from fubako.message.headers import fields, unfold
 from fubako.message.mailboxes import parse_list
 from fubako.message.words import decode_words
@@ -204,22 +204,17 @@ class _Searching:
                 self.asked_modseq = True
                 return "modseq", lambda row: row[1] >= modseq
             case t.Dated("saved", relation, day):
-                return "savedate, 0", lambda row: _related(render.local_day(row[1], 0).date(), relation, day)
+                return "savedate, 0", lambda row: _related(local_day(row[1], 0), relation, day)
             case t.Dated(_, relation, day):
-                return "internaldate, zone", lambda row: _related(
-                    render.local_day(row[1], row[2]).date(), relation, day
-                )
+                return "internaldate, zone", lambda row: _related(local_day(row[1], row[2]), relation, day)
             case _:
                 raise AssertionError(criterion)
 
     async def _sent(self, criterion: t.Dated, among: set[int]) -> set[int]:
         def holds(header: bytes) -> bool:
             value = next((value for name, value in fields(header) if name.lower() == b"date"), None)
-            parsed = parsedate(unfold(value).decode("ascii", "replace")) if value is not None else None
-            try:
-                return parsed is not None and _related(date(*parsed[:3]), criterion.relation, criterion.day)
-            except ValueError:
-                return False
+            day = written_day(unfold(value)) if value is not None else None
+            return day is not None and _related(day, criterion.relation, criterion.day)
 
         return await self._by_header(among, holds)
 

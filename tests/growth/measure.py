@@ -1,0 +1,92 @@
+"""How the work of a function grows with its input: `check` raises Growth where it is more than linear.
+
+Three measures, none of them a time limit: the interpreter's steps (opcodes, the same in every run) and the peak of memory at n,
+2n and 4n, which must not grow by more than FACTOR a doubling; and, for work inside C, which steps do not see, the processor
+time at a size where it can be measured, where four times the input may take at most TIMES the time.
+"""
+
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
+from types import FrameType
+from typing import Any
+
+FACTOR = 2.3
+TIMES = 8.0
+STEPS_FLOOR = 3000  # what a call costs whatever its input
+MEMORY_FLOOR = 96 * 1024
+SECONDS_MEASURABLE = 0.05
+TRIES = 5
+
+Run = Callable[[bytes], Any]
+Shape = Callable[[int], bytes]
+
+
+class Growth(AssertionError):
+    """The work grows faster than its input."""
+
+
+def steps(run: Run, octets: bytes) -> int:
+    """Opcodes that one call takes."""
+    count = 0
+
+    def inside(frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal count
+        count += event == "opcode"
+        return inside
+
+    def entered(frame: FrameType, _event: str, _argument: Any) -> Any:
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return inside
+
+    before = sys.gettrace()
+    sys.settrace(entered)
+    try:
+        with suppress(Exception):
+            run(octets)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def memory(run: Run, octets: bytes) -> int:
+    """The most octets that one call holds."""
+    tracemalloc.start()
+    try:
+        with suppress(Exception):
+            run(octets)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def seconds(run: Run, octets: bytes) -> float:
+    """Processor time of this thread, the least of some."""
+    best = float("inf")
+    for number in range(TRIES):
+        began = time.thread_time()
+        with suppress(Exception):
+            run(octets)
+        best = min(best, time.thread_time() - began)
+        if best < SECONDS_MEASURABLE / TIMES or (best > 1.0 and number):
+            break
+    return best
+
+
+def check(run: Run, shape: Shape, small: int, large: int) -> None:
+    """`small` and `large`: n for steps and memory, and for time. Raises Growth."""
+    with suppress(Exception):
+        run(shape(8))  # what is made at the first call is not counted
+    counted = [steps(run, shape(small * times)) + STEPS_FLOOR for times in (1, 2, 4)]
+    held = [memory(run, shape(small * times)) + MEMORY_FLOOR for times in (1, 2, 4)]
+    for what, found in (("steps", counted), ("octets of memory", held)):
+        if any(after > FACTOR * before for before, after in pairwise(found)):
+            raise Growth(f"{what} at n, 2n, 4n: {found}")
+    long = seconds(run, shape(4 * large))
+    if long >= SECONDS_MEASURABLE:
+        short = seconds(run, shape(large))
+        if long > TIMES * short:
+            raise Growth(f"{short:.4f} s at n, {long:.4f} s at 4n")
