@@ -74,9 +74,12 @@ class Masquerade:
 
     def _piece(self, piece: bytes, *, hide: bool) -> bytes:
         if hide:
+            behind = 0  # the last host: no octet is read twice, however many addresses there are
 
             def shown(match: "re.Match[bytes]") -> bytes:
-                local = re.split(rb"[\s<,:]", piece[: match.start()])[-1].decode("utf-8", "replace").lower()
+                nonlocal behind
+                local = re.split(rb"[\s<,:]", piece[behind : match.start()])[-1].decode("utf-8", "replace").lower()
+                behind = match.end()
                 hidden = self.hides(match.group(1).decode()) and local not in self.exposed
                 return b"@" + self.name.encode() if hidden else match.group()
 
