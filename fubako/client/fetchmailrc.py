@@ -153,10 +153,10 @@ def _unquoted(text: str) -> str:
 def _tokens(text: str) -> Iterator[_Token]:
     """Raises FetchmailFault."""
     text = text.replace("\\\n", " ")
-    position = 0
-    while position < len(text.rstrip()):
+    position, line, counted, end = 0, 1, 0, len(text.rstrip())
+    while position < end:
         match = _TOKEN.match(text, position)
-        line = text.count("\n", 0, position) + 1
+        line, counted = line + text.count("\n", counted, position), position
         if match is None or match.end() == position:
             raise FetchmailFault(f"line {line}: a quotation mark is not closed")
         position = match.end()

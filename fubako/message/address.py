@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-LOCAL_OCTETS_MAX = 64
+LOCAL_OCTETS_MAX = 200  # RFC 5321 §4.5.3.1.1 asks for 64 at least; forwarded and tagged addresses are longer
 DOMAIN_OCTETS_MAX = 255
 PATH_OCTETS_MAX = 512
 

@@ -48,7 +48,7 @@ def _plain(value: bytes) -> list[Mailbox] | None:
             found.append(Mailbox(None, None, local, host))
             continue
         named = _NAMED.fullmatch(piece)
-        if named is None:
+        if named is None or b"  " in piece:  # several blanks are one
             return None
         found.append(Mailbox(named.group(1).strip(), None, named.group(2), named.group(3)))
     return found

@@ -106,18 +106,19 @@ class Packets:
     """Octets as they come -> packets."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def feed(self, octets: bytes) -> list[Answer]:
         """Raises MilterError."""
         self._buffer += octets
-        found = []
-        while len(self._buffer) >= 4:
-            (length,) = struct.unpack("!I", self._buffer[:4])
+        buffer, at, found = self._buffer, 0, []
+        while len(buffer) - at >= 4:
+            (length,) = struct.unpack_from("!I", buffer, at)
             if not 1 <= length <= PACKET_OCTETS_MAX:
                 raise MilterError(f"a packet of {length} octets")
-            if len(self._buffer) < 4 + length:
+            if len(buffer) - at < 4 + length:
                 break
-            body, self._buffer = self._buffer[4 : 4 + length], self._buffer[4 + length :]
-            found.append(Answer(chr(body[0]), body[1:]))
+            found.append(Answer(chr(buffer[at + 4]), bytes(buffer[at + 5 : at + 4 + length])))
+            at += 4 + length
+        del buffer[:at]
         return found
