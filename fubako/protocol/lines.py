@@ -109,6 +109,9 @@ class LineBuffer:
             self._data = octets + self._data[self._start :]
             self._start = self._searched = 0
 
+    def begins_with(self, octets: bytes) -> bool:
+        return self._data.startswith(octets, self._start)
+
     def clear(self) -> None:
         self._data = b""
         self._start = self._searched = 0

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from fubako.message.octets import regular
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.lines import LineEngine, LineTooLong
+from fubako.protocol.others import refuse_http, refuse_tls
 
 COMMAND_MAX = 512  # RFC 2449 §4 asks for 255; a UTF-8 user name may be longer
 AUTH_MAX = 12288
@@ -61,6 +62,9 @@ ALLOWED: dict[str, tuple[frozenset[State], int, int]] = {
 }
 
 
+_OTHERS = b"-ERR this is POP3, and nothing else is spoken here\r\n"
+
+
 class Pop3Server(LineEngine):
     """One connection, the server's side. The session sets `state` when a login has held."""
 
@@ -76,6 +80,7 @@ class Pop3Server(LineEngine):
 
     def next_event(self) -> Event | None:
         while True:
+            refuse_tls(self._input, _OTHERS)
             try:
                 line = self._input.line(AUTH_MAX if self._auth else COMMAND_MAX, lf_ends=True)
             except LineTooLong as error:
@@ -86,6 +91,7 @@ class Pop3Server(LineEngine):
                 raise ProtocolError("bare CR, LF or NUL", b"-ERR a bare CR or LF is not a line end\r\n")
             if self._auth:
                 return AuthResponse(line)
+            refuse_http(line, _OTHERS)
             command = self._command(line)
             if command is not None:
                 return command

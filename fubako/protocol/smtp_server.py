@@ -14,6 +14,7 @@ from fubako.message.octets import Inspector, Irregularity
 from fubako.message.status import Status
 from fubako.protocol.engine import ProtocolError, Unfinished
 from fubako.protocol.lines import LineEngine, LineTooLong
+from fubako.protocol.others import refuse_http, refuse_tls
 from fubako.protocol.smtp import BAD_ORDER, BARE_LINE_END, SYNTAX, SmtpLimits, SyntaxFault, xtext_decode
 from fubako.protocol.smtp_arguments import parse_mail, parse_rcpt
 
@@ -138,6 +139,9 @@ _HELLOS = ("HELO", "EHLO", "LHLO")
 _CONTENT_BLOCK = 1 << 20
 
 
+_OTHERS = Status(554, "5.5.1", "this is SMTP, and nothing else is spoken here").wire()
+
+
 class SmtpServer(LineEngine):
     """One connection. `lmtp` changes the greeting verb and the number of replies behind the content (RFC 2033 §4).
 
@@ -190,9 +194,12 @@ class SmtpServer(LineEngine):
                 return event
             mode = self._mode
             if mode == "command" or mode == "auth":
+                refuse_tls(self._input, _OTHERS)
                 line = self._line()
                 if line is None:
                     return None
+                if mode == "command":
+                    refuse_http(line, _OTHERS)
                 said = AuthResponse(line) if mode == "auth" else self._command(line)
                 if said is not None:
                     self._waiting = said

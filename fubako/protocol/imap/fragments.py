@@ -13,6 +13,7 @@ from typing import Protocol
 
 from fubako.protocol.engine import ProtocolError, Unfinished
 from fubako.protocol.lines import LineBuffer, LineTooLong
+from fubako.protocol.others import refuse_http, refuse_tls
 
 LINE_MAX = 65536  # of a stranger, and of lines outside commands
 COMMAND_OCTETS_MAX = 1024 * 1024  # of one who is known, without the messages of APPEND
@@ -66,6 +67,9 @@ class Text:
     body: Body | None = None
 
 
+_OTHERS = b"* BYE this is IMAP, and nothing else is spoken here\r\n"
+
+
 class Fragments:
     """`literal_max` and `command_max` may be changed at any time: they are small before a login. `bodies`: where APPEND goes."""
 
@@ -111,9 +115,14 @@ class Fragments:
         while True:
             if self._left and not self._take_literal():
                 return None
+            begins = not self._text.pieces and self._tail is None
+            if begins:
+                refuse_tls(self._input, _OTHERS)
             line = self._line()
             if line is None:
                 return None
+            if begins:
+                refuse_http(line, _OTHERS, words_may_be_tags=True)
             if b"\x00" in line or b"\r" in line or b"\n" in line:
                 raise ProtocolError("NUL, bare CR or LF", b"* BYE NUL, bare CR or LF in a command\r\n")
             if not self._add_line(line):
