@@ -1,6 +1,7 @@
 """`Application`: a configuration becomes objects and listeners."""
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Callable, Coroutine
@@ -11,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
+from fubako import modes
 from fubako.accounts import directory
 from fubako.accounts.guessing import Guessing
 from fubako.accounts.login import LoginRules, Logins
@@ -48,11 +50,13 @@ from fubako.server.session import Arrival, Limits, Resources
 from fubako.server.sessions import PROTOCOL, SESSIONS
 from fubako.store.guesses import SharedCounts
 from fubako.store.interface import StoreError
+from fubako.store.messages import blob_sizes
 from fubako.store.passing import forget as forget_passing
 from fubako.store.queue import LANES, forget_sent
 from fubako.store.quiet import QuietIndexing
 from fubako.store.reports import forget as forget_reports
 from fubako.store.spool import Spool
+from fubako.store.verify import QUIET_SECONDS
 from fubako.telemetry import Telemetry
 
 GRACE_SECONDS = 10.0
@@ -116,6 +120,7 @@ class Application:
     dresser: Dresser = field(init=False)
     reports: Reports = field(init=False)
     _runner: Runner | None = None
+    _left_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         self.tls = self.tls or load_tls(self.config, self.base)
@@ -365,9 +370,39 @@ class Application:
         """From time to time give back the room of removed messages; one worker of all does it at a time."""
         self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
 
+    async def leave_segment(self) -> None:
+        """Append elsewhere, where the segment of this process holds what nobody has any more: it can be compacted then."""
+        core = self.store.blobs.core
+        if not core.active:
+            return
+        sizes = await self.store.database.read(partial(blob_sizes, segment=core.active))
+        if core.occupied(sizes) < core.octets(core.active):
+            self.store.blobs.rotate()
+
+    async def erase(self, now: float, quiet_seconds: float = QUIET_SECONDS) -> int:
+        """What was removed leaves the disk: words at once, contents every half of `erase_hours`. Returns octets given back."""
+        await self.store.indexer.forget()
+        due = self._erasing_due(now)
+        octets = await asyncio.to_thread(
+            compact_store, self.store.directory, erase=due is not None, quiet_seconds=quiet_seconds
+        )
+        if due is not None:
+            modes.ensure(due)
+            os.utime(due, (now, now))
+        return octets
+
+    def _erasing_due(self, now: float) -> Path | None:
+        """The file whose time says when contents were erased last, if that is long ago."""
+        path = self.store.directory / "run" / "erased"
+        with contextlib.suppress(OSError):
+            if 0 <= now - path.stat().st_mtime < self.config.erase_hours * 1800:
+                return None
+        return path
+
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(COMPACT_SECONDS)
+            await self._leave_in_time()
             unlock = self.resources.take_lock("housekeeping")
             if unlock is None:
                 continue
@@ -377,7 +412,7 @@ class Application:
                 await self.store.database.write(partial(forget_passing, now=int(self.env.clock.now())))
                 await self.store.database.write(partial(forget_reports, now=int(self.env.clock.now())))
                 await self.report()
-                octets = await asyncio.to_thread(compact_store, self.store.directory)
+                octets = await self.erase(self.env.clock.now())
                 if octets:
                     self.telemetry.event("store.compacted", octets=octets)
             except StoreError as error:
@@ -386,6 +421,16 @@ class Application:
                 self.telemetry.event("housekeeping.bug", error=repr(error))
             finally:
                 unlock()
+
+    async def _leave_in_time(self) -> None:
+        now = self.env.clock.monotonic()
+        if now - self._left_at < self.config.erase_hours * 1800:
+            return
+        self._left_at = now
+        try:
+            await self.leave_segment()
+        except StoreError as error:
+            self.telemetry.event("store.error", reason=str(error))
 
     async def report(self) -> int:
         """Tell other domains of days that are over; how many reports went out."""

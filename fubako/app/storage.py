@@ -19,7 +19,7 @@ from fubako.store.indexer import Indexer
 from fubako.store.interface import StoreError
 from fubako.store.segments import SegmentBlobs, SegmentCore
 from fubako.store.sqlite import SqliteCore, SqliteDatabase
-from fubako.store.verify import Report, compact, verify
+from fubako.store.verify import QUIET_SECONDS, Report, compact, verify
 
 
 class StoreInUse(StoreError):
@@ -111,11 +111,14 @@ def verify_store(directory: Path, progress: Callable[[int, int], None]) -> Repor
     return verify(*_cores(directory), directory / "search", progress)
 
 
-def compact_store(directory: Path) -> int:
-    """Octets given back. May run beside a server."""
+def compact_store(directory: Path, *, erase: bool = False, quiet_seconds: float = QUIET_SECONDS) -> int:
+    """Octets given back. May run beside a server. `erase`: nothing that was removed stays in segments that have been left
+    alone for `quiet_seconds`."""
     database, segments = _cores(directory)
     try:
-        return compact(database, segments)
+        octets = compact(database, segments, quiet_seconds, erase=erase)
+        database.empty_wal()
+        return octets
     finally:
         segments.close()
         database.close()

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from fubako.config.addresses import ConfigError, networks, split_address
 from fubako.config.inbound import ContentFilter, DnsListing, Inbound, Milter, Rates
-from fubako.config.listening import Limits, Listen, Ssh, Tls, check_listen, with_addresses
+from fubako.config.listening import Limits, Listen, Positive, Ssh, Tls, check_listen, with_addresses
 from fubako.config.logins import (
     KerberosTickets,
     Login,
@@ -65,6 +65,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             " certificates may be root's: they are read before, at a start, but cannot be at SIGHUP. Empty: stay who we are."
         ),
     ] = ""
+    erase_hours: Annotated[
+        Positive,
+        Meta(
+            description="Contents of expunged messages and of removed users leave the disk within so many hours, and two; their"
+            " words leave the search index within two. Copies that others made (backups) are not reached."
+        ),
+    ] = 24
     quiet: Annotated[bool, Meta(description="Write no events to standard error.")] = False
 
     def certificate_paths(self, base: Path) -> list[tuple[Path, Path]]:

@@ -175,6 +175,35 @@ class Indexer:
 
         return await self._database.read(unit)
 
+    # -- letting go
+
+    async def forget(self) -> int:
+        """The words of messages that are gone, and the indexes of accounts that are, leave the disk; how many messages'. Raises
+        StoreError."""
+        count = 0
+        for path in sorted(self._directory.glob("*.sqlite")):
+            if path.stem.isdigit():
+                count += await self._forget(int(path.stem))
+        return count
+
+    async def _forget(self, account_id: int) -> int:
+        count = 0
+        async with self._busy.setdefault(account_id, asyncio.Lock()), self._alone(account_id):
+            if not await self._database.read(lambda tx: messages.has_account(tx, account_id)):
+                await self._run(self._remove, account_id)
+                (self._directory / f"{account_id}.lock").unlink(missing_ok=True)
+                return 0
+            for mailbox_id in await self._on(account_id, SearchIndex.mailboxes):
+                held = await self._on(
+                    account_id, SearchIndex.held, mailbox_id
+                )  # before the rows: none is put in behind them
+                live = set(await self._database.read(lambda tx, i=mailbox_id: messages.uids(tx, account_id, i)))  # type: ignore[misc]  # binds the loop's value
+                gone = [uid for uid in held if uid not in live]
+                if gone:
+                    await self._on(account_id, SearchIndex.forget, mailbox_id, gone)
+                count += len(gone)
+        return count
+
     # -- the files
 
     @asynccontextmanager

@@ -307,6 +307,15 @@ def changed_since(tx: Transaction, account_id: int, mailbox_id: int, modseq: int
     )
 
 
+def has_account(tx: Transaction, account_id: int) -> bool:
+    return tx.row("SELECT 1 FROM account WHERE account_id=?", (account_id,)) is not None
+
+
+def blob_sizes(tx: Transaction, segment: int) -> list[int]:
+    """Octets of each content in a segment that somebody holds."""
+    return [int(row[0]) for row in tx.rows("SELECT size FROM blob WHERE segment=?", (segment,))]
+
+
 def expunged_since(tx: Transaction, account_id: int, mailbox_id: int, modseq: int) -> list[int]:
     rows = tx.rows("SELECT DISTINCT uid FROM expunged WHERE account_id=? AND mailbox_id=? AND modseq>? ORDER BY uid",
                    (account_id, mailbox_id, modseq))  # fmt: skip

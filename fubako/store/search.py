@@ -157,6 +157,35 @@ class SearchIndex:
             run(_PROGRESS, (mailbox_id, last, last))
             run("DELETE FROM trying WHERE mailbox_id=?", (mailbox_id,))
 
+    def mailboxes(self) -> list[int]:
+        """Those of whose messages something is here."""
+        with _told():
+            rows = self._connection.execute(
+                "SELECT mailbox_id FROM progress UNION SELECT mailbox_id FROM skipped"
+            ).fetchall()
+            return [int(row[0]) for row in rows]  # type: ignore[arg-type]  # integers
+
+    def held(self, mailbox_id: int) -> list[int]:
+        """UIDs of all whose words are here, or of which it is remembered that they are passed over."""
+        with _told():
+            rows = self._connection.execute(
+                "SELECT rowid & 4294967295 FROM letters WHERE rowid BETWEEN ? AND ? UNION SELECT uid FROM skipped"
+                " WHERE mailbox_id=?",
+                (mailbox_id << 32, (mailbox_id + 1 << 32) - 1, mailbox_id),
+            ).fetchall()
+            return [int(row[0]) for row in rows]  # type: ignore[arg-type]  # integers
+
+    def forget(self, mailbox_id: int, gone: Iterable[int]) -> None:
+        """Their words leave the file, and its WAL: a row that is removed is only marked until all that is left is written anew."""
+        self._vocabulary = None
+        with _told():
+            with self._writing() as run:
+                for uid in gone:
+                    run("DELETE FROM letters WHERE rowid=?", (mailbox_id << 32 | uid,))
+                    run("DELETE FROM skipped WHERE mailbox_id=? AND uid=?", (mailbox_id, uid))
+                run("INSERT INTO letters (letters) VALUES ('optimize')")
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
     def find(self, mailbox_id: int, needle: str, column: str) -> Found | None:
         """`column`: "body", "header" or "" for both. None when the index cannot help (no letter or digit in the needle)."""
         with _told():

@@ -77,7 +77,10 @@ class SegmentCore:
                 self._number = number
                 return handle
             handle.close()
-        number = max([self._number, *numbers]) + 1
+        return self._fresh()
+
+    def _fresh(self) -> Handle:
+        number = max([self._number, *self.numbers()]) + 1
         while True:
             try:
                 handle = self._disk.create(self._path(number))
@@ -171,6 +174,26 @@ class SegmentCore:
         except OSError as error:
             self._abandon(start)
             raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
+
+    def rotate(self) -> None:
+        """Append to a new segment from now on, so that the one before can be compacted. Raises StoreFull."""
+        previous, self._active = self._active, None
+        if previous is not None:
+            self._leave(previous)
+        try:
+            self._active = self._fresh()
+        except OSError as error:
+            raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
+
+    @property
+    def active(self) -> int:
+        """The number of the segment that is appended to; 0 when there is none."""
+        return self._number if self._active is not None else 0
+
+    @staticmethod
+    def occupied(sizes: Sequence[int]) -> int:
+        """Octets of a segment that holds these contents and nothing else."""
+        return len(MAGIC) + sum(sizes) + len(sizes) * _HEADER.size
 
     @property
     def runs_out(self) -> bool:
@@ -336,12 +359,21 @@ class SegmentBlobs:
             settle(future, result)
         if self._gathering.busy and not error and self.core.runs_out:
             self._syncing.run(self.core.reserve, _nothing)
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._waiting:
             self._gather()
         else:
             self._busy = False
             if self._idle is not None:
                 settle(self._idle, None)
+
+    def rotate(self) -> None:
+        """See SegmentCore.rotate; a busy one goes on as it is."""
+        if not self._busy:
+            self._busy = True  # what comes meanwhile waits
+            self._syncing.run(self.core.rotate, lambda _, error: self._go_on())
 
     def read(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
         return self.core.read(ref, start, length)

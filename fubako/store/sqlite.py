@@ -22,6 +22,7 @@ T = TypeVar("T")
 Unit = Callable[[Transaction], Any]
 
 _BUSY_MILLISECONDS = 30_000
+_EMPTY_MILLISECONDS = 200  # in which others wait
 _CACHE_KIB = 32 * 1024
 _CHECKPOINT_PAGES = 4000
 _MMAP_OCTETS = 1 << 30
@@ -118,6 +119,18 @@ class SqliteCore:
         except (*_DISK, apsw.BusyError):
             pass
         finally:
+            self.unlock()
+
+    def empty_wal(self) -> None:
+        """Copy all of the WAL back and leave nothing in it. A reader may be in the way: then the next time does it."""
+        self.lock(wait=True)
+        self._writer.set_busy_timeout(_EMPTY_MILLISECONDS)
+        try:
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (*_DISK, apsw.BusyError):
+            pass
+        finally:
+            self._writer.set_busy_timeout(_BUSY_MILLISECONDS)
             self.unlock()
 
     def lock(self, *, wait: bool) -> bool:

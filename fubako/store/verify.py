@@ -99,12 +99,16 @@ def _rows(tx: Transaction, report: Report) -> None:
         report.faults.append(f"UID {uid} of account {account_id}: its content is missing")
 
 
-def compact(database: SqliteCore, segments: SegmentCore, quiet_seconds: float = QUIET_SECONDS) -> int:
-    """Copy what lives out of segments that are mostly dead, and remove them. Returns octets given back.
+def compact(
+    database: SqliteCore, segments: SegmentCore, quiet_seconds: float = QUIET_SECONDS, *, erase: bool = False
+) -> int:
+    """Copy what lives out of segments that are mostly dead, and remove them; `erase`: out of those that hold anything dead.
+    Returns octets given back.
 
     New place durable first, rows second, old file last: a crash at any point leaves every content reachable.
     """
     given_back = 0
+    fresh = not erase
     for number in segments.numbers():
         if not segments.removable(number, quiet_seconds):
             continue
@@ -112,8 +116,12 @@ def compact(database: SqliteCore, segments: SegmentCore, quiet_seconds: float = 
             lambda tx, n=number: tx.rows("SELECT blob_id, place, size FROM blob WHERE segment=? ORDER BY place", (n,))  # type: ignore[misc]  # binds the loop's value
         )
         octets = segments.octets(number)
-        if sum(row[2] for row in live) > LIVE_SHARE * octets:
+        living = segments.occupied([row[2] for row in live])
+        if living >= octets or (not erase and living > LIVE_SHARE * octets):
             continue
+        if live and not fresh:
+            segments.rotate()  # what lives goes where nothing is dead
+            fresh = True
         for start in range(0, len(live), _BATCH):
             _move(database, segments, number, live[start : start + _BATCH])
         segments.remove(number)
