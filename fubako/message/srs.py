@@ -25,7 +25,7 @@ def _stamp(day: int) -> str:
 
 
 def _hash(secret: bytes, *parts: str) -> str:
-    digest = hmac.digest(secret, "=".join(parts).lower().encode(), "sha256")
+    digest = hmac.digest(secret, "=".join(parts).lower().encode("utf-8", "surrogatepass"), "sha256")
     return base64.b32encode(digest)[:HASH_SIGNS].decode()
 
 

@@ -21,6 +21,7 @@ import warnings
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import apsw
 from cryptography import x509
@@ -70,7 +71,7 @@ class Violation(AssertionError):
 class NoLogins:
     """Nobody logs in here, and each argon2 would cost as much as ten hours of the world."""
 
-    def __init__(self, *_facts) -> None:
+    def __init__(self, *_facts, **_more) -> None:
         pass
 
     def mechanisms(self, _bindings) -> list[str]:
@@ -103,6 +104,7 @@ def _certificate(folder: Path, name: str, names: list[str], issuer=None):
     made = builder.sign(issuer[0] if issuer else key, None)
     (folder / f"{name}.pem").write_bytes(made.public_bytes(Encoding.PEM))
     (folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (folder / f"{name}.key").chmod(0o600)
     return key, made
 
 
@@ -235,7 +237,9 @@ class Host:
             queue=Queue(first_gap_seconds=30, longest_gap_seconds=300, warn_hours=1, give_up_days=1),
             tls=Tls(certificates=(CertificateSettings(chain="good.pem", key="good.key"),)),
         )  # fmt: skip
-        store = app.Store(SimDatabase(self, self.core, changes), SimBlobs(self, self.segments), changes, None, FOLDER)
+        # nobody searches here, and no message is long enough for a worker
+        indexer, pool = SimpleNamespace(), SimpleNamespace()
+        store = app.Store(SimDatabase(self, self.core, changes), SimBlobs(self, self.segments), changes, indexer, pool, FOLDER)
         env = Env(SimClock(self.world.loop), self.rng.randbytes)
         made = app.Application(config, FOLDER, store, Telemetry(quiet=True), env, resolver=self.world.zone)
         changes.watch = None
