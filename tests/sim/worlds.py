@@ -239,7 +239,9 @@ class Host:
         )  # fmt: skip
         # nobody searches here, and no message is long enough for a worker
         indexer, pool = SimpleNamespace(), SimpleNamespace()
-        store = app.Store(SimDatabase(self, self.core, changes), SimBlobs(self, self.segments), changes, indexer, pool, FOLDER)
+        store = app.Store(
+            SimDatabase(self, self.core, changes), SimBlobs(self, self.segments), changes, indexer, pool, FOLDER
+        )
         env = Env(SimClock(self.world.loop), self.rng.randbytes)
         made = app.Application(config, FOLDER, store, Telemetry(quiet=True), env, resolver=self.world.zone)
         changes.watch = None
