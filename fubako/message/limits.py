@@ -3,6 +3,7 @@ is refused or lost because of these, and they hold for inner parts, inner messag
 """
 
 HEADER_OCTETS_MAX = 1024 * 1024  # of one header (of the message or of a part) whose fields are read
+HEADERS_OCTETS_MAX = 1024 * 1024  # of the headers of all parts of a message together
 DEPTH_MAX = 50  # parts within parts
 PARTS_MAX = 2000  # in the whole message
 DELIMITER_LINES_MAX = 100_000  # lines that begin with `--` and are looked at together

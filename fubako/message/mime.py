@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fubako.message.delimiters import Delimiters
 from fubako.message.headers import first_fields, header_end
-from fubako.message.limits import DEPTH_MAX, PARAMETER_FIELD_OCTETS_MAX, PARAMETERS_MAX, PARTS_MAX
+from fubako.message.limits import DEPTH_MAX, HEADERS_OCTETS_MAX, PARAMETER_FIELD_OCTETS_MAX, PARAMETERS_MAX, PARTS_MAX
 
 Parameters = tuple[tuple[bytes, bytes], ...]
 
@@ -146,12 +146,15 @@ class _Scanner:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._delimiters: Delimiters | None = None
+        self._header_octets = HEADERS_OCTETS_MAX  # that are still read
         self.parts: list[Part] = []
 
     def part(self, start: int, end: int, default: tuple[bytes, bytes], depth: int) -> Part:
         content = self._content
         body = header_end(content, start, end)
-        part = Part(start, body, end, fields=first_fields(content[start:body]))
+        header = content[start : min(body, start + self._header_octets)]
+        self._header_octets -= len(header)
+        part = Part(start, body, end, fields=first_fields(header))
         self.parts.append(part)
         part.type, part.subtype = default
         value = part.fields.get(b"content-type")

@@ -13,6 +13,7 @@ from targets import TARGETS
 
 from fubako.message import mime
 from fubako.message.headers import header_end
+from fubako.message.limits import HEADERS_OCTETS_MAX
 
 SMALL, LARGE = 1000, 60_000
 
@@ -107,3 +108,16 @@ def test_what_is_beyond_a_limit_stays_in_the_message():
     while part.children:
         part, depth = part.children[0], depth + 1
     assert depth == 50 and part.type == b"message" and deep[part.body : part.end].endswith(b"text")
+
+
+def test_headers_of_many_parts_are_no_more_to_read_than_one_header() -> None:
+    """Parts may have a header each that is within every limit of its own."""
+    field = b"X-Long: " + b"x" * 10_000
+    piece = b"--a\r\nContent-Type: text/html\r\n" + field + b"\r\n\r\nhi\r\n"
+    root = mime.scan(b"Content-Type: multipart/mixed; boundary=a\r\n\r\n" + piece * 1000)
+    read = sum(len(value) for part in root.children for value in part.fields.values())
+    assert read <= HEADERS_OCTETS_MAX
+    assert len(root.children) == 1000
+    first, last = root.children[0], root.children[-1]
+    assert (first.subtype, last.subtype) == (b"html", b"plain")
+    assert last.end - last.body == len(b"hi\r\n")

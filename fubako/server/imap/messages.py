@@ -167,7 +167,10 @@ class _Fetching:
         ref = await self.session.resources.database.read(lambda tx: messages.blob_of(tx, blob_id))
         resources = self.session.resources
         content = Content(resources.blobs, ref, row[self.place[_HEADER]], resources.spool)
-        shown = [self._item(content, item, row) for item in self.items]  # nothing is said before all are known
+        shown: list[tuple[bytes, Extent]] = []  # nothing is said before all are known
+        for item in self.items:
+            shown.append(self._item(content, item, row))
+            await self.session.line.turn()
         if show_flags and "FLAGS" not in self.items:
             shown.append((self._show_one("FLAGS", row), NOTHING))
             if self.session.condstore and "MODSEQ" not in self.items:

@@ -7,6 +7,7 @@ from datetime import date
 
 from fubako.message.dates import local_day, written_day
 from fubako.message.headers import fields, unfold
+from fubako.message.limits import HEADER_OCTETS_MAX
 from fubako.message.mailboxes import parse_list
 from fubako.message.words import decode_words
 from fubako.protocol.imap import render
@@ -257,7 +258,7 @@ class _Searching:
         """Others have their turns between any two."""
         found: set[int] = set()
         async for uid, size, ref in self._refs(among):
-            if holds(self.session.resources.blobs.read(ref, 0, size)):
+            if holds(self.session.resources.blobs.read(ref, 0, min(size, HEADER_OCTETS_MAX))):
                 found.add(uid)
         return found
 

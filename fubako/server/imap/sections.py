@@ -28,6 +28,7 @@ class Content:
         self._spool = spool
         self._room = HELD_OCTETS_MAX
         self._root: Part | None = None
+        self._decoded: dict[tuple[int, ...], tuple[Extent, bool]] = {}  # parts, however often they are asked for
 
     def prove(self) -> None:
         """Raises StoreError where the content is not there any more."""
@@ -80,6 +81,8 @@ class Content:
         """A part without its transfer encoding, and whether a NUL is in it. Raises StoreFull."""
         if not section.parts:
             return self._searched(self._stored(0, self._ref.size))
+        if section.parts in self._decoded:
+            return self._decoded[section.parts]
         part = find_part(self.root, section.parts)
         if part is None:
             return None, False
@@ -89,7 +92,8 @@ class Content:
         decoded = decode_transfer(stored.read(0, stored.size), part.encoding)
         if decoded is None:
             raise No("[UNKNOWN-CTE] the part's transfer encoding is not known")
-        return self._kept(decoded), b"\x00" in decoded
+        self._decoded[section.parts] = self._kept(decoded), b"\x00" in decoded
+        return self._decoded[section.parts]
 
     def _header_section(self, header: Extent, section: Section) -> Extent:
         if section.text == "HEADER":
