@@ -1,5 +1,6 @@
 """Sockets that listen, bound before privileges are dropped."""
 
+import grp
 import os
 import socket
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from fubako.app.privileges import ROOT, owner_of
 from fubako.config import SERVICES, UNIX_SERVICES, Config, ConfigError, Listen, Network, networks, split_address
 from fubako.net import tcp, unix
 
@@ -107,15 +109,18 @@ def _bind_one(listen: Listen, address: str, base: Path, reuse_port: bool) -> soc
     service = listen.service
     try:
         if service in UNIX_SERVICES:
-            return _bind_unix(base / address)
+            return _bind_unix(base / address, listen)
         host, port = split_address(address)
         return tcp.bound_socket(host, port, reuse_port=reuse_port)
     except OSError as error:
         raise ConfigError(f"{service} cannot listen on {address}: {error.strerror or error}") from None
 
 
-def _bind_unix(path: Path) -> socket.socket:
-    """A Unix socket only its owner and group can reach; one left over by a dead server is replaced."""
+def _bind_unix(path: Path, listen: Listen) -> socket.socket:
+    """A Unix socket that those can reach whom `listen` names; one left over by a dead server is replaced. Raises OSError,
+    ConfigError."""
+    if os.geteuid() == ROOT and owner_of(path)[0] != ROOT:
+        raise ConfigError(f"{listen.service}: {path.parent} belongs to another user, and nothing is made there as root")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     if path.is_socket():
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -126,11 +131,14 @@ def _bind_unix(path: Path) -> socket.socket:
             path.unlink(missing_ok=True)
         finally:
             probe.close()
-    mask = os.umask(0o117)
+    mask = os.umask(0o177)
     try:
         with unix.address(path) as name:
             listener.bind(name)
-    except OSError:
+        if listen.socket_group:
+            os.chown(path, -1, _group(listen), follow_symlinks=False)
+        path.chmod(int(listen.socket_mode, 8))
+    except BaseException:
         listener.close()
         raise
     finally:
@@ -138,3 +146,10 @@ def _bind_unix(path: Path) -> socket.socket:
     listener.listen(256)
     listener.setblocking(False)
     return listener
+
+
+def _group(listen: Listen) -> int:
+    try:
+        return grp.getgrnam(listen.socket_group).gr_gid
+    except KeyError:
+        raise ConfigError(f"listen.socket_group of {listen.service}: there is no group {listen.socket_group}") from None

@@ -49,6 +49,16 @@ class Listen(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     mechanisms: Annotated[
         tuple[str, ...], Meta(description="SASL mechanisms offered here, instead of those of [login].")
     ] = ()
+    socket_mode: Annotated[
+        str,
+        Meta(
+            description="Who may connect to a Unix socket: its permissions in octal, for its owner, its group and others.",
+            pattern="^0?[0-7]{3}$",
+        ),
+    ] = "0660"
+    socket_group: Annotated[
+        str, Meta(description="Group of a Unix socket, one that the server is in; its own when empty.")
+    ] = ""
     certificate_login: Annotated[
         bool,
         Meta(

@@ -1,9 +1,9 @@
 """`launch_unit.py UNIT STATE COMMAND…`: run a command as a unit would have it, as far as that is possible without systemd.
 
-Held: the system calls of SystemCallFilter (libseccomp), CapabilityBoundingSet, NoNewPrivileges, UMask, and a root that is
-read-only but for the folder STATE and a /var/tmp of its own. Not held: the user of the unit (it stays root, without root's
-capabilities), PrivateDevices, ProtectProc, RestrictAddressFamilies, RestrictNamespaces and what else looks at the arguments
-of calls.
+Held: the system calls of SystemCallFilter (libseccomp), CapabilityBoundingSet, NoNewPrivileges, UMask, MemoryDenyWriteExecute
+(PR_SET_MDWE), and a root that is read-only but for the folder STATE and a /var/tmp of its own. Not held: the user of the unit
+(it stays root, without root's capabilities), PrivateDevices, ProtectProc, RestrictAddressFamilies, RestrictNamespaces and what
+else looks at the arguments of calls.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import sys
 _NEW_MOUNTS, _BIND, _REMOUNT, _READ_ONLY, _RECURSIVE, _PRIVATE = 0x20000, 4096, 32, 1, 16384, 1 << 18
 _CAPBSET_DROP, _NO_NEW_PRIVS = 24, 38
 _CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10}
+_MDWE, _NO_EXEC_GAIN = 65, 1  # Linux 6.3
 _ALLOW, _EPERM = 0x7FFF0000, 0x00050000 | 1
 
 TEMPORARY = "/var/tmp"
@@ -88,6 +89,8 @@ def main() -> None:
         done(libc.prctl(_CAPBSET_DROP, capability, 0, 0, 0))
     if values["NoNewPrivileges"] == "yes":
         done(libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
+    if values.get("MemoryDenyWriteExecute") == "yes":
+        done(libc.prctl(_MDWE, _NO_EXEC_GAIN, 0, 0, 0))
     filter_calls(allowed)
     os.environ["TMPDIR"] = TEMPORARY
     os.execv(command[0], command)

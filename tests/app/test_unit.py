@@ -49,7 +49,7 @@ def test_the_server_lives_with_what_the_unit_leaves(tmp_path):
     assert server.stop() == 0
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(root / "notify"))
-    notify.settimeout(60)
+    notify.settimeout(15)
     launcher = [sys.executable, str(Path(__file__).with_name("launch_unit.py")), str(UNIT), str(root)]
     serve = [FUBAKO, "serve", "--config", str(root / "fubako.toml"), "--workers", "1"]
     process = subprocess.Popen(
