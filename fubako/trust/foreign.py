@@ -12,6 +12,7 @@ from collections.abc import Callable
 from fubako.trust.rules import Rule, RuleFault, described, fingerprint, signers
 
 OCTETS_MAX = 4 * 1024 * 1024
+ROW_SIGNS_MAX = 4096  # of one row that is cut into words
 _PEM = re.compile(r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([^-]*+)-----END")
 _HOST = re.compile(r"^#H ([a-zA-Z0-9_\.-]+) ([0-9A-F]{4}(?: [0-9A-F]{4}){7})[ \t]*$", re.MULTILINE)
 Found = tuple[list[Rule], list[str]]
@@ -85,7 +86,7 @@ def msmtp(text: str, source: str, now: int) -> Found:
             warnings.append(f"{host}: an MD5 fingerprint is weak; it is replaced at the next good connection")
 
     for row in text[:OCTETS_MAX].splitlines():
-        words = _words(row)
+        words = _words(row[:ROW_SIGNS_MAX])
         if words[:1] == ["defaults"]:
             done()
             account = defaults = {}

@@ -103,7 +103,7 @@ def test_entries(server):
     run("user", "add", "ann@nowhere.test", code=67)
     run("alias", "add", "all@example.test", "ann@example.test", "bob@fubako.test")
     assert json.loads(run("alias", "list", "--json")) == [
-        {"address": "all@example.test", "targets": ["ann@example.test", "bob@fubako.test"]}
+        {"address": "all@example.test", "targets": ["ann@example.test", "bob@fubako.test"], "run_as": []}
     ]
     assert [box["name"] for box in json.loads(run("user", "show", "ann@example.test", "--json"))["mailboxes"]] == [
         "Archive", "Drafts", "INBOX", "Junk", "Sent", "Trash"

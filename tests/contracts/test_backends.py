@@ -134,7 +134,7 @@ def test_one_that_says_nothing_is_left_and_leaves_nothing_behind(kind, tmp_path)
     import time
     from pathlib import Path
 
-    from fubako.accounts.backends.chain import Chain, Checker
+    from fubako.accounts.backends.chain import Chain, Checker, Question
     from fubako.telemetry import Telemetry
 
     path = Path(tempfile.mkdtemp(prefix="si")) / "mux"
@@ -153,7 +153,7 @@ def test_one_that_says_nothing_is_left_and_leaves_nothing_behind(kind, tmp_path)
                 with pytest.raises(
                     BackendDown, match="no answer in 1 seconds|connect|Can't contact|Timed out|timed out|error"
                 ):
-                    await chain.check("alice@here.test", "words")
+                    await chain.check(Question(address="alice@here.test", password="words", only_domain="here.test"))
                 at[0] += 60
             seconds = time.monotonic() - began
             await chain.close()

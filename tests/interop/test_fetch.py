@@ -549,7 +549,8 @@ def test_lists_8_and_9_of_the_seeds(server, user, home, needs, letter):
     deliver(server, user, b"Subject: second\r\n\r\nx\r\n")
     code, _, error = me.run("fetch", "--fetchmailrc", str(rc))
     assert code == 0 and "sslfingerprint is MD5" in error, error
-    assert (home / "dropped").read_bytes().count(b"Subject: ") == 2 and kept(server, user) == []
+    # another port is another server, from which the first message was never fetched
+    assert (home / "dropped").read_bytes().count(b"Subject: ") == 3 and kept(server, user) == []
     rc.chmod(0o644)
     assert me.run("fetch", "--fetchmailrc", str(rc))[0] == 78
 

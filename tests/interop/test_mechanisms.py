@@ -72,6 +72,7 @@ class House(Server):
             "exp": int(time.time()) + 600,
             "scope": "openid mail",
             "email": "alice@here.test",
+            "email_verified": True,
         }
         header = {"alg": more.pop("alg", "ES256"), "kid": more.pop("kid", "one")}
         key = more.pop("key", self.key)
