@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fubako.app.application import Application, preload
     from fubako.app.built import LateHttps, LateResolver, dresser, gate, load_access, load_tls, pool, resolver, routes
+    from fubako.app.confined import confine_worker, needs
     from fubako.app.door import public_host_keys
     from fubako.app.listeners import Bound, bind, bind_paths, bind_ports, inherited
     from fubako.app.privileges import act_as_owner, become_user
@@ -45,10 +46,12 @@ _HOMES = {
     "connections_that_fit": "process",
     "inherited": "listeners",
     "mend_modes": "storage",
+    "needs": "confined",
     "raise_files": "process",
     "require_own": "storage",
     "claim": "storage",
     "compact_store": "storage",
+    "confine_worker": "confined",
     "dresser": "built",
     "end_with_parent": "process",
     "gate": "built",
@@ -93,6 +96,7 @@ __all__ = [
     "bind_ports",
     "claim",
     "compact_store",
+    "confine_worker",
     "connections_that_fit",
     "dresser",
     "end_with_parent",
@@ -102,6 +106,7 @@ __all__ = [
     "load_tls",
     "mend",
     "mend_modes",
+    "needs",
     "open_store",
     "pool",
     "preload",

@@ -6,11 +6,10 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -42,6 +41,9 @@ def serve(config_file: Path | None, workers: int | None) -> int:
     base = path.resolve().parent
     if not config.listen and "LISTEN_FDS" not in os.environ:
         raise ConfigError(f"{path}: listen: no service is configured")
+    os.environ["SQLITE_TMPDIR"] = str(
+        base / config.directory / "run"
+    )  # a worker writes nowhere else; read once, when it loads
     app.tune()
     telemetry = Telemetry(quiet=config.quiet)
     config = _within_files(config, telemetry)
@@ -61,20 +63,50 @@ def serve(config_file: Path | None, workers: int | None) -> int:
     if "ssh" in {one.service for one in config.listen} | {one.service for one in bound}:
         app.public_host_keys(config, base)  # made, and its faults told, before anything starts
     bound += [] if given else app.bind_paths(config, base)
-    served = Served(path=path, config=config, bound=bound, tls=tls, nursery=_nursery(telemetry))
+    served = Served(path=path, config=config, bound=bound, tls=tls, nurse=_Nurse.start(telemetry))
     try:
         return _supervise(served, workers or config.workers or len(os.sched_getaffinity(0)), telemetry)
     finally:
         os.close(held)
 
 
-def _nursery(telemetry: Telemetry) -> Nursery | None:
-    """One for all workers, started once the rights of root are gone. Where none starts, each worker tries for itself."""
+@dataclass(slots=True)
+class _Nurse:
+    """Keeps one nursery alive for all workers, which can start no program. `theirs`: the nursery's end of its door."""
+
+    nursery: Nursery
+    theirs: socket.socket
+    pid: int
+
+    @classmethod
+    def start(cls, telemetry: Telemetry) -> "_Nurse | None":
+        """Started once the rights of root are gone."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            return cls(Nursery(ours), theirs, Nursery.open(theirs))
+        except OSError as error:
+            telemetry.event("scan.unavailable", reason=str(error))
+            ours.close()
+            theirs.close()
+            return None
+
+    def look(self, telemetry: Telemetry) -> None:
+        """Start it again where it has ended: the door stays, and so what was asked meanwhile."""
+        if not _has_ended(self.pid):
+            return
+        signal.sigtimedwait(set(), RESTART_SECONDS)
+        try:
+            self.pid = Nursery.open(self.theirs)
+        except OSError as error:
+            telemetry.event("scan.unavailable", reason=str(error))
+
+
+def _has_ended(pid: int) -> bool:
     try:
-        return Nursery.start()
-    except OSError as error:
-        telemetry.event("scan.unavailable", reason=str(error))
-        return None
+        return bool(os.waitpid(pid, os.WNOHANG)[0])
+    except ChildProcessError:
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +117,7 @@ class Served:
     config: Config
     bound: list[app.Bound]
     tls: dict[str, ServerTls]
-    nursery: Nursery | None
+    nurse: _Nurse | None
 
     @property
     def base(self) -> Path:
@@ -131,7 +163,7 @@ def _supervise(served: Served, count: int, telemetry: Telemetry) -> int:
     gc.collect()
     gc.freeze()  # what was made up to here lives as long as the workers, and is shared by them
     ready = os.pipe()
-    work = partial(_work, served, ready[1], count)
+    work = partial(_begin, served, ready[1], count)
     workers = {_start(work) for _ in range(count)}
     _wait_ready(ready[0], count)
     notify("READY=1")
@@ -144,6 +176,8 @@ def _supervise(served: Served, count: int, telemetry: Telemetry) -> int:
                 os.kill(pid, signal.SIGHUP)
             notify("READY=1")
         elif got == signal.SIGCHLD:
+            if served.nurse is not None:
+                served.nurse.look(telemetry)
             for pid in _reap(workers):
                 telemetry.event("worker.died", pid=pid)
                 signal.sigtimedwait(set(), RESTART_SECONDS)
@@ -189,7 +223,7 @@ def _wait_ready(pipe: int, count: int) -> None:
         count -= len(os.read(pipe, count))
 
 
-def _start(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+def _start(work: Callable[[], int]) -> int:
     """A worker; its signals stay blocked until it can take them."""
     pid = os.fork()
     if pid:
@@ -197,7 +231,7 @@ def _start(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     app.end_with_parent()
     code = 70
     try:
-        code = app.run(work())
+        code = work()
     finally:
         os._exit(code)
 
@@ -210,12 +244,34 @@ def _tls(served: Served) -> dict[str, ServerTls]:
         return served.tls
 
 
-async def _work(served: Served, ready: int, count: int) -> int:
-    """One worker process. Rights that it does not need are given up here, before anybody is served."""
+def _confine(config: Config, base: Path, telemetry: Telemetry) -> None:
+    """Before the store is opened, threads are made or a stranger is heard. A kernel that cannot hold all of it is told of, and the
+    worker goes on."""
+    if config.confine == "off":
+        telemetry.event("worker.unconfined", reason="confine is off")
+        return
+    needed = app.needs(config, base)
+    report = app.confine_worker(config, base, needed)
+    if report is None:
+        telemetry.event("worker.unconfined", reason="a helper of PAM gains rights by its file")
+        return
+    telemetry.event("worker.confined", pid=os.getpid(), **report.facts(), programs=list(needed.programs))
+
+
+def _begin(served: Served, ready: int, count: int) -> int:
+    """A worker's whole life. Rights are given up before there is a loop: libuv would keep an io_uring that it made before."""
+    tls = _tls(served)
+    _confine(served.config, served.base, Telemetry(quiet=served.config.quiet))
+    return app.run(_work(served, tls, ready, count))
+
+
+async def _work(served: Served, tls: dict[str, ServerTls], ready: int, count: int) -> int:
+    """One worker process, confined."""
     config, base = served.config, served.base
     telemetry = Telemetry(quiet=config.quiet)
-    store = app.open_store(base / config.directory, pool=app.pool(config, telemetry, served.nursery))
-    application = app.Application(config, base, store, telemetry, tls=_tls(served))
+    nursery = served.nurse.nursery if served.nurse is not None else None
+    store = app.open_store(base / config.directory, pool=app.pool(config, telemetry, nursery))
+    application = app.Application(config, base, store, telemetry, tls=tls)
     await application.listen(served.bound)
     application.keep_house()
     application.run_queue(count)

@@ -72,6 +72,16 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             " words leave the search index within two. Copies that others made (backups) are not reached."
         ),
     ] = 24
+    confine: Annotated[
+        str,
+        Meta(
+            description="`auto`: each worker of `serve` gives up what it does not need (files outside the store, programs, system"
+            " calls), as far as the kernel can hold it, before it hears a stranger; the event worker.confined tells what is"
+            " missing. `off`: it keeps all of it. File rules hold for files as they are: where /etc/resolv.conf is replaced"
+            " under its name while the server runs, restart it afterwards.",
+            pattern="^(auto|off)$",
+        ),
+    ] = "off"
     quiet: Annotated[bool, Meta(description="Write no events to standard error.")] = False
 
     def certificate_paths(self, base: Path) -> list[tuple[Path, Path]]:

@@ -8,14 +8,22 @@ import pwd
 import sys
 
 _effective_uid = os.geteuid
+_forbidden: list[str] = []
 
 
 class NotAllowed(Exception):
     """The message says why, and what to write instead."""
 
 
+def forbid(reason: str) -> None:
+    """From now on this process runs nothing and writes no file for anybody, and says why: it has given up that it could."""
+    _forbidden.append(reason)
+
+
 def allowed(user: str) -> str:
     """Whom a process must become before it runs as `user`; empty: nobody, it is that user's already. Raises NotAllowed."""
+    if _forbidden:
+        raise NotAllowed(_forbidden[-1])
     if not user:
         if _effective_uid() == 0:
             raise NotAllowed(

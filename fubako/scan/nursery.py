@@ -26,20 +26,27 @@ class Nursery:
     def start(cls, module: str = "fubako.scan.births") -> "Nursery":
         """Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(one) for one in sys.path if one)
         with theirs:
             try:
-                process = subprocess.Popen(  # noqa: S603  # this program itself
-                    [sys.executable, "-P", "-m", module], stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment,
-                    start_new_session=True,
-                )  # fmt: skip
+                cls.open(theirs, module)
             except OSError:
                 ours.close()
                 raise
-        process.returncode = 0  # it ends with its door, and nobody waits for it; init or the supervisor takes it
         ours.setblocking(False)
         return cls(ours)
+
+    @staticmethod
+    def open(theirs: socket.socket, module: str = "fubako.scan.births") -> int:
+        """What runs behind the door: its process id. Who keeps `theirs` can open the same door again when it has ended; whoever
+        asked meanwhile is then answered. Raises OSError."""
+        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(one) for one in sys.path if one)
+        process = subprocess.Popen(  # noqa: S603  # this program itself
+            [sys.executable, "-P", "-m", module], stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        process.returncode = 0  # it ends with its door, and nobody waits for it; init or the supervisor takes it
+        return process.pid
 
     def worker(self, limits: ScanLimits) -> socket.socket:
         """A channel to a new worker, whose first word is Ready. Raises OSError."""

@@ -1,6 +1,7 @@
 """`fubako serve`: workers, SIGHUP, a worker that dies, sockets from outside, a clean end."""
 
 import imaplib
+import json
 import os
 import signal
 import smtplib
@@ -24,6 +25,8 @@ class Serving:
     def __init__(self, root: Path, **environment: str) -> None:
         self.server = Server(root).start()
         assert self.server.stop() == 0
+        config = root / "fubako.toml"
+        config.write_text(f'confine = "auto"\n{config.read_text()}')  # whatever is tested here is tested confined
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(root / "notify"))
         self.notify.settimeout(20)
@@ -139,6 +142,19 @@ def test_search_goes_on_when_those_who_read_messages_are_gone(serving):
         assert client.search(None, "BODY", "needle") == found
     client.logout()
     assert '"event": "sandbox.applied"' in serving.stop()
+
+
+def test_workers_are_confined_and_say_so(serving):
+    for pid in serving.children():
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
+        assert "CapEff:\t0000000000000000" in status
+    serving.imap().logout()
+    events = [json.loads(line) for line in serving.stop().splitlines() if line.startswith("{")]
+    confined = [one for one in events if one["event"] == "worker.confined"]
+    assert len(confined) == 2
+    assert all("system calls" in one["held"] and one["programs"] == [] for one in confined)
 
 
 def test_a_worker_that_dies_is_replaced(serving):

@@ -6,6 +6,8 @@ import stat
 import pytest
 
 from fubako.delivery import pipe
+from fubako.message.target import File, Program
+from fubako.net import become
 from fubako.store.interface import BlobRef
 from fubako.store.queue import Outgoing, Queued
 
@@ -54,3 +56,16 @@ def test_a_program_gets_the_letter(tmp_path):
     status = asyncio.run(pipe.run(program, LETTER, queued("full@y.test"), b"x\r\n"))
     assert (status.code, "no room" in status.text) == (451, True)
     assert asyncio.run(pipe.run((str(tmp_path / "none"),), LETTER, queued("a@b.test"), b"")).code == 451
+
+
+@pytest.mark.parametrize("handed", ["program", "file"])
+def test_what_a_process_gave_up_is_deferred_and_says_why(monkeypatch, tmp_path, handed):
+    """Left out: the confinement itself; see tests/app/test_confined.py."""
+    monkeypatch.setattr(become, "_effective_uid", lambda: 1000)
+    monkeypatch.setattr(become, "_forbidden", [])
+    become.forbid("restart it")
+    path = tmp_path / "made"
+    target = Program(("/usr/bin/touch", str(path))) if handed == "program" else File(str(path))
+    status = asyncio.run(pipe.hand(target, LETTER, queued("x@here.test"), b"Subject: x\r\n\r\n"))
+    assert (status.code, status.text) == (451, "restart it")
+    assert not path.exists()
