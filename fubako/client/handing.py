@@ -1,5 +1,6 @@
 """How a letter leaves: by whose account, and by its server, a program, or a command on another machine."""
 
+import re
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -8,7 +9,7 @@ from functools import partial
 from fubako.client.connection import ClientError
 from fubako.client.outbox import Postponed, Waiting, by_program, from_line, hand_over
 from fubako.client.roads import Roads
-from fubako.client.settings import Account
+from fubako.client.settings import BLANK, Account
 from fubako.client.smtp import SmtpConnection
 from fubako.message.hop import Hop
 from fubako.net.program import talk
@@ -44,13 +45,14 @@ async def carrier(roads: Roads, account: Account) -> AsyncIterator[tuple[Carry, 
 
 
 async def _by_program(roads: Roads, account: Account, letter: Waiting, content: bytes) -> None:
-    if any(one.startswith("-") for one in (*letter.recipients, letter.sender)):
-        raise ClientError("an address that begins with - would be an option of the program")
+    if any(one.startswith("-") or not one.isprintable() for one in (*letter.recipients, letter.sender)):
+        raise ClientError(
+            "an address that begins with - would be an option of the program; control characters are none of its"
+        )
     first = from_line(letter, letter.created) if account.from_line else b""
 
     async def here(given: bytes) -> tuple[int, bytes]:
-        words = [word.replace("%F", letter.sender) for word in account.program]
-        words = [one for word in words for one in _filled(word, letter.recipients)]
+        words = arguments(account.program, letter.sender, letter.recipients)
         try:
             code, _, wrong = await talk(words, given, PROGRAM_SECONDS)
         except (OSError, TimeoutError) as error:
@@ -58,8 +60,7 @@ async def _by_program(roads: Roads, account: Account, letter: Waiting, content: 
         return code, wrong
 
     async def there(given: bytes) -> tuple[int, bytes]:
-        people = " ".join(map(shlex.quote, letter.recipients))
-        command = account.ssh_command.replace("%F", shlex.quote(letter.sender)).replace("%T", people)
+        command = command_there(account.ssh_command, letter.sender, letter.recipients)
         try:
             return await roads.run_by_ssh(account, command, given, PROGRAM_SECONDS)
         except ClientError as error:  # the way there, not the letter
@@ -68,5 +69,20 @@ async def _by_program(roads: Roads, account: Account, letter: Waiting, content: 
     await by_program(here if account.program else there, letter, content, first)
 
 
-def _filled(word: str, recipients: Sequence[str]) -> list[str]:
-    return [word.replace("%T", one) for one in recipients] if "%T" in word else [word]
+def arguments(program: Sequence[str], sender: str, recipients: Sequence[str]) -> list[str]:
+    """A word with %T stands once for each recipient. All is filled in at once: an address may hold %T itself."""
+    return [
+        BLANK.sub(partial(_value, sender, recipient), word)
+        for word in program
+        for recipient in (recipients if "%T" in word else ("",))
+    ]
+
+
+def _value(sender: str, recipients: str, blank: re.Match[str]) -> str:
+    return recipients if blank.group() == "%T" else sender
+
+
+def command_there(command: str, sender: str, recipients: Sequence[str]) -> str:
+    """For the shell of another machine: each address is one word of it (`settings.blanks_are_words`)."""
+    people = " ".join(map(shlex.quote, recipients))
+    return BLANK.sub(partial(_value, shlex.quote(sender), people), command)

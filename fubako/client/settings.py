@@ -1,6 +1,8 @@
 """A user's accounts elsewhere: `accounts.toml`, frozen and typed. An unknown key is an error with its place."""
 
 import os
+import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -8,10 +10,17 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from fubako.message.target import command_line
+
 PORTS = {("imap", "implicit"): 993, ("imap", "starttls"): 143, ("imap", "none"): 143,
          ("smtp", "implicit"): 465, ("smtp", "starttls"): 587, ("smtp", "none"): 587,
          ("pop3", "implicit"): 995, ("pop3", "starttls"): 110, ("pop3", "none"): 110,
          ("sieve", "implicit"): 4190, ("sieve", "starttls"): 4190, ("sieve", "none"): 4190}  # fmt: skip
+
+BLANK = re.compile("%[TF]")  # where an address is filled in: of each recipient, of the sender
+_WORD = re.compile(r"(?<![^\s=])%[TF](?!\S)")
+_FILLED = re.compile(r"(?:[\w.+/-]+=)?%[TF]")
+_NESTED = ("`", "$(", "<<", "\n")  # what stands inside has quotes of its own
 
 
 class SettingsError(Exception):
@@ -210,6 +219,7 @@ def check(account: Account, place: str) -> None:
         raise SettingsError(f"{place}: {account.name}: {' and '.join(ways)} are two roads; one is needed")
     if account.program and (account.protocol != "smtp" or ways):
         raise SettingsError(f"{place}: {account.name}: program is for protocol smtp, and no road beside it")
+    _check_blanks(account, place)
     if account.ssh_command and not account.ssh:
         raise SettingsError(f"{place}: {account.name}: ssh_command needs ssh, the machine that runs it")
     if account.protocol == "sieve" and account.tls == "implicit" and not account.port:
@@ -227,3 +237,28 @@ def check(account: Account, place: str) -> None:
     for one in account.trust:
         if not (one in ("public", "first-use", "dane") or one.startswith(("sha256:", "spki:", "md5:", "/", "~"))):
             raise SettingsError(f"{place}: trust of {account.name}: {one} is nothing that can be believed")
+
+
+def _check_blanks(account: Account, place: str) -> None:
+    """Where an address is filled in it stays an address. Raises SettingsError."""
+    if command_line(account.program, BLANK):
+        raise SettingsError(
+            f"{place}: {account.name}: program: a shell would read the address as commands; %T and %F are arguments of their own"
+        )
+    if account.protocol == "smtp" and not blanks_are_words(account.ssh_command):
+        raise SettingsError(
+            f"{place}: {account.name}: ssh_command: %T and %F stand outside of quotes, as words of their own or behind a ="
+        )
+
+
+def blanks_are_words(command: str) -> bool:
+    """Whether a quoted address in place of each %T and %F is one word for a shell: within the command's own quotes it would end
+    them."""
+    blanks = BLANK.findall(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return not blanks
+    filled = [word for word in words if BLANK.search(word)]
+    plain = len(_WORD.findall(command)) == len(blanks) and all(map(_FILLED.fullmatch, filled))
+    return not blanks or (plain and not any(one in command for one in _NESTED))

@@ -80,10 +80,11 @@ def from_row(text: str) -> Handed | None:
     return _handed.decode(text) if text else None
 
 
-def command_line(words: Sequence[str]) -> str:
+def command_line(words: Sequence[str], blank: re.Pattern[str] = _BLANK) -> str:
     """The word of a program in which an address would become text of a command line that an interpreter reads: one with white space
-    in it, or the one behind `-c`. Empty: there is none. `$(reboot)@x.test` is a mail address (RFC 5321 §4.1.2, quoted)."""
+    in it, or the one behind `-c`. Empty: there is none. `blank`: where an address is filled in.
+    `$(reboot)@x.test` is a mail address (RFC 5321 §4.1.2, quoted)."""
     for before, word in zip(("", *words), words, strict=False):
-        if _BLANK.search(word) and (any(sign.isspace() for sign in word) or _COMMAND_FLAG.fullmatch(before)):
+        if blank.search(word) and (any(sign.isspace() for sign in word) or _COMMAND_FLAG.fullmatch(before)):
             return word
     return ""

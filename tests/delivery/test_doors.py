@@ -8,6 +8,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
+from hostile import addresses, hostile
 from peer import House, Peer
 from targets_named import add_alias
 from watched import watched
@@ -17,7 +18,7 @@ from fubako.cli.compat import _address, injector
 from fubako.config import Route
 from fubako.delivery.reporting import Reporter
 from fubako.message import srs
-from fubako.message.address import Address, AddressError, parse_address
+from fubako.message.address import parse_address
 from fubako.message.aggregate import Head
 from fubako.message.envelope import Recipient, Sender
 from fubako.message.report import Reported
@@ -29,50 +30,6 @@ from fubako.server.session import Arrival
 from fubako.server.smtp import SmtpSession
 from fubako.store import messages, queue, waiting
 from fubako.store.queue import Outgoing, Target
-
-LOCALS = [
-    '"|/bin/touch {x}"', "|/bin/touch", '"|{x}"', "|{x}", '"||{x}"', "/{x}", "{x}", '"{x}"', '"{x}/"', ":include:{x}",
-    '":include:{x}"', "::include::{x}", "@file", '"@program"', '"|"', "|", "/", "a%b@far.test", "far.test!{x}", "!{x}",
-    '"\\|{x}"', "a+|{x}", '"a+|/bin/touch {x}"', '"+|/bin/touch {x}"', "|é", "\\|{x}", "-oQ/tmp", "-X{x}", "../../etc/x",
-    '"a\\\\b"', "$(touch {x})", '"`touch {x}`"', "file:{x}", "prog:{x}", "\x1b|{x}", "\x00|{x}", "～{x}", "postmaster|{x}",
-]  # fmt: skip
-DOMAINS = [
-    "here.test",
-    "far.test",
-    "HERE.test.",
-    "[127.0.0.1]",
-    "program",
-    "file",
-    "@program",
-    "@again",
-    "@filter",
-    "",
-    "|x",
-]
-ROUTES = ["", "@far.test:", "@|{x},@b.test:"]
-
-
-def hostile(tmp_path) -> list[str]:
-    path = str(tmp_path / "pwned")
-    found = [f"{local}@{domain}" if domain else local for local in LOCALS for domain in DOMAINS]
-    found += [f"{route}{LOCALS[0]}@here.test" for route in ROUTES] + [f"{route}/{{x}}@far.test" for route in ROUTES]
-    return [one.format(x=path) if "{x}" in one else one for one in found]
-
-
-def addresses(texts) -> list[Address]:
-    found = []
-    for text in texts:
-        try:
-            found.append(parse_address(text))
-        except AddressError:
-            continue
-    # whatever a parser lets through tomorrow
-    found += [
-        Address(local.format(x="/pwned"), domain)
-        for local in LOCALS
-        for domain in ("here.test", "far.test", "@program")
-    ]
-    return found
 
 
 class Speaker:
