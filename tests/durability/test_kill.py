@@ -11,6 +11,7 @@ from server import Server
 
 ROUNDS = 5
 SENDERS = 6
+LINE = "x" * 70 + "\r\n"
 
 
 def send_until_killed(port: int, address: str, name: str, accepted: list[str], stop: threading.Event) -> None:
@@ -20,7 +21,7 @@ def send_until_killed(port: int, address: str, name: str, accepted: list[str], s
             while not stop.is_set():
                 count += 1
                 marker = f"{name}.{count}"
-                client.sendmail("a@elsewhere.test", [address], f"X-Marker: {marker}\r\n\r\n{'x' * 2000}\r\n")
+                client.sendmail("a@elsewhere.test", [address], f"X-Marker: {marker}\r\n\r\n{LINE * 28}")
                 accepted.append(marker)
     except (OSError, smtplib.SMTPException):
         return

@@ -17,6 +17,7 @@ from server import FUBAKO, free_offset
 
 KILLS = 6
 SENDERS = 4
+LINE = "x" * 70 + "\r\n"
 
 
 class Sink(socketserver.ThreadingTCPServer):
@@ -67,7 +68,7 @@ def send(port: int, name: str, accepted: list[str], stop: threading.Event) -> No
                 while not stop.is_set():
                     count += 1
                     marker = f"{name}.{count}"
-                    client.sendmail("a@here.test", ["b@far.test"], f"X-Marker: {marker}\r\n\r\n{'x' * 1000}\r\n")
+                    client.sendmail("a@here.test", ["b@far.test"], f"X-Marker: {marker}\r\n\r\n{LINE * 14}")
                     accepted.append(marker)
         except (OSError, smtplib.SMTPException):
             time.sleep(0.05)
