@@ -78,17 +78,19 @@ def test_to_postfix_over_verified_tls(tmp_path, postfix):
 
 
 def test_to_postfix_that_hides_starttls(tmp_path, postfix):
-    """It offered TLS yesterday. Today it does not, so nothing is said to it."""
+    """It offered TLS the day before yesterday and yesterday. Today it does not, so nothing is said to it."""
     site = postfix()
     route = Route(domain="fubako.test", to=f"smtp://localhost:{site.ports['smtp']}", ca_files=(CA,))
 
     async def test():
         (tmp_path / "ours").mkdir()
         async with House(tmp_path / "ours", route) as house:
-            await house.send("user1@fubako.test")
             house.run()
-            await house.until(lambda: list((site.root / "mail").glob("user1/new/*")), 30)
-            await house.quiet()
+            for count in (1, 2):
+                await house.send("user1@fubako.test")
+                await house.until(lambda n=count: len(list((site.root / "mail").glob("user1/new/*"))) == n, 30)
+                await house.quiet()
+                house.clock.at += 86_400 + 60
             config = str(site.root / "etc")
             for command in (
                 ["postconf", "-c", config, "-e", "smtpd_tls_security_level=none"],
@@ -99,7 +101,7 @@ def test_to_postfix_that_hides_starttls(tmp_path, postfix):
             await house.send("user1@fubako.test")
             (one,) = await house.until(lambda: _tried(house), 30)
             assert "offers no encryption" in one.status
-            assert len(list((site.root / "mail").glob("user1/new/*"))) == 1
+            assert len(list((site.root / "mail").glob("user1/new/*"))) == 2
 
     async def _tried(house):
         entries = await house.entries()

@@ -3,6 +3,7 @@
 import asyncio
 
 from fubako.app.listeners import _bind_unix
+from fubako.config import Listen
 from fubako.net import tcp
 from fubako.net.unix import ADDRESS_OCTETS_MAX
 from fubako.store.changes import WorkerChanges
@@ -20,7 +21,7 @@ def test_a_socket_deep_in_the_tree_is_served_and_reached(tmp_path):
             stream.close()
 
         for _ in range(2):  # the second time over what the first left
-            server = await tcp.listen(_bind_unix(path), came)
+            server = await tcp.listen(_bind_unix(path, Listen(service="lmtp")), came)
             client = await tcp.connect_unix(str(path))
             heard = await client.read()
             client.close()
