@@ -1,5 +1,6 @@
 """Fixtures: one real server a run; letters that break careless programs; loud skips."""
 
+import os
 import secrets
 from pathlib import Path
 
@@ -19,6 +20,14 @@ settings.register_profile(
     "long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck)
 )  # make fuzz
 settings.load_profile("short")  # --hypothesis-profile comes later, and holds
+
+
+@pytest.fixture(autouse=True)
+def _mask():
+    """What a test's own process may do to files it makes is the same for the next test."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")
