@@ -7,11 +7,12 @@ its own terms; one that held is replaced by our own hash.
 import base64
 import binascii
 import ctypes
-import ctypes.util
 import hashlib
 import hmac
 from collections.abc import Callable
 from functools import lru_cache
+
+from fubako.net import libraries
 
 _DIGESTS: dict[str, str] = {
     "MD5": "md5", "SMD5": "md5", "SHA": "sha1", "SHA1": "sha1", "SSHA": "sha1", "SHA256": "sha256", "SSHA256": "sha256",
@@ -89,7 +90,7 @@ def verify(encoded: str, password: str) -> bool:
 @lru_cache(maxsize=1)
 def _libcrypt() -> Callable[[bytes, bytes], bytes | None] | None:
     """crypt_ra(3), which may run on several threads; None where the system has none."""
-    name = ctypes.util.find_library("crypt")
+    name = libraries.find("crypt")
     try:
         library = ctypes.CDLL(name) if name else None
         crypt_ra = library.crypt_ra if library is not None else None

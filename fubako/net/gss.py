@@ -4,10 +4,11 @@ Every call may read files or ask a key distribution centre: run them on a thread
 """
 
 import ctypes
-import ctypes.util
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+from fubako.net import libraries
 
 _KRB5 = bytes.fromhex("2a864886f712010202")
 _HOSTBASED = bytes.fromhex("2a864886f71201020104")  # GSS_C_NT_HOSTBASED_SERVICE
@@ -58,7 +59,7 @@ class _Store(ctypes.Structure):
 def _library() -> Any:
     """Raises GssFailure where there is none."""
     try:
-        library = ctypes.CDLL(ctypes.util.find_library("gssapi_krb5") or "libgssapi_krb5.so.2")
+        library = ctypes.CDLL(libraries.find("gssapi_krb5") or "libgssapi_krb5.so.2")
     except OSError:
         raise GssFailure("the system has no libgssapi_krb5", ours=True) from None
     for name in ("import_name", "display_name", "acquire_cred_from", "acquire_cred_with_password", "accept_sec_context",

@@ -14,12 +14,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncssh
-from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_RESOURCE_SHORTAGE
-
 from fubako import modes
+from fubako.net import libraries
 from fubako.net.interface import Doorkeeper, SshFacts, Stream
 from fubako.net.ssh_channel import CIPHERS, MACS, SIGNATURES, ChannelStream, available_kex
+
+with libraries.found_without_programs():
+    import asyncssh
+    from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_RESOURCE_SHORTAGE
 
 CHANNELS_MAX = 32  # open at once on one connection
 KEYS_TRIED_MAX = 20  # an agent may hold many

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import asyncssh
-
+from fubako.net import libraries
 from fubako.net.interface import SshFacts, TlsError
 from fubako.net.ssh_channel import CIPHERS, MACS, SIGNATURES, ChannelStream, available_kex
+
+with libraries.found_without_programs():
+    import asyncssh
 
 CONNECT_SECONDS = 30.0
 KEEPALIVE_SECONDS = 60

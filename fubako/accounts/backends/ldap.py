@@ -5,7 +5,6 @@ or a Unix socket (RFC 4513 §5.1).
 """
 
 import ctypes
-import ctypes.util
 import json
 import sys
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 
 from fubako.accounts.backends.helper import Helpers, serve
 from fubako.accounts.backends.interface import BackendDown, Verdict
+from fubako.net import libraries
 
 _PROTOCOL_VERSION, _NETWORK_TIMEOUT, _TIMEOUT, _REFERRALS = 0x11, 0x5005, 0x5002, 0x08
 _TLS_CACERTFILE, _TLS_REQUIRE_CERT, _TLS_NEWCTX, _TLS_DEMAND = 0x6002, 0x6006, 0x600F, 2
@@ -52,7 +52,7 @@ class _Timeval(ctypes.Structure):
 @lru_cache(maxsize=1)
 def _library() -> Any:
     """Raises BackendDown where there is none."""
-    name = ctypes.util.find_library("ldap") or ctypes.util.find_library("ldap-2.5") or "libldap-2.5.so.0"
+    name = libraries.find("ldap") or libraries.find("ldap-2.5") or "libldap-2.5.so.0"
     try:
         ldap = ctypes.CDLL(name)
     except OSError:

@@ -2,10 +2,11 @@
 1: it does not, 2: no such user, 3: PAM cannot tell, with the reason on standard error. The system's libpam by ctypes."""
 
 import ctypes
-import ctypes.util
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from fubako.net import libraries
 
 _SUCCESS, _BUF_ERR, _CONV_ERR = 0, 5, 19
 _PROMPT_ECHO_OFF, _PROMPT_ECHO_ON = 1, 2
@@ -64,7 +65,7 @@ def _answers(libc: Any, user: bytes, password: bytes) -> Callable[..., int]:
 
 def check(service: str, user: bytes, password: bytes, folder: str = "") -> tuple[int, str]:
     """(exit code, reason). `folder`: where the service's file lies instead of /etc/pam.d."""
-    name = ctypes.util.find_library("pam")
+    name = libraries.find("pam")
     if name is None:
         return 3, "the system has no libpam"
     pam, libc = ctypes.CDLL(name), ctypes.CDLL(None)
