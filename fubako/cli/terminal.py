@@ -4,6 +4,8 @@ Whoever wrote the text (a certificate, a banner, a header field, a folder's name
 is shown as an escape, which JSON reads as the character it was. Octets that a user asked for go by `.buffer`, as they are.
 """
 
+import errno
+import io
 import re
 import sys
 from typing import Any, TextIO
@@ -60,4 +62,38 @@ def guard() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, Guarded):
-            setattr(sys, name, Guarded(stream))
+            setattr(sys, name, Guarded(_whole(stream)))
+
+
+class _Whole(io.RawIOBase):
+    """Writes all that it is given, where a system call takes a part."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._raw.isatty()
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def write(self, octets: Any) -> int:
+        rest = memoryview(octets).cast("B")
+        size = len(rest)
+        while rest:
+            written = self._raw.write(rest)
+            if written is None:
+                raise BlockingIOError(errno.EAGAIN, "whoever reads our output does not")
+            rest = rest[written:]
+        return size
+
+
+def _whole(stream: TextIO) -> TextIO:
+    """With PYTHONUNBUFFERED a text is one system call, of which a pipe may take a part; what is left would be lost."""
+    raw = getattr(stream, "buffer", None)
+    if not isinstance(raw, io.RawIOBase):
+        return stream
+    return io.TextIOWrapper(_Whole(raw), stream.encoding, stream.errors, write_through=True)  # type: ignore[type-var]

@@ -4,9 +4,11 @@ Left out: what a terminal makes of a *printable* text (a letter that looks like 
 whose answers go the same way."""
 
 import asyncio
+import io
 import json
 import re
 import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server import FUBAKO
 
-from fubako.cli.terminal import harmless
+from fubako.cli.terminal import guard, harmless
 from fubako.cli.trusting import ask
 from fubako.net.interface import CertificateFacts
 from fubako.net.tls import Certificate, ServerTls
@@ -36,6 +38,27 @@ def test_nothing_that_steers_gets_through_and_json_stays_what_it_was(text):
     assert not STEERS.search(shown) and all(c in "\n\t" or c.isprintable() for c in shown)
     assert json.loads(harmless(json.dumps(text, ensure_ascii=False))) == text
     assert all(c == "\n" or c == "\t" or c.isprintable() for c in Text(text).append(text).plain)
+
+
+def test_a_pipe_that_takes_a_part_gets_the_rest(monkeypatch):
+    """As it does when a signal comes meanwhile; PYTHONUNBUFFERED leaves no buffer in between."""
+
+    class Pipe(io.RawIOBase):
+        said = b""
+
+        def writable(self):
+            return True
+
+        def write(self, octets):
+            self.said += bytes(octets[:7])
+            return min(len(octets), 7)
+
+    pipe = Pipe()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(pipe, "utf-8", write_through=True))
+    guard()
+    print("a" * 100)
+    sys.stdout.buffer.write(b"b" * 100)
+    assert pipe.said == b"a" * 100 + b"\n" + b"b" * 100
 
 
 def test_the_question_about_a_certificate_has_the_lines_that_we_wrote(monkeypatch, capsys):
