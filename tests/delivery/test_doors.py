@@ -1,7 +1,7 @@
 """Text from the wire is an address and nothing else: every door × hostile addresses, and what comes of them is carried out.
 
 An audit hook sees whether a process is started or a file written outside the store. Left out: calls that libraries in C make
-themselves, and what tests/interop/test_doors.py has: TLS, SSH and command lines, as processes of their own.
+themselves, and what tests/interop/test_doors_as_processes.py has: TLS, SSH and command lines, as processes of their own.
 """
 
 import asyncio

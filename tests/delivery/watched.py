@@ -56,3 +56,19 @@ def watched(root: Path) -> Iterator[list[str]]:
         yield _state["seen"]
     finally:
         _state["root"] = None
+
+
+class Told:
+    """Each sighting is a line at a descriptor, for a process of its own and what it forks."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def append(self, text: str) -> None:
+        os.write(self._fd, text.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def watch_for_good(root: Path, fd: int) -> None:
+    """From now on, in this process and in those that it forks (not in programs that it starts, whose start is seen)."""
+    sys.addaudithook(_hook)
+    _state["root"], _state["seen"] = Path(os.path.abspath(root)), Told(fd)
