@@ -2,7 +2,8 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +14,25 @@ from fubako.app.privileges import act_as_owner, owner_of, user_name
 from fubako.delivery.route import Route
 from fubako.message.target import File, Program
 from fubako.scan.pool import Pool
+from fubako.store import faults, migration
 from fubako.store.changes import LocalChanges, WorkerChanges
 from fubako.store.disk import OsDisk
 from fubako.store.indexer import Indexer
-from fubako.store.interface import StoreError
+from fubako.store.interface import StoreError, StoreOutdated, StoreUnavailable
+from fubako.store.migration import Back, Migration
 from fubako.store.segments import SegmentBlobs, SegmentCore
 from fubako.store.sqlite import SqliteCore, SqliteDatabase
 from fubako.store.verify import QUIET_SECONDS, Report, compact, verify
 
 
-class StoreInUse(StoreError):
+class StoreInUse(StoreUnavailable):
     """Another server runs on this store."""
+
+    usual = faults.IN_USE
+
+
+def _rows(directory: Path) -> Path:
+    return directory / "mail.sqlite"
 
 
 @dataclass(slots=True)
@@ -89,17 +98,76 @@ def open_store(directory: Path, *, shared: bool = True, pool: Pool | None = None
     act_as_owner(directory)
     prepare(directory)
     changes: LocalChanges = WorkerChanges(directory / "run") if shared else LocalChanges()
-    database = SqliteDatabase(SqliteCore(str(directory / "mail.sqlite")), changes)
+    database = SqliteDatabase(_open_rows(directory), changes)
     blobs = SegmentBlobs(SegmentCore(OsDisk(), str(directory / "segments")))
     pool = pool or Pool()
     return Store(database, blobs, changes, Indexer(directory / "search", database, blobs, pool), pool, directory)
 
 
+def _open_rows(directory: Path) -> SqliteCore:
+    """Raises StoreUnavailable. Those of an older format are migrated first, while no server has them."""
+    _require_rows(directory)
+    try:
+        return SqliteCore(str(_rows(directory)))
+    except StoreOutdated as error:
+        try:
+            held = claim(directory)
+        except StoreInUse:
+            raise StoreOutdated(f"a server of an older Fubako runs on {directory}: {error}") from None
+        os.close(held)
+        return SqliteCore(str(_rows(directory)))
+
+
+def _require_rows(directory: Path) -> None:
+    """Segments without rows are no new store. Raises StoreUnavailable."""
+    path, segments = _rows(directory), directory / "segments"
+    try:
+        size = path.stat().st_size if path.exists() else -1
+        empty = size <= 0 and not (segments.is_dir() and any(segments.iterdir()))
+    except OSError as error:
+        fault = faults.of_errno(error.errno)
+        raise StoreUnavailable(
+            f"{directory} cannot be read by {_me()}: {error.strerror}; {fault.remedy}", fault
+        ) from None
+    if size > 0 or empty:
+        return
+    fault = faults.MALFORMED if size == 0 else faults.MISSING
+    what = "is empty" if size == 0 else "is missing"
+    raise StoreUnavailable(f"the database {path} {what}, and there are segments: {fault.remedy}", fault)
+
+
 def _cores(directory: Path) -> tuple[SqliteCore, SegmentCore]:
     act_as_owner(directory)
-    if not (directory / "mail.sqlite").exists():
+    _require_rows(directory)
+    if not _rows(directory).exists():
         raise StoreError(f"there is no store in {directory}")
-    return SqliteCore(str(directory / "mail.sqlite")), SegmentCore(OsDisk(), str(directory / "segments"))
+    return _open_rows(directory), SegmentCore(OsDisk(), str(directory / "segments"))
+
+
+def migrate_store(directory: Path, *, dry_run: bool = False) -> Migration | None:
+    """Bring a store to the format of this Fubako; None when it has that already. Raises StoreInUse, StoreUnavailable."""
+    act_as_owner(directory)
+    with _claimed(directory):
+        if not _rows(directory).exists():
+            raise StoreError(f"there is no store in {directory}")
+        return migration.migrate(_rows(directory), dry_run=dry_run)
+
+
+def look_back(directory: Path) -> Back:
+    """Raises StoreError."""
+    act_as_owner(directory)
+    return migration.look_back(_rows(directory))
+
+
+def back_store(directory: Path) -> Back:
+    """The rows as they were before the last migration. Raises StoreInUse, StoreError."""
+    act_as_owner(directory)
+    with _claimed(directory):
+        return migration.back(_rows(directory), lambda needed: needed <= _segments(directory))
+
+
+def _segments(directory: Path) -> set[int]:
+    return {int(one.stem, 16) for one in (directory / "segments").glob("*.segment")}
 
 
 def mend(directory: Path) -> list[str]:
@@ -137,8 +205,8 @@ def runs_as_root(directory: Path, routes: Sequence[Route], filtering: Sequence[s
     ]
     if filtering:
         found.append(f"[filter] program: {filtering[0]} would run as root")
-    if (directory / "mail.sqlite").exists():
-        core = SqliteCore(str(directory / "mail.sqlite"))
+    if _rows(directory).exists():
+        core = _open_rows(directory)
         try:
             for alias in core.read(aliases.everything):
                 handed = [one for one in alias.targets if isinstance(one, Program | File) and not one.user]
@@ -164,9 +232,35 @@ def _foreign_remedy(found: Path, directory: Path) -> str:
     return f" but to {owner}: look at it, then `chown -hR {_me()}: {directory}` while no server runs"
 
 
-def claim(directory: Path) -> int:
-    """Take a store for one server. Returns a descriptor that holds it; raises StoreInUse, and StoreError where the store is
-    another user's."""
+def _tell_nobody(_done: Migration) -> None:
+    """Where nobody asked to be told."""
+
+
+def claim(directory: Path, tell: Callable[[Migration], None] = _tell_nobody) -> int:
+    """Take a store for one server, and bring it to this Fubako's format: `tell` hears of that. Returns a descriptor that holds
+    it; raises StoreInUse, and StoreError where the store is another user's, or cannot be used."""
+    fd = _claim(directory)
+    try:
+        _require_rows(directory)
+        done = migration.migrate(_rows(directory)) if _rows(directory).exists() else None
+    except BaseException:
+        os.close(fd)
+        raise
+    if done is not None:
+        tell(done)
+    return fd
+
+
+@contextmanager
+def _claimed(directory: Path) -> Iterator[None]:
+    fd = _claim(directory)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _claim(directory: Path) -> int:
     require_own(directory)
     prepare(directory)
     fd = os.open(directory / "run" / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.FILE)
@@ -174,7 +268,7 @@ def claim(directory: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise StoreInUse(f"another Fubako serves {directory} already") from None
+        raise StoreInUse(f"another Fubako serves {directory} already: {faults.IN_USE.remedy}") from None
     return fd
 
 

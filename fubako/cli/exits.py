@@ -25,7 +25,7 @@ def _codes() -> tuple[tuple[type[Exception], int], ...]:
     from fubako.policy.access import AccessError
     from fubako.protocol.engine import ProtocolError
     from fubako.protocol.sasl import SaslFailure
-    from fubako.store.interface import StoreError, StoreFull
+    from fubako.store.interface import StoreError
     from fubako.trust.judge import NotBelieved
     from fubako.trust.known import CertificateChanged, Downgraded
 
@@ -36,7 +36,6 @@ def _codes() -> tuple[tuple[type[Exception], int], ...]:
         (AccessError, DATAERR),
         (NoSuchEntry, NOUSER),
         (EntryExists, CANTCREAT),
-        (StoreFull, IOERR),
         (StoreError, UNAVAILABLE),
         (CertificateChanged, CHANGED),
         (Downgraded, DOWNGRADED),
@@ -57,6 +56,10 @@ def _codes() -> tuple[tuple[type[Exception], int], ...]:
 
 def code_of(error: Exception) -> tuple[int, str]:
     """The exit code of an error, and the sentence that goes with it."""
+    from fubako.store.interface import StoreUnavailable
+
+    if isinstance(error, StoreUnavailable):
+        return error.fault.exit_code, str(error)
     for kind, code in _codes():
         if isinstance(error, kind):
             return code, str(error)

@@ -20,6 +20,7 @@ from fubako.config import UNIX_SERVICES, Config, ConfigError, load
 from fubako.net.interface import TlsError
 from fubako.net.tls import ServerTls
 from fubako.scan.nursery import Nursery
+from fubako.store.migration import Migration
 from fubako.telemetry import Telemetry
 
 RESTART_SECONDS = 1.0
@@ -56,7 +57,7 @@ def serve(config_file: Path | None, workers: int | None) -> int:
         app.become_user(config.user, new_privileges=by_files)
     # from here on nobody is root, unless nobody else was named: what follows is made by whom it belongs to
     directory = base / config.directory
-    held = app.claim(directory)
+    held = app.claim(directory, partial(_tell_migrated, telemetry))
     _mend(directory, telemetry)
     if os.geteuid() == 0:
         refuse_root(config, base)
@@ -132,6 +133,10 @@ def _within_files(config: Config, telemetry: Telemetry) -> Config:
         return config
     telemetry.event("limits.lowered", connections=fit, configured=config.limits.connections, files=files)
     return msgspec.structs.replace(config, limits=msgspec.structs.replace(config.limits, connections=fit))
+
+
+def _tell_migrated(telemetry: Telemetry, done: Migration) -> None:
+    telemetry.event("store.migrated", found=done.found, version=done.version, copy=str(done.copy))
 
 
 def _mend(directory: Path, telemetry: Telemetry) -> None:

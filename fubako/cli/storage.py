@@ -95,6 +95,42 @@ def store_backup(target: Path, config_file: Path | None) -> None:
     click.echo(f"{octets} octets in {target}")
 
 
+@store.command("migrate")
+@click.option("--dry-run", is_flag=True, help="Try all of it, and write nothing.")
+@click.option("--back", is_flag=True, help="Go back to the rows as they were before the last migration.")
+@click.option(
+    "--without-newer", is_flag=True, help="With --back: also when messages came since, which are then not there."
+)
+@config_option
+def store_migrate(config_file: Path | None, *, dry_run: bool, back: bool, without_newer: bool) -> int:
+    """Bring the rows of a store to the format of this Fubako, while no server runs on it.
+
+    A server does the same when it starts. The rows as they were are kept beside for a week; --back puts them in place again, for
+    the older Fubako, as long as no content was moved since.
+    """
+    directory = _directory(config_file)
+    if back:
+        return _go_back(directory, without_newer=without_newer)
+    done = app.migrate_store(directory, dry_run=dry_run)
+    if done is None:
+        click.echo("the store has the format of this Fubako")
+    elif dry_run:
+        click.echo(f"format {done.found} can become {done.version} by {done.statements} steps; nothing was written")
+    else:
+        click.echo(f"format {done.found} is {done.version} now; {done.copy} holds the rows as they were")
+    return 0
+
+
+def _go_back(directory: Path, *, without_newer: bool) -> int:
+    newer = app.look_back(directory).messages
+    if newer and not without_newer:
+        click.echo(f"{newer} messages came since: `fubako store export` keeps them; then add --without-newer", err=True)
+        return DATAERR
+    done = app.back_store(directory)
+    click.echo(f"the store has format {done.found} again; the newer rows are kept as mail.sqlite.newer")
+    return 0
+
+
 @store.command("export")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.argument("addresses", nargs=-1)

@@ -19,7 +19,7 @@ from fubako.message.address import AddressError
 from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
-from fubako.store.interface import StoreError
+from fubako.store.interface import StoreError, StoreUnavailable
 from fubako.trust.judge import NotBelieved
 from fubako.trust.known import CertificateChanged, Downgraded
 
@@ -37,4 +37,6 @@ FINAL = (NOT_BELIEVED, CHANGED, DOWNGRADED, NOPERM, CONFIG)
 
 def code_of(error: Exception) -> int:
     """The exit code of one of TROUBLES."""
+    if isinstance(error, StoreUnavailable):
+        return error.fault.exit_code
     return next(code for kind, code in _CODES if isinstance(error, kind))

@@ -15,6 +15,7 @@ from fubako.admin.recipes import recipes
 from fubako.clock import Env
 from fubako.config import SERVICES, UNIX_SERVICES, Config, load, split_address
 from fubako.store.interface import StoreError
+from fubako.store.migration import Migration
 from fubako.telemetry import Telemetry
 
 RENEW_LOOK_SECONDS = 6 * 3600.0
@@ -50,6 +51,10 @@ def up(directory: Path, once: bool, offset: int, bind: tuple[str, ...], events: 
     return app.run(_up(place, once=once, first=first, events=events))
 
 
+def _tell_migrated(done: Migration) -> None:
+    click.echo(f"format {done.found} of the store is {done.version} now; {done.copy} holds the rows as they were")
+
+
 def _has_ipv6() -> bool:
     return Path("/proc/net/if_inet6").exists() and bool(Path("/proc/net/if_inet6").read_text().strip())
 
@@ -57,7 +62,7 @@ def _has_ipv6() -> bool:
 async def _up(place: quickstart.Place, *, once: bool, first: bool, events: bool) -> int:
     env = Env()
     config = load(place.config)
-    held = app.claim(place.root / config.directory)
+    held = app.claim(place.root / config.directory, _tell_migrated)
     app.mend_modes(place.root / config.directory)
     hosts = sorted(
         {

@@ -25,7 +25,7 @@ from fubako.message.status import Status
 from fubako.message.target import Elsewhere, File, Handed, Program, RemoteAddress, Way
 from fubako.message.trace import journey_to_json, trace_fields
 from fubako.store import messages, queue
-from fubako.store.interface import BlobRef, Blobs, Database, StoreFull
+from fubako.store.interface import BlobRef, Blobs, Database, StoreUnavailable
 from fubako.store.interface import Transaction as Rows
 from fubako.store.messages import Letter
 from fubako.store.queue import Outgoing, Placed, Target
@@ -33,7 +33,6 @@ from fubako.telemetry import Telemetry
 
 HOPS_MAX = 100  # Received fields before a letter is taken for a loop (RFC 5321 §6.3)
 
-FULL = Status(452, "4.3.1", "no room, try again later")
 LOOP = Status(554, "5.4.6", "too many hops, this letter goes round in circles")
 DELIVERED = Status(250, "2.1.5", "in the mailbox")
 GONE = Status(550, "5.1.1", "the mailbox is gone")
@@ -98,9 +97,9 @@ class Intake:
             if self.outlet is not None:
                 for one in plan.fresh:
                     self.outlet.offer(*one, plan.content)
-        except StoreFull as error:
-            self._telemetry.event("store.full", transaction.trace_id, reason=str(error))
-            return Accepted(FULL)
+        except StoreUnavailable as error:
+            self._telemetry.event("store.unavailable", transaction.trace_id, reason=str(error))
+            return Accepted(error.fault.status)
         if not placed and not plan.queued:
             return Accepted(GONE)
         self._telemetry.event(
@@ -115,7 +114,7 @@ class Intake:
         return Accepted(Status(250, "2.0.0", f"ok {transaction.trace_id}"), accepted, plan.elsewhere)
 
     async def plan(self, transaction: Transaction, found: Sequence[tuple[Recipient, Found]]) -> Plan:
-        """The content made durable, and the rows that take the letter. Raises StoreFull."""
+        """The content made durable, and the rows that take the letter. Raises StoreUnavailable."""
         filtered = self._filtered and transaction.hop.protocol in _TO_FILTER and not transaction.again
         if filtered or transaction.at:
             found = [(recipient, _FILTER if filtered else _LATER) for recipient, _ in found]

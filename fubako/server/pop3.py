@@ -13,7 +13,8 @@ from fubako.protocol.sasl import SaslFailure
 from fubako.server.extent import NOTHING, Cut, Extent, Reply, Stored
 from fubako.server.session import Arrival, Resources, Session
 from fubako.store import messages
-from fubako.store.interface import BlobRef, StoreError, Transaction
+from fubako.store.faults import Fault
+from fubako.store.interface import BlobRef, StoreError, StoreUnavailable, Transaction
 from fubako.store.mailboxes import INBOX_ID
 
 FAILURES_MAX = 5
@@ -328,9 +329,9 @@ class Pop3Session(Session):
                 await self.resources.database.write(
                     lambda tx: messages.expunge(tx, account_id, INBOX_ID, gone, flagged=False)
                 )
-            except StoreError as error:
-                self.resources.telemetry.event("store.error", self.trace_id, reason=str(error))
-                self.engine.err("some messages were not removed", "SYS/TEMP")
+            except StoreUnavailable as error:
+                self.unavailable(error)
+                self.engine.err(f"the messages were not removed: {error.fault.words}", error.fault.pop3)
                 return
         self.engine.ok("bye")
 
@@ -341,6 +342,12 @@ class Pop3Session(Session):
 
     def farewell_changed(self) -> None:
         self.stream.write(b"-ERR [AUTH] the account was changed: log in again\r\n")
+
+    def farewell_stopping(self) -> None:
+        self.stream.write(b"-ERR [SYS/TEMP] the server is shutting down\r\n")
+
+    def farewell_unavailable(self, fault: Fault) -> None:
+        self.stream.write(f"-ERR [{fault.pop3}] {fault.words}\r\n".encode())
 
     def farewell_bug(self) -> None:
         self.stream.write(b"-ERR [SYS/TEMP] an error on our side\r\n")

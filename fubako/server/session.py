@@ -33,8 +33,9 @@ from fubako.protocol.smtp import SmtpLimits
 from fubako.server.filters import Filters
 from fubako.server.memory import Memory
 from fubako.server.reception import Reception
+from fubako.store.faults import Fault
 from fubako.store.indexer import Indexer
-from fubako.store.interface import Blobs, Changes, Database
+from fubako.store.interface import Blobs, Changes, Database, StoreUnavailable
 from fubako.store.spool import Spool
 from fubako.telemetry import Telemetry, visible
 
@@ -213,6 +214,9 @@ class Session:
                 return
             self._last_words(self.farewell_stopping)
             raise
+        except StoreUnavailable as error:  # where a protocol has no other words for it
+            self.unavailable(error)
+            self._last_words(partial(self.farewell_unavailable, error.fault))
         except Exception as error:  # our bug: it ends this connection alone
             place = error.__traceback__
             while place is not None and place.tb_next is not None:
@@ -259,6 +263,13 @@ class Session:
 
     def farewell_changed(self) -> None:
         """Say goodbye because the account is no longer what it was when this session was proved."""
+
+    def farewell_unavailable(self, fault: Fault) -> None:
+        """Say goodbye because the store cannot be used now."""
+
+    def unavailable(self, error: StoreUnavailable) -> None:
+        """Tell the administrator what the peer hears in fewer words."""
+        self.resources.telemetry.event("store.unavailable", self.trace_id, service=self.service, reason=str(error))
 
     def farewell_bug(self) -> None:
         """Say goodbye because we failed."""

@@ -23,6 +23,7 @@ from fubako.protocol.sasl import SaslFailure
 from fubako.server.admission import HOLD_SECONDS_MAX, Admission, Speaker
 from fubako.server.memory import NoMemory
 from fubako.server.session import Arrival, Resources, Session
+from fubako.store.faults import Fault
 from fubako.store.interface import StoreFull
 from fubako.store.spool import Spooled
 
@@ -351,7 +352,7 @@ class SmtpSession(Session):
         try:
             self.content.append(octets)
         except StoreFull as error:
-            self.resources.telemetry.event("store.full", self.trace_id, reason=str(error))
+            self.unavailable(error)
             self.content.close()
             self.no_room = True
 
@@ -456,6 +457,9 @@ class SmtpSession(Session):
 
     def farewell_changed(self) -> None:
         self.stream.write(Status(421, "4.7.0", "the account was changed: log in again").wire())
+
+    def farewell_unavailable(self, fault: Fault) -> None:
+        self.stream.write(Status(421, fault.status.enhanced, fault.words).wire())
 
     def farewell_bug(self) -> None:
         self.stream.write(Status(421, "4.3.0", "an error on our side, try again later").wire())

@@ -5,6 +5,8 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
+from fubako.store.faults import DISK_FAILED, NO_ROOM, OUTDATED, Fault, of_errno
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Place = tuple[int, int]  # (account_id, mailbox_id)
@@ -14,8 +16,34 @@ class StoreError(Exception):
     """The store cannot do this; the message says why, in words for an administrator."""
 
 
-class StoreFull(StoreError):
-    """No room, or the disk refuses to write: the sender may try again later."""
+class StoreUnavailable(StoreError):
+    """The store cannot do it now, whatever was asked: the peer may try again later. `fault` says why, and what is answered."""
+
+    usual = DISK_FAILED
+
+    def __init__(self, reason: str, fault: Fault | None = None) -> None:
+        super().__init__(reason)
+        self._fault = fault
+
+    @property
+    def fault(self) -> Fault:
+        """As it was given; else what the system said, where this was raised because of that."""
+        if self._fault is not None:
+            return self._fault
+        system = self.__cause__ or self.__context__
+        return of_errno(system.errno) if isinstance(system, OSError) else self.usual
+
+
+class StoreOutdated(StoreUnavailable):
+    """An older Fubako wrote the rows: they have to be brought to the format of this one before they can be used."""
+
+    usual = OUTDATED
+
+
+class StoreFull(StoreUnavailable):
+    """Something could not be written: there is no room, unless the system said something else."""
+
+    usual = NO_ROOM
 
 
 class Transaction(Protocol):

@@ -3,10 +3,11 @@
 Every key of mail begins with `account_id`. No sequence, trigger or foreign key; only SQL that PostgreSQL knows too.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 
-from fubako.store import typed_targets
-from fubako.store.interface import StoreError, Transaction
+from fubako.store import faults, typed_targets
+from fubako.store.interface import StoreUnavailable, Transaction
 
 VERSION = 5
 
@@ -131,6 +132,7 @@ _STEPS: dict[int, tuple[str | Callable[[Transaction], None], ...]] = {
         "ALTER TABLE queue_recipient ADD COLUMN way TEXT NOT NULL DEFAULT 'route'",
         "ALTER TABLE queue_recipient ADD COLUMN target TEXT NOT NULL DEFAULT ''",
         typed_targets.convert,
+        "DROP TABLE alias",
         # conditions at the account, and a counter that every change of what proves it raises
         "ALTER TABLE account ADD COLUMN changed BIGINT NOT NULL DEFAULT 0",
         "ALTER TABLE account ADD COLUMN expires BIGINT NOT NULL DEFAULT 0",
@@ -144,20 +146,46 @@ _STEPS: dict[int, tuple[str | Callable[[Transaction], None], ...]] = {
 }
 
 
-def migrate(transaction: Transaction, table_exists: bool) -> int:
-    """Bring the rows to VERSION; returns the version found (0: a new store). Raises StoreError for one from the future."""
-    found = 0
-    if table_exists:
-        row = transaction.row("SELECT version FROM format")
-        found = int(row[0]) if row else 0
-    if found > VERSION:
-        raise StoreError(f"the store has format {found}, this program knows up to {VERSION}: a newer Fubako wrote it")
+def statements(found: int) -> Iterable[str | Callable[[Transaction], None]]:
+    """What leads from a format to VERSION, in order."""
     for step in range(found + 1, VERSION + 1):
-        for statement in _STEPS[step]:
-            if callable(statement):
-                statement(transaction)
-            else:
-                transaction.run(statement)
+        yield from _STEPS[step]
+
+
+def tables() -> set[str]:
+    """The names of all tables of VERSION."""
+    names: set[str] = set()
+    for one in statements(0):
+        made = re.match(r"(CREATE|DROP) TABLE (\w+)", one) if isinstance(one, str) else None
+        if made is not None:
+            (names.add if made[1] == "CREATE" else names.discard)(made[2])
+    return names
+
+
+def version(transaction: Transaction) -> int:
+    """Of rows that are there. Raises StoreUnavailable."""
+    rows = transaction.rows("SELECT version FROM format")
+    if len(rows) != 1:
+        raise StoreUnavailable(
+            f"the store has {len(rows)} formats instead of one; {faults.MALFORMED.remedy}", faults.MALFORMED
+        )
+    return int(rows[0][0])
+
+
+def migrate(transaction: Transaction, table_exists: bool) -> int:
+    """Bring the rows to VERSION; returns the version found (0: a new store). Raises StoreUnavailable for one from the future,
+    and for one without a version."""
+    found = version(transaction) if table_exists else 0
+    if found > VERSION:
+        raise StoreUnavailable(
+            f"the store has format {found}, this program knows up to {VERSION}: a newer Fubako wrote it; {faults.NEWER.remedy}",
+            faults.NEWER,
+        )
+    for statement in statements(found):
+        if callable(statement):
+            statement(transaction)
+        else:
+            transaction.run(statement)
     if found < VERSION:
         transaction.run("DELETE FROM format")
         transaction.run("INSERT INTO format (version) VALUES (?)", (VERSION,))

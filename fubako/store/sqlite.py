@@ -1,27 +1,35 @@
 """`SqliteDatabase`: the embedded `Database`. All units that wait are committed together.
 
-Invariant: `write` returns only after COMMIT with synchronous=FULL on a WAL, so the rows are on the disk.
+Invariant: `write` returns only after COMMIT with synchronous=FULL on a WAL, so the rows are on the disk. The loop never waits for
+another process's lock: a thread does, and who waits for that longer than BUSY_SECONDS is told that the store is busy.
 """
 
 import asyncio
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import apsw
+from msgspec import Struct
 
 from fubako import modes
 from fubako.clock import Clock, SystemClock
-from fubako.store import schema
+from fubako.store import faults, schema
+from fubako.store.faults import Fault
 from fubako.store.group import Syncing, settle
-from fubako.store.interface import Changes, Place, Row, StoreError, StoreFull, Transaction
+from fubako.store.interface import Changes, Place, Row, StoreFull, StoreOutdated, StoreUnavailable, Transaction
 
 T = TypeVar("T")
 Unit = Callable[[Transaction], Any]
 
-_BUSY_MILLISECONDS = 30_000
+_BUSY_MILLISECONDS = 30_000  # a command, or a thread, waits so long for another process
+_READ_MILLISECONDS = 20  # and a look, on the loop
+_POLL_SECONDS = 0.01
+CLOSE_SECONDS = 5.0  # and so long at the end
+BUSY_SECONDS = 10.0  # a unit waits so long for another process
 _EMPTY_MILLISECONDS = 200  # in which others wait
 _CACHE_KIB = 32 * 1024
 _CHECKPOINT_PAGES = 4000
@@ -31,7 +39,36 @@ BATCH_MAX = 512
 QUICK_SECONDS = 0.002
 TRY_AGAIN = 100  # after so many commits on the thread it is looked at again whether the disk is quick
 PATIENCE_SECONDS = 0.005  # so long a patient unit waits for others, when the last one came as lately as that
-_DISK = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError)
+_FAULTS: dict[type[apsw.Error], Fault] = {
+    apsw.FullError: faults.NO_ROOM,
+    apsw.IOError: faults.DISK_FAILED,
+    apsw.ReadOnlyError: faults.READ_ONLY,
+    apsw.PermissionsError: faults.NOT_PERMITTED,
+    apsw.CantOpenError: faults.MISSING,
+    apsw.BusyError: faults.BUSY,
+    apsw.LockedError: faults.BUSY,
+    apsw.ProtocolError: faults.BUSY,
+    apsw.NoMemError: faults.NO_MEMORY,
+    apsw.CorruptError: faults.MALFORMED,
+    apsw.NotADBError: faults.MALFORMED,
+}
+_STORE = tuple(_FAULTS)  # errors of the store, not of a unit
+_BY_SYSTEM = (apsw.IOError, apsw.CantOpenError)  # here the system's own number says more
+
+
+def unavailable(error: apsw.Error, doing: str, connection: apsw.Connection | None = None) -> StoreUnavailable:
+    """What SQLite says, in words and with its fault; `doing` is what could not be done."""
+    fault = _FAULTS.get(type(error), faults.MALFORMED)
+    number = connection.system_errno if connection is not None and isinstance(error, _BY_SYSTEM) else 0
+    fault = faults.of_errno(number) if number else fault
+    reason = f"{doing}: {os.strerror(number) if number else error}; {fault.remedy}"
+    return StoreFull(reason, fault) if fault is faults.NO_ROOM else StoreUnavailable(reason, fault)
+
+
+class Failed(Struct, frozen=True):
+    """What became of a unit that raised, among those that were committed with it."""
+
+    error: BaseException
 
 
 class SqliteTransaction:
@@ -61,7 +98,8 @@ class SqliteTransaction:
 
 
 class SqliteCore:
-    """The connections, without threads. `exclusive` uses one connection and no shared memory (a simulated disk).
+    """The connections, without threads. `exclusive` uses one connection and no shared memory (a simulated disk). `older`: rows of
+    an older format are opened as they are, to be migrated (`migration`).
 
     Once the WAL holds `checkpoint_pages` it is due to be copied back: SQLite itself would do so inside any COMMIT.
     """
@@ -74,27 +112,72 @@ class SqliteCore:
         exclusive: bool = False,
         synchronous: str = "FULL",
         checkpoint_pages: int = _CHECKPOINT_PAGES,
+        older: bool = False,
     ) -> None:
         self._path, self._vfs, self._exclusive = path, vfs, exclusive
         self._checkpoint_pages, self._wal_pages = checkpoint_pages, 0
-        if vfs is None:
-            modes.ensure(Path(path))
-        self._lock_fd = -1 if exclusive else os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.FILE)
+        self._lock_fd = -1
+        connections: list[apsw.Connection] = []
         try:
-            self._writer = self._connect(mapped=False)  # it would be mapped anew whenever another process has written
+            if vfs is None:
+                modes.ensure(Path(path))
+            if not exclusive:
+                self._lock_fd = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.FILE)
+            # not mapped: it would be mapped anew whenever another process has written
+            self._writer = self._connect(_BUSY_MILLISECONDS, connections, mapped=False)
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute("PRAGMA secure_delete=ON")  # rows that are removed are overwritten
             self._writer.execute(f"PRAGMA synchronous={synchronous}")
             self._writer.set_wal_hook(self._committed)
-            found = self._writer.execute("SELECT 1 FROM sqlite_master WHERE name='format'").fetchone()
-            self.commit([lambda tx: schema.migrate(tx, found is not None)])
+            self.format = self._known_format(older=older)
+            self._reader = self._writer if exclusive else self._connect(_READ_MILLISECONDS, connections, mapped=True)
+        except OSError as error:
+            raise self._unopened(connections, self._cannot_open(error)) from None
         except apsw.Error as error:
-            raise StoreError(f"the database {path} cannot be opened: {error}") from None
-        self._reader = self._writer if exclusive else self._connect(mapped=True)
+            broken = connections[-1] if connections else None
+            raise self._unopened(
+                connections, unavailable(error, f"the database {path} cannot be opened", broken)
+            ) from None
+        except Exception as error:
+            raise self._unopened(connections, error) from None
 
-    def _connect(self, *, mapped: bool) -> apsw.Connection:
+    def _known_format(self, *, older: bool) -> int:
+        """The format of what is there; a store that is new is made. Raises StoreUnavailable, StoreOutdated."""
+        look = SqliteTransaction(self._writer)
+        if not self._has_format(look):
+            self.commit([lambda tx: schema.migrate(tx, self._has_format(tx))])
+        found = schema.version(look)
+        if found > schema.VERSION:
+            schema.migrate(look, table_exists=True)  # raises, and says why
+        if found < schema.VERSION and not older:
+            reason = f"the store has format {found}, and this Fubako needs {schema.VERSION}: {faults.OUTDATED.remedy}"
+            raise StoreOutdated(reason)
+        missing = schema.tables() - {row[0] for row in look.rows("SELECT name FROM sqlite_master WHERE type='table'")}
+        if found == schema.VERSION and missing:
+            what = f"the database {self._path} has no table {min(missing)}"
+            raise StoreUnavailable(f"{what}; {faults.MALFORMED.remedy}", faults.MALFORMED)
+        return found
+
+    @staticmethod
+    def _has_format(tx: Transaction) -> bool:
+        return tx.row("SELECT 1 FROM sqlite_master WHERE name='format'") is not None
+
+    def _unopened(self, connections: Sequence[apsw.Connection], error: Exception) -> Exception:
+        """Nothing is held by a store that could not be opened."""
+        for connection in connections:
+            connection.close(True)
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+        return error
+
+    def _cannot_open(self, error: OSError) -> StoreUnavailable:
+        fault = faults.of_errno(error.errno)
+        return StoreUnavailable(f"the database {self._path} cannot be opened: {error.strerror}; {fault.remedy}", fault)
+
+    def _connect(self, busy: int, connections: list[apsw.Connection], *, mapped: bool) -> apsw.Connection:
         connection = apsw.Connection(self._path, vfs=self._vfs, statementcachesize=300)
-        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        connections.append(connection)
+        connection.set_busy_timeout(busy)
         if self._exclusive:  # before the file is looked at: its WAL would ask for shared memory
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
@@ -116,7 +199,7 @@ class SqliteCore:
         self.lock(wait=True)
         try:
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except (*_DISK, apsw.BusyError):
+        except _STORE:
             pass
         finally:
             self.unlock()
@@ -127,7 +210,7 @@ class SqliteCore:
         self._writer.set_busy_timeout(_EMPTY_MILLISECONDS)
         try:
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except (*_DISK, apsw.BusyError):
+        except _STORE:
             pass
         finally:
             self._writer.set_busy_timeout(_BUSY_MILLISECONDS)
@@ -143,42 +226,62 @@ class SqliteCore:
             return False
         return True
 
+    def begin(self, *, wait: bool) -> bool:
+        """Take turns with other processes and begin a transaction. Without `wait` False, when another one is at it; with it, for a
+        thread, that is waited for. Raises StoreUnavailable; then nothing is held."""
+        if not self.lock(wait=wait):
+            return False
+        try:
+            self._writer.set_busy_timeout(_BUSY_MILLISECONDS if wait else 0)
+            self._writer.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError as error:  # a program that does not take turns with us
+            self.abandon()
+            if wait:
+                raise self._cannot_write(error) from None
+            return False
+        except _STORE as error:
+            self.abandon()
+            raise self._cannot_write(error) from None
+        return True
+
+    def _cannot_write(self, error: apsw.Error) -> StoreUnavailable:
+        return unavailable(error, "the store cannot write", self._writer)
+
     def run(self, units: Sequence[Unit]) -> tuple[list[Any], set[Place]]:
-        """Begin a transaction and run the units in it; one that fails is left out and its exception is its result."""
+        """In the transaction that was begun run the units; one that fails is left out, and Failed is its result."""
         transaction = SqliteTransaction(self._writer)
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
             try:
                 return [unit(transaction) for unit in units], transaction.places
-            except _DISK:
+            except _STORE:
                 raise
             except Exception:  # it belongs to one unit: begin again, and let each one fail alone
                 self._writer.execute("ROLLBACK")
                 self._writer.execute("BEGIN IMMEDIATE")
                 return [self._alone(unit, transaction) for unit in units], transaction.places
-        except _DISK as error:
+        except _STORE as error:
             self.abandon()
-            raise StoreFull(f"the store cannot write: {error}") from None
+            raise self._cannot_write(error) from None
 
     def _alone(self, unit: Unit, transaction: SqliteTransaction) -> Any:
         self._writer.execute("SAVEPOINT unit")
         try:
             result = unit(transaction)
-        except _DISK:
+        except _STORE:
             raise
         except Exception as error:
             self._writer.execute("ROLLBACK TO unit")
-            result = error
+            result = Failed(error)
         self._writer.execute("RELEASE unit")
         return result
 
     def finish(self) -> None:
-        """COMMIT: returns when the rows are on the disk; lets the next process have its turn. Raises StoreFull."""
+        """COMMIT: returns when the rows are on the disk; lets the next process have its turn. Raises StoreUnavailable."""
         try:
             self._writer.execute("COMMIT")
-        except _DISK as error:
+        except _STORE as error:
             self.abandon()
-            raise StoreFull(f"the store cannot write: {error}") from None
+            raise self._cannot_write(error) from None
         self.unlock()
 
     def abandon(self) -> None:
@@ -191,20 +294,42 @@ class SqliteCore:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def commit(self, units: Sequence[Unit]) -> tuple[list[Any], set[Place]]:
-        """All of it at once, for who may wait."""
-        self.lock(wait=True)
-        results = self.run(units)
+        """All of it at once, for who may wait. Raises what a unit raised, and then nothing of any of them is written."""
+        self._take_turn()
+        self.begin(wait=True)
+        transaction = SqliteTransaction(self._writer)
+        try:
+            results = [unit(transaction) for unit in units]
+        except _STORE as error:
+            self.abandon()
+            raise self._cannot_write(error) from None
+        except Exception:
+            self.abandon()
+            raise
         self.finish()
         if self.checkpoint_due:
             self.checkpoint()
-        return results
+        return results, transaction.places
+
+    def _take_turn(self) -> None:
+        """Wait for other processes, but not for ever. Raises StoreUnavailable."""
+        ends = time.monotonic() + _BUSY_MILLISECONDS / 1000
+        while not self.lock(wait=False):
+            if time.monotonic() > ends:
+                raise StoreUnavailable(f"another process works on the database; {faults.BUSY.remedy}", faults.BUSY)
+            time.sleep(_POLL_SECONDS)
 
     def read(self, unit: Callable[[Transaction], T]) -> T:
-        self._reader.execute("BEGIN")
+        """Raises StoreUnavailable."""
         try:
-            return unit(SqliteTransaction(self._reader))
-        finally:
-            self._reader.execute("COMMIT")
+            self._reader.execute("BEGIN")
+            try:
+                return unit(SqliteTransaction(self._reader))
+            finally:
+                if self._reader.in_transaction:
+                    self._reader.execute("COMMIT")
+        except _STORE as error:
+            raise unavailable(error, "the store cannot be read", self._reader) from None
 
     def integrity(self) -> list[str]:
         """SQLite's own check; empty when all is well."""
@@ -265,7 +390,9 @@ class SqliteDatabase:
         self._pressing = False  # a unit that waits is not patient
         self._last_pressing = float("-inf")  # when the last of those came
         self._timer: asyncio.TimerHandle | None = None  # patient units wait for company
+        self._watch: asyncio.TimerHandle | None = None  # while another process has the database
         self._pace = Pace()
+        self._closed = False
         self._idle: asyncio.Future[None] | None = None
 
     async def write(self, unit: Callable[[Transaction], T], *, patient: bool = False) -> T:
@@ -295,25 +422,45 @@ class SqliteDatabase:
         self._begin()
 
     def _begin(self) -> None:
-        if self.core.lock(wait=False):
+        try:
+            begun = self.core.begin(wait=False)
+        except StoreUnavailable as failure:
+            self._run(None, failure)
+            return
+        if begun:
             self._run(None, None)
         else:
-            self._syncing.run(lambda: self.core.lock(wait=True), self._run)
+            self._watch = self._loop.call_later(BUSY_SECONDS, self._too_long)
+            self._syncing.run(lambda: self.core.begin(wait=True), self._run)
 
-    def _run(self, _locked: Any, error: BaseException | None) -> None:
+    def _too_long(self) -> None:
+        """Another process keeps the database: who waits is told so. The thread waits on, for who comes later."""
+        waiting, self._waiting = self._waiting, []
+        reason = f"another process has kept the database for {BUSY_SECONDS:.0f} seconds; {faults.BUSY.remedy}"
+        for _, future in waiting:
+            settle(future, StoreUnavailable(reason, faults.BUSY))
+        self._watch = self._loop.call_later(BUSY_SECONDS, self._too_long)
+
+    def _run(self, _begun: Any, error: BaseException | None) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+        # who was cancelled before his unit began has nothing done
+        batch = [(unit, future) for unit, future in batch if not future.done()]
         self._pressing = bool(self._waiting)  # of a batch that was too large, nobody knows who waits
         try:
             if error is not None:
                 raise error
             results, places = self.core.run([unit for unit, _ in batch])
         except Exception as failure:
-            self._end(batch, [failure] * len(batch), set())
+            self._end(batch, [Failed(failure)] * len(batch), set())
             return
         if not self._pace.quick:
             self._syncing.run(self.core.finish, lambda _, failed: self._finished(batch, results, places, failed))
             return
-        before, failed = self._clock.monotonic(), None
+        failed: BaseException | None = None
+        before = self._clock.monotonic()
         try:
             self.core.finish()
         except Exception as failure:
@@ -329,12 +476,12 @@ class SqliteDatabase:
         failed: BaseException | None,
     ) -> None:
         if failed is not None:
-            results, places = [failed] * len(batch), set()
+            results, places = [Failed(failed)] * len(batch), set()
         self._end(batch, results, places)
 
     def _end(self, batch: list[tuple[Unit, "asyncio.Future[Any]"]], results: list[Any], places: set[Place]) -> None:
         for (_, future), result in zip(batch, results, strict=True):
-            settle(future, result)
+            settle(future, result.error if isinstance(result, Failed) else result)
         if places and self._changes is not None:
             self._changes.publish(places)
         if self.core.checkpoint_due:
@@ -353,10 +500,17 @@ class SqliteDatabase:
         return self.core.read(unit)
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         if self._busy or self._waiting:
             self._idle = self._loop.create_future()
             if not self._busy:
                 self._start()
-            await self._idle
+            while not self._idle.done():
+                await asyncio.wait([self._idle], timeout=CLOSE_SECONDS)
+                if not self._idle.done() and self._watch is not None:
+                    self._too_long()  # another process has the database: nothing was begun, and the thread ends with us
+                    return
         await self._syncing.close()
         self.core.close()

@@ -24,7 +24,6 @@ def convert(tx: Transaction) -> None:
                 named[unquote(word)] = target
             tx.run("INSERT INTO alias_target (address, number, kind, value, run_as) VALUES (?,?,?,?,'')",
                    (address, number, kind, value))  # fmt: skip
-    tx.run("DROP TABLE alias")
     _ways(tx, _FILTER_DOMAIN, Way.FILTER)
     _ways(tx, _AGAIN_DOMAIN, Way.AGAIN)
     rows = tx.rows(

@@ -14,7 +14,8 @@ from fubako.server.imap import mailboxes, messages, search
 from fubako.server.imap.coming import Coming
 from fubako.server.imap.context import ImapContext
 from fubako.server.imap.outcome import No
-from fubako.store.interface import StoreError, StoreFull
+from fubako.store.faults import Fault
+from fubako.store.interface import StoreError, StoreUnavailable
 from fubako.store.mailboxes import MailboxExists, NoSuchMailbox
 
 FAILURES_MAX = 5
@@ -70,8 +71,9 @@ class ImapSession(ImapContext):
         except No as no:
             self.engine.tagged(tag, no.condition, str(no))
             return False
-        except StoreFull:
-            self.engine.tagged(tag, "NO", "[OVERQUOTA] no room, try again later")
+        except StoreUnavailable as error:
+            self.unavailable(error)
+            self.engine.tagged(tag, "NO", f"[{error.fault.imap}] {error.fault.words}")
             return False
         except NoSuchMailbox as error:
             self.engine.tagged(tag, "NO", f"[NONEXISTENT] {_shown(error)}")
@@ -281,6 +283,9 @@ class ImapSession(ImapContext):
 
     def farewell_changed(self) -> None:
         self.stream.write(b"* BYE the account was changed: log in again\r\n")
+
+    def farewell_unavailable(self, fault: Fault) -> None:
+        self.stream.write(f"* BYE [UNAVAILABLE] {fault.words}\r\n".encode())
 
     def farewell_bug(self) -> None:
         self.stream.write(b"* BYE [SERVERBUG] an error on our side\r\n")
