@@ -14,8 +14,7 @@ from peers import USERS, free_port, wait_port
 from fubako import app
 from fubako.accounts import directory, secrets
 from fubako.clock import Env
-from fubako.store import messages, queue
-from fubako.store.interface import BlobRef
+from fubako.store import queue
 from fubako.store.queue import Outgoing, Target
 from fubako.trust.authority import ensure_authority, ensure_server
 
@@ -84,9 +83,7 @@ class Fubako:
         content = await store.blobs.put([b"From: a@here.test\r\nTo: b@far.test\r\nSubject: queued\r\n\r\nwords\r\n"])
 
         def put(tx, number: int, domain: str, due: int) -> None:
-            ref = BlobRef(content.blob_id + number, content.segment, content.offset, content.size)
-            messages.keep_blob(tx, ref, 1)
-            letter = Outgoing(ref, "a@here.test", trace_id=f"{now:08x}{number:012x}", created=now)
+            letter = Outgoing(content, "a@here.test", trace_id=f"{now:08x}{number:012x}", created=now)
             queue.put(tx, letter, [Target(f"b{number}@{domain}", domain)], at=due)
 
         for first in range(0, count, 1000):

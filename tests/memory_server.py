@@ -5,6 +5,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from zone import Zone
+
 from fubako import app
 from fubako.accounts import directory, secrets
 from fubako.clock import Env
@@ -100,7 +102,7 @@ class MemoryServer:
             hostname="asao.gcd.org", login=Login(mechanisms=("LOGIN", "CRAM-MD5", "PLAIN", "SCRAM-SHA-256")), quiet=True
         )
         env = Env(FixedClock(), FixedRandom())
-        self.app = app.Application(config, root, self.store, Telemetry(quiet=True), env)
+        self.app = app.Application(config, root, self.store, Telemetry(quiet=True), env, resolver=Zone())
         limits = self.app.resources.limits
         if "message" in self.given:
             smtp = replace(limits.smtp, message=int(self.given["message"]))

@@ -107,8 +107,6 @@ def add_account(tx: Transaction, address: str, now: int) -> Account:
 def remove_account(tx: Transaction, address: str) -> None:
     """The account, its credentials and all its mail."""
     account_id = account(tx, address).account_id
-    for box in mailboxes.all_of(tx, account_id):
-        mailboxes.release_blobs(tx, account_id, box.mailbox_id)
     changing.changing(tx, account_id)
     for table in ("message", "expunged", "mailbox", "subscription", *changing.TABLES, "seen_network", "account"):
         tx.run(f"DELETE FROM {table} WHERE account_id=?", (account_id,))

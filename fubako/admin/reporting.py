@@ -9,7 +9,7 @@ from fubako.clock import Env
 from fubako.scan.jobs import JobFailed, ReadReport
 from fubako.scan.pool import Pool
 from fubako.scan.turns import Asker
-from fubako.store import messages, reports
+from fubako.store import reports
 from fubako.store.interface import BlobRef, Blobs, Database, Transaction
 from fubako.store.mailboxes import INBOX_ID
 
@@ -39,7 +39,7 @@ async def read(
     waiting = list(given)
     if mailbox:
         waiting += [
-            (f"{mailbox} UID {uid}", blobs.read(ref))
+            (f"{mailbox} UID {uid}", await blobs.read(ref))
             for uid, ref in await database.read(lambda tx: _inbox(tx, mailbox))
         ]
     rows = []
@@ -61,9 +61,10 @@ def _unread(name: str, problem: str) -> dict[str, Any]:
 def _inbox(tx: Transaction, mailbox: str) -> list[tuple[int, BlobRef]]:
     account_id = directory.account(tx, mailbox).account_id
     rows = tx.rows(
-        "SELECT uid, blob_id FROM message WHERE account_id=? AND mailbox_id=? ORDER BY uid", (account_id, INBOX_ID)
+        "SELECT uid, blob_id, segment, place, size FROM message WHERE account_id=? AND mailbox_id=? ORDER BY uid",
+        (account_id, INBOX_ID),
     )
-    return [(uid, messages.blob_of(tx, blob_id)) for uid, blob_id in rows]
+    return [(row[0], BlobRef(*row[1:])) for row in rows]
 
 
 async def _keep(database: Database, env: Env, name: str, one: ReadReport) -> dict[str, Any]:

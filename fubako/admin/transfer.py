@@ -11,7 +11,7 @@ from fubako.accounts import directory
 from fubako.admin.formats import Kept, MaildirWriter, folder_name, maildir_folders, mbox_entry, read_maildir, read_mbox
 from fubako.delivery.letters import describe
 from fubako.store import mailboxes, messages
-from fubako.store.interface import Blobs, Database, Row, StoreError, Transaction
+from fubako.store.interface import BlobRef, Blobs, Database, Row, StoreError, Transaction
 from fubako.store.mailboxes import MailboxState
 from fubako.store.messages import Letter
 
@@ -83,17 +83,16 @@ class _Messages:
         if not self._rows:
             rows = await self._database.read(
                 lambda tx: tx.rows(
-                    "SELECT uid, flags, keywords, internaldate, blob_id FROM message WHERE account_id=? AND mailbox_id=?"
-                    " AND uid>? ORDER BY uid LIMIT ?",
+                    "SELECT uid, flags, keywords, internaldate, blob_id, segment, place, size FROM message WHERE account_id=?"
+                    " AND mailbox_id=? AND uid>? ORDER BY uid LIMIT ?",
                     (*self._key, self._last, BATCH),
                 )
             )
             self._rows = rows[::-1]
             if not self._rows:
                 raise StopAsyncIteration
-        self._last, bits, keywords, at, blob_id = self._rows.pop()
-        ref = await self._database.read(lambda tx: messages.blob_of(tx, blob_id))
-        return Kept(self._blobs.read(ref), bits, keywords, at)
+        self._last, bits, keywords, at, *place = self._rows.pop()
+        return Kept(await self._blobs.read(BlobRef(*place)), bits, keywords, at)
 
 
 async def import_(
@@ -159,7 +158,6 @@ async def _keep(
 
     def unit(tx: Transaction) -> None:
         for letter in letters:
-            messages.keep_blob(tx, letter.blob, 1)
             messages.add(tx, account_id, mailbox_id, letter, now)
 
     await database.write(unit)

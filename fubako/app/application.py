@@ -48,15 +48,15 @@ from fubako.server.memory import Memory
 from fubako.server.reception import Reception
 from fubako.server.session import Arrival, Limits, Resources
 from fubako.server.sessions import PROTOCOL, SESSIONS
+from fubako.store import ownership, record
 from fubako.store.guesses import SharedCounts
-from fubako.store.interface import StoreError
-from fubako.store.messages import blob_sizes
+from fubako.store.interface import Damaged, StoreError
 from fubako.store.passing import forget as forget_passing
 from fubako.store.queue import LANES, forget_sent
 from fubako.store.quiet import QuietIndexing
 from fubako.store.reports import forget as forget_reports
+from fubako.store.segments import MAGIC
 from fubako.store.spool import Spool
-from fubako.store.verify import QUIET_SECONDS
 from fubako.telemetry import Telemetry
 
 GRACE_SECONDS = 10.0
@@ -131,6 +131,7 @@ class Application:
         self.counts = SharedCounts(self.store.database, self.env)
         self.resources = self._resources(None, self._login_rules(self.config))
         self.store.pool.telemetry = self.store.indexer.telemetry = self.telemetry
+        self.store.blobs.told = self._tell_damage
         self.indexing = QuietIndexing(self.store.indexer, self.store.database)
         self.store.changes.watch = self.indexing.noticed
         limits = self.config.limits
@@ -370,26 +371,30 @@ class Application:
         """From time to time give back the room of removed messages; one worker of all does it at a time."""
         self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
 
+    def _tell_damage(self, error: Damaged) -> None:
+        self.telemetry.count("store.damaged")
+        self.telemetry.event("store.damaged", reason=str(error))
+
     async def leave_segment(self) -> None:
         """Append elsewhere, where the segment of this process holds what nobody has any more: it can be compacted then."""
         core = self.store.blobs.core
         if not core.active:
             return
-        sizes = await self.store.database.read(partial(blob_sizes, segment=core.active))
-        if core.occupied(sizes) < core.octets(core.active):
-            self.store.blobs.rotate()
+        living = await self.store.database.read(partial(ownership.living, number=core.active))
+        if sum(record.occupied(one.ref.size) for one in living) + len(MAGIC) < core.octets(core.active):
+            await self.store.blobs.leave()
 
-    async def erase(self, now: float, quiet_seconds: float = QUIET_SECONDS) -> int:
+    async def erase(self, now: float) -> int:
         """What was removed leaves the disk: words at once, contents every half of `erase_hours`. Returns octets given back."""
         await self.store.indexer.forget()
         due = self._erasing_due(now)
-        octets = await asyncio.to_thread(
-            compact_store, self.store.directory, erase=due is not None, quiet_seconds=quiet_seconds
-        )
+        done = await asyncio.to_thread(compact_store, self.store.directory, erase=due is not None)
+        for reason in done.damaged:
+            self.telemetry.event("store.damaged", reason=reason)
         if due is not None:
             modes.ensure(due)
             os.utime(due, (now, now))
-        return octets
+        return done.octets
 
     def _erasing_due(self, now: float) -> Path | None:
         """The file whose time says when contents were erased last, if that is long ago."""
@@ -403,6 +408,7 @@ class Application:
         while True:
             await asyncio.sleep(COMPACT_SECONDS)
             await self._leave_in_time()
+            self.store.blobs.core.tidy()  # what another worker removed
             unlock = self.resources.take_lock("housekeeping")
             if unlock is None:
                 continue

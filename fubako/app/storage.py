@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +17,16 @@ from fubako.delivery.route import Route
 from fubako.message.target import File, Program
 from fubako.scan.pool import Pool
 from fubako.store import faults, migration
+from fubako.store.blobs import SegmentBlobs
 from fubako.store.changes import LocalChanges, WorkerChanges
+from fubako.store.compaction import Compacted, Keeper
 from fubako.store.disk import OsDisk
 from fubako.store.indexer import Indexer
 from fubako.store.interface import StoreError, StoreOutdated, StoreUnavailable
 from fubako.store.migration import Back, Migration
-from fubako.store.segments import SegmentBlobs, SegmentCore
+from fubako.store.segments import SegmentCore
 from fubako.store.sqlite import SqliteCore, SqliteDatabase
-from fubako.store.verify import QUIET_SECONDS, Report, compact, verify
+from fubako.store.verify import Report, verify
 
 
 class StoreInUse(StoreUnavailable):
@@ -99,7 +103,8 @@ def open_store(directory: Path, *, shared: bool = True, pool: Pool | None = None
     prepare(directory)
     changes: LocalChanges = WorkerChanges(directory / "run") if shared else LocalChanges()
     database = SqliteDatabase(_open_rows(directory), changes)
-    blobs = SegmentBlobs(SegmentCore(OsDisk(), str(directory / "segments")))
+    segments = SegmentCore(OsDisk(), str(directory / "segments"))
+    blobs = SegmentBlobs(segments, database, f"{os.getpid()}-{secrets.token_hex(8)}")
     pool = pool or Pool()
     return Store(database, blobs, changes, Indexer(directory / "search", database, blobs, pool), pool, directory)
 
@@ -172,21 +177,28 @@ def _segments(directory: Path) -> set[int]:
 
 def mend(directory: Path) -> list[str]:
     """Before a server starts: put right what an unclean end left; what was done, in words."""
-    return SegmentCore(OsDisk(), str(directory / "segments")).mend()
+    if not (directory / "mail.sqlite").exists():
+        return []
+    database, segments = _cores(directory)
+    try:
+        return Keeper(database, segments).seal()
+    finally:
+        segments.close()
+        database.close()
 
 
 def verify_store(directory: Path, progress: Callable[[int, int], None]) -> Report:
     return verify(*_cores(directory), directory / "search", progress)
 
 
-def compact_store(directory: Path, *, erase: bool = False, quiet_seconds: float = QUIET_SECONDS) -> int:
-    """Octets given back. May run beside a server. `erase`: nothing that was removed stays in segments that have been left
-    alone for `quiet_seconds`."""
+def compact_store(directory: Path, *, erase: bool = False) -> Compacted:
+    """What was given back, and what could not be moved. May run beside a server. `erase`: nothing that was removed stays in
+    segments that nobody writes."""
     database, segments = _cores(directory)
     try:
-        octets = compact(database, segments, quiet_seconds, erase=erase)
+        done = Keeper(database, segments).compact(erase=erase, free=lambda: shutil.disk_usage(directory).free)
         database.empty_wal()
-        return octets
+        return done
     finally:
         segments.close()
         database.close()

@@ -3,10 +3,10 @@
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import click
+import msgspec
 
 from fubako import app
 from fubako.admin import transfer
@@ -65,8 +65,8 @@ def _directory(config_file: Path | None) -> Path:
 @json_option
 def store_verify(config_file: Path | None, as_json: bool) -> int:
     """Check every checksum, count and reference. Changes nothing; may run while the server does."""
-    report = app.verify_store(_directory(config_file), _Progress("contents checked"))
-    facts = asdict(report)
+    report = app.verify_store(_directory(config_file), _Progress("segments checked"))
+    facts = msgspec.structs.asdict(report)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
@@ -83,7 +83,10 @@ def store_verify(config_file: Path | None, as_json: bool) -> int:
 @config_option
 def store_compact(config_file: Path | None) -> None:
     """Give back the room of removed messages. May run while the server does."""
-    click.echo(f"{app.compact_store(_directory(config_file))} octets given back")
+    done = app.compact_store(_directory(config_file))
+    click.echo(f"{done.octets} octets given back")
+    for reason in done.damaged:
+        click.echo(f"left where it is: {reason}", err=True)
 
 
 @store.command("backup")

@@ -65,7 +65,6 @@ class Reports:
             if directory.is_local(tx, sender.domain):
                 messages.deliver(tx, directory.resolve(tx, sender), row, now)
             elif self._routed(sender.domain):
-                messages.keep_blob(tx, blob, 1)
                 queue.put(tx, outgoing, [Target(str(sender), sender.domain)])
 
         return unit

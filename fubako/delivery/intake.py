@@ -153,9 +153,7 @@ class Intake:
         def unit(tx: Rows) -> list[tuple[int, int, int]]:
             placed = []
             if letter is not None:
-                placed = messages.deliver(tx, account_ids, letter, now, len(ways))
-            elif ways:
-                messages.keep_blob(tx, blob, len(ways))
+                placed = messages.deliver(tx, account_ids, letter, now)
             fresh.clear()  # a unit may be run again
             for one, to in ways:
                 put = queue.place(tx, one, to, held=bool(transaction.held), at=transaction.at or None, lanes=lanes)

@@ -30,6 +30,7 @@ from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
 from fubako.protocol.engine import ProtocolError
 from fubako.store import queue
 from fubako.store.interface import Blobs, Changes, Database, StoreError, StoreFull, Transaction
+from fubako.store.ownership import SegmentLost
 from fubako.store.queue import LANES, QUEUE_ACCOUNT, LeaseLost, Outcome, Outgoing, Placed, Queued, Target
 from fubako.telemetry import Telemetry
 
@@ -330,7 +331,7 @@ class Runner:
 
     async def _by_program(self, job: Job, hop: NextHop) -> None:
         self._held(job, LEASE_MARGIN_SECONDS)
-        content = self._content(job.letter)
+        content = await self._content(job.letter)
         for target, together in pipe.ways(hop.route, job.recipients):
             status = await pipe.hand(target, job.letter, together, content)
             name = target.path if isinstance(target, File) else target.words[0]
@@ -340,7 +341,7 @@ class Runner:
     async def _by_intake(self, job: Job) -> None:
         """Letters whose time has come, or that somebody wants anew, go through the intake, in the transaction that ends them."""
         self._held(job, LEASE_MARGIN_SECONDS)
-        statuses, unit = await self._again.plan(job.letter, job.recipients, self._content(job.letter))
+        statuses, unit = await self._again.plan(job.letter, job.recipients, await self._content(job.letter))
         answers = [
             Answered(one, status, reports=True, again=status.ok)
             for one, status in zip(job.recipients, statuses, strict=True)
@@ -353,7 +354,7 @@ class Runner:
         name = carrier.peer.server_name
         await self._connector.enough(carrier, hop, job.letter)
         try:
-            content = self._content(job.letter)
+            content = await self._content(job.letter)
             answers = await carrier.deliver(job.letter, job.recipients, content, lambda: self._held(job, 0.0))
         except (ProtocolError, StreamClosed, StreamTimeout, TlsError) as error:
             raise Unreachable(Status(451, "4.4.2", f"{name}: the connection failed: {error}")) from None
@@ -366,9 +367,9 @@ class Runner:
             raise LeaseLost(f"lane {job.lane_id} is not ours for long enough")
         return lane
 
-    def _content(self, letter: Outgoing) -> bytes:
+    async def _content(self, letter: Outgoing) -> bytes:
         """The letter as it goes on: Return-Path belongs to final delivery alone (RFC 5321 §4.4)."""
-        content = self._recent.get(letter.blob.blob_id) or self._blobs.read(letter.blob)
+        content = self._recent.get(letter.blob.blob_id) or await self._blobs.read(letter.blob)
         return content[content.index(b"\r\n") + 2 :] if content.startswith(b"Return-Path:") else content
 
     # -- outcomes
@@ -392,16 +393,23 @@ class Runner:
                 journey = journey_with(letter.journey, hop)
             judged = [outcome_of(letter, one, peer, now, journey, self._schedule, self._chance) for one in answers]
             told = [(outcome.queued.notify, reported) for outcome, reported in judged if reported is not None]
-            content = self._blobs.read(letter.blob) if told else b""
-            units = [await self._reports.prepare(letter, content, group) for group in by_action(told)]
+            content = await self._blobs.read(letter.blob) if told else b""
 
-            def unit(tx: Transaction, epoch: int = lane.epoch) -> None:
-                queue.settle(tx, job.lane_id, epoch, letter.trace_id, [outcome for outcome, _ in judged], now)
-                for report in [*units, also]:
-                    if report is not None:
-                        report(tx)
+            async def written() -> None:
+                units = [await self._reports.prepare(letter, content, group) for group in by_action(told)]
 
-            await self._database.write(unit, patient=True)
+                def unit(tx: Transaction, epoch: int = lane.epoch) -> None:
+                    queue.settle(tx, job.lane_id, epoch, letter.trace_id, [outcome for outcome, _ in judged], now)
+                    for report in [*units, also]:
+                        if report is not None:
+                            report(tx)
+
+                await self._database.write(unit, patient=True)
+
+            try:
+                await written()
+            except SegmentLost:  # of a report: nobody is to get the message again for that
+                await written()
             for outcome, reported in judged:
                 if outcome.again_at is not None:
                     lane.look_at = min(lane.look_at, outcome.again_at)

@@ -49,7 +49,7 @@ class Stored:
         return self.end - self.start
 
     def read(self, start: int, length: int) -> bytes:
-        return self.blobs.read(self.ref, self.start + start, max(0, min(length, self.size - start)))
+        return self.blobs.read_here(self.ref, self.start + start, max(0, min(length, self.size - start)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class Drop:
     uid: int
     size: int
     header_size: int
-    blob_id: int
+    ref: BlobRef
     deleted: bool = False
 
 
@@ -226,10 +226,11 @@ class Pop3Session(Session):
         def unit(tx: Transaction) -> tuple[int, list[Drop]]:
             row = tx.row("SELECT uidvalidity FROM mailbox WHERE account_id=? AND mailbox_id=?", (account_id, INBOX_ID))
             rows = tx.rows(
-                "SELECT uid, size, header_size, blob_id FROM message WHERE account_id=? AND mailbox_id=? ORDER BY uid",
+                "SELECT uid, header_size, blob_id, segment, place, size FROM message WHERE account_id=? AND mailbox_id=?"
+                " ORDER BY uid",
                 (account_id, INBOX_ID),
             )
-            return int(row[0]) if row else 0, [Drop(*row) for row in rows]
+            return int(row[0]) if row else 0, [Drop(row[0], row[5], row[1], BlobRef(*row[2:])) for row in rows]
 
         self.uidvalidity, self.drops = await self.resources.database.read(unit)
         await self.login_held(identity)
@@ -261,8 +262,11 @@ class Pop3Session(Session):
         await self.line.send_all(f"{number} {show(drop)}\r\n".encode() for number, drop in kept)
         await self.line.send(b".\r\n")
 
-    async def _blob(self, drop: Drop) -> BlobRef:
-        return await self.resources.database.read(lambda tx: messages.blob_of(tx, drop.blob_id))
+    async def _is_there(self, drop: Drop) -> bool:
+        if self.identity is None:
+            return False
+        key = (self.identity.account.account_id, INBOX_ID, drop.uid)
+        return await self.resources.database.read(lambda tx: messages.content(tx, *key)) is not None
 
     async def _retr(self, number: str) -> None:
         drop = self._find(number)
@@ -287,8 +291,10 @@ class Pop3Session(Session):
 
     async def _content(self, drop: Drop) -> Stored | None:
         try:
-            ref = await self._blob(drop)
-            self.resources.blobs.read(ref, max(0, ref.size - 1), 1)  # whether it is there
+            ref = drop.ref
+            if not await self._is_there(drop):
+                raise StoreError("another session removed the message")
+            self.resources.blobs.read_here(ref, max(0, ref.size - 1), 1)  # whether it is there
         except StoreError as error:  # removed by another session since the snapshot, or damaged
             self.resources.telemetry.event("store.error", self.trace_id, reason=str(error))
             self.engine.err("the message is not there any more", "SYS/TEMP")

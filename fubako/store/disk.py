@@ -10,17 +10,19 @@ from fubako import modes
 
 _IOV_MAX = 512
 _RWF_DSYNC: int = getattr(os, "RWF_DSYNC", 0)
+_RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
 class OsHandle:
     """One file, appended to and read at offsets."""
 
-    __slots__ = ("_dsync", "_end", "_fd")
+    __slots__ = ("_dsync", "_end", "_fd", "_nowait")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._end = os.fstat(fd).st_size
         self._dsync = bool(_RWF_DSYNC)
+        self._nowait = True
 
     def size(self) -> int:
         return self._end
@@ -62,6 +64,26 @@ class OsHandle:
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._fd, length, offset)
 
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        if not _RWF_NOWAIT or not self._nowait:
+            return self.read(offset, length)
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(self._fd, [buffer], offset, _RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            self._nowait = False  # a file system in memory, mostly
+            return self.read(offset, length)
+        if count == length:
+            return bytes(buffer)
+        return None if offset + count < os.fstat(self._fd).st_size else bytes(buffer[:count])
+
+    def removed(self) -> bool:
+        return os.fstat(self._fd).st_nlink == 0
+
     def truncate(self, length: int) -> None:
         os.ftruncate(self._fd, length)
         self._end = length
@@ -77,7 +99,11 @@ class OsHandle:
         return True
 
     def close(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close  # a thread may read while the file is left by others
 
 
 class OsDisk:

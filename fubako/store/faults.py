@@ -69,6 +69,10 @@ MALFORMED = _fault(
     451, "4.3.0", "the store is damaged, try again later", imap="CONTACTADMIN", pop3="SYS/PERM", exit_code=os.EX_DATAERR,
     remedy="`fubako store verify` says how far it can be read; a copy made by `fubako store backup` can stand in its place",
 )  # fmt: skip
+DAMAGED = _fault(
+    451, "4.3.0", "the message is damaged where it is kept", imap="SERVERBUG", pop3="SYS/PERM", exit_code=os.EX_DATAERR,
+    remedy="`fubako store verify` says which messages are; a copy made by `fubako store backup` may have them whole",
+)  # fmt: skip
 MISSING = _fault(
     451, "4.3.5", "the store is not there, try again later", imap="CONTACTADMIN", pop3="SYS/PERM", exit_code=os.EX_NOINPUT,
     remedy="mount what it lies on, or put a copy made by `fubako store backup` in its place",

@@ -144,7 +144,7 @@ class Indexer:
 
     async def _texts(self, ref: BlobRef, header_size: int, asker: Asker) -> Indexed:
         try:
-            content = self._blobs.read(ref)
+            content = await self._blobs.read(ref)
         except StoreError:  # damaged content is `store verify`'s to tell; a search goes on
             return Indexed("", "")
         return await self._tried(lambda: self.pool.index(content, header_size, asker))
@@ -170,8 +170,8 @@ class Indexer:
 
     async def _refs(self, account_id: int, mailbox_id: int, uids: Sequence[int]) -> list[tuple[int, int, BlobRef]]:
         def unit(tx: Transaction) -> list[tuple[int, int, BlobRef]]:
-            rows = messages.select(tx, "uid, header_size, blob_id", account_id, mailbox_id, uids)
-            return [(uid, size, messages.blob_of(tx, blob_id)) for uid, size, blob_id in rows]
+            rows = messages.select(tx, f"uid, header_size, {messages.PLACE}", account_id, mailbox_id, uids)
+            return [(uid, size, BlobRef(*place)) for uid, size, *place in rows]
 
         return await self._database.read(unit)
 

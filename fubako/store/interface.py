@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from fubako.store.faults import DISK_FAILED, NO_ROOM, OUTDATED, Fault, of_errno
+from fubako.store.faults import DAMAGED, DISK_FAILED, NO_ROOM, OUTDATED, Fault, of_errno
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -46,6 +46,20 @@ class StoreFull(StoreUnavailable):
     usual = NO_ROOM
 
 
+class Damaged(StoreError):
+    """Content that is not what was kept: it is told of, and never served."""
+
+    fault = DAMAGED
+
+    def __init__(self, blob_id: int, reason: str) -> None:
+        super().__init__(f"content {blob_id:x} is damaged: {reason}")
+        self.blob_id = blob_id
+
+
+class Gone(StoreError):
+    """The file is not there: what lived in it was moved elsewhere, or it is lost."""
+
+
 class Transaction(Protocol):
     """One transaction, as a unit of work sees it. SQL is the common part of SQLite and PostgreSQL."""
 
@@ -74,7 +88,7 @@ class Database(Protocol):
 
 
 class BlobRef(Struct, frozen=True):
-    """Where content lies: octets [offset, offset + size) of a segment; `blob_id` is its name for ever."""
+    """Where content of `size` octets lies, the record's place in a segment, and its name, which is never given again."""
 
     blob_id: int
     segment: int
@@ -93,8 +107,13 @@ class Blobs(Protocol):
         """A hint: one more letter is on its way (+1), or one less (-1). A batch waits for nobody who is not expected."""
         ...
 
-    def read(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
-        """Octets of the content. Raises StoreError when they are not what was put."""
+    async def read(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
+        """Octets of the content, proved to be what was put, wherever it was moved since `ref` was asked for. The loop is not
+        held while a disk is waited for. Raises Damaged, and StoreError where it cannot be read now."""
+        ...
+
+    def read_here(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
+        """As `read`; the loop waits."""
         ...
 
     async def close(self) -> None: ...
@@ -124,13 +143,23 @@ class Handle(Protocol):
         ...
 
     def read(self, offset: int, length: int) -> bytes: ...
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """The same, as far as it is in memory; None: the disk has to be waited for."""
+        ...
+
+    def removed(self) -> bool:
+        """Whether the file has no name any more."""
+        ...
+
     def truncate(self, length: int) -> None: ...
     def sync(self) -> None: ...
     def lock(self) -> bool:
         """Take the file for this process; False when another one has it."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Also done when nobody holds the handle any more."""
+        ...
 
 
 class Disk(Protocol):

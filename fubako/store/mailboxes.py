@@ -151,7 +151,6 @@ def delete(tx: Transaction, account_id: int, name: str) -> MailboxState:
                    (account_id, box.name + DELIMITER, box.name + chr(ord(DELIMITER) + 1)))  # fmt: skip
     if box.noselect and below:
         raise NotPermitted("the mailbox has levels below it")
-    release_blobs(tx, account_id, box.mailbox_id)
     key = (account_id, box.mailbox_id)
     tx.run("DELETE FROM message WHERE account_id=? AND mailbox_id=?", key)
     tx.run("DELETE FROM expunged WHERE account_id=? AND mailbox_id=?", key)
@@ -162,15 +161,6 @@ def delete(tx: Transaction, account_id: int, name: str) -> MailboxState:
         tx.run("DELETE FROM mailbox WHERE account_id=? AND mailbox_id=?", key)
     tx.touched(key)
     return box
-
-
-def release_blobs(tx: Transaction, account_id: int, mailbox_id: int) -> None:
-    """Let go of the content of every message of a mailbox."""
-    rows = tx.rows("SELECT blob_id, count(*) FROM message WHERE account_id=? AND mailbox_id=? GROUP BY blob_id",
-                   (account_id, mailbox_id))  # fmt: skip
-    for blob_id, count in rows:
-        tx.run("UPDATE blob SET refs=refs-? WHERE blob_id=?", (count, blob_id))
-        tx.run("DELETE FROM blob WHERE blob_id=? AND refs<=0", (blob_id,))
 
 
 def rename(tx: Transaction, account_id: int, old: str, new: str, now: int) -> None:

@@ -6,6 +6,7 @@ Every change to a mailbox takes its next MODSEQ in the same transaction (RFC 716
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from fubako.store import ownership
 from fubako.store.interface import BlobRef, Row, StoreError, Transaction
 from fubako.store.mailboxes import INBOX_ID, NoSuchMailbox, note_keywords, state
 
@@ -21,6 +22,7 @@ FLAG_BITS = {name.lower(): bit for bit, name in FLAG_NAMES}
 KEYWORDS_MAX = 100
 KEYWORD_OCTETS_MAX = 100
 _IN_MAX = 500
+PLACE = "blob_id, segment, place, size"  # the columns of a BlobRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +86,17 @@ def flag_names(bits: int, keywords: str) -> str:
     return " ".join(names)
 
 
-def keep_blob(tx: Transaction, blob: BlobRef, references: int) -> None:
-    """The row that makes content reachable: with the first messages that hold it."""
-    tx.run("INSERT INTO blob (blob_id, segment, place, size, refs) VALUES (?,?,?,?,?)",
-           (blob.blob_id, blob.segment, blob.offset, blob.size, references))  # fmt: skip
-
-
-def blob_of(tx: Transaction, blob_id: int) -> BlobRef:
-    row = tx.row("SELECT segment, place, size FROM blob WHERE blob_id=?", (blob_id,))
-    if row is None:
-        raise StoreError(f"content {blob_id:x} is missing")
-    return BlobRef(blob_id, *row)
+def content(tx: Transaction, account_id: int, mailbox_id: int, uid: int) -> BlobRef | None:
+    """Where the content of a message lies; None: the message is gone."""
+    row = tx.row(f"SELECT {PLACE} FROM message WHERE account_id=? AND mailbox_id=? AND uid=?",
+                 (account_id, mailbox_id, uid))  # fmt: skip
+    return None if row is None else BlobRef(*row)
 
 
 def add(tx: Transaction, account_id: int, mailbox_id: int, letter: Letter, now: int) -> tuple[int, int, int]:
-    """A message whose content is kept already; returns (uid, uidvalidity, modseq). Raises NoSuchMailbox."""
+    """A message whose content is durable; returns (uid, uidvalidity, modseq). Raises NoSuchMailbox, and SegmentLost where
+    the content has to be put again."""
+    blob = ownership.hold(tx, letter.blob)
     seen, deleted = letter.flags & SEEN, letter.flags & DELETED
     row = tx.row("UPDATE mailbox SET uidnext=uidnext+1, modseq=modseq+1, messages=messages+1, octets=octets+?,"
                  " unseen=unseen+?, deleted=deleted+? WHERE account_id=? AND mailbox_id=? AND noselect=0"
@@ -110,19 +108,17 @@ def add(tx: Transaction, account_id: int, mailbox_id: int, letter: Letter, now: 
     if letter.keywords and letter.keywords not in known:
         note_keywords(tx, account_id, mailbox_id, known, letter.keywords)
     tx.run("INSERT INTO message (account_id, mailbox_id, uid, modseq, flags, keywords, internaldate, zone, savedate, size,"
-           " header_size, blob_id, envelope, structure, trace_id, journey) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+           " header_size, blob_id, segment, place, envelope, structure, trace_id, journey)"
+           " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
            (account_id, mailbox_id, uid, modseq, letter.flags, letter.keywords, letter.internaldate, letter.zone, now,
-            letter.blob.size, letter.header_size, letter.blob.blob_id, letter.envelope, letter.structure, letter.trace_id,
-            letter.journey))  # fmt: skip
+            blob.size, letter.header_size, blob.blob_id, blob.segment, blob.offset, letter.envelope, letter.structure,
+            letter.trace_id, letter.journey))  # fmt: skip
     tx.touched((account_id, mailbox_id))
     return uid, uidvalidity, modseq
 
 
-def deliver(
-    tx: Transaction, account_ids: Sequence[int], letter: Letter, now: int, holders: int = 0
-) -> list[tuple[int, int, int]]:
-    """One letter into the INBOX of each account; (account_id, uidvalidity, uid) each. An account that is gone is left out.
-    `holders` counts who else holds the content (the queue)."""
+def deliver(tx: Transaction, account_ids: Sequence[int], letter: Letter, now: int) -> list[tuple[int, int, int]]:
+    """One letter into the INBOX of each account; (account_id, uidvalidity, uid) each. An account that is gone is left out."""
     placed: list[tuple[int, int, int]] = []
     for account_id in account_ids:
         try:
@@ -130,8 +126,6 @@ def deliver(
         except NoSuchMailbox:
             continue
         placed.append((account_id, uidvalidity, uid))
-    if placed or holders:
-        keep_blob(tx, letter.blob, len(placed) + holders)
     return placed
 
 
@@ -221,7 +215,7 @@ def expunge(
 ) -> tuple[list[int], int]:
     """Remove messages: those with \\Deleted (and among `uids` where given), or exactly `uids` with `flagged` False.
     Returns (UIDs removed, MODSEQ of the removal, 0 when nothing was)."""
-    columns = "uid, flags, size, blob_id"
+    columns = "uid, flags, size"
     if uids is None:
         rows = tx.rows(
             f"SELECT {columns} FROM message WHERE account_id=? AND mailbox_id=? ORDER BY uid", (account_id, mailbox_id)
@@ -247,9 +241,6 @@ def _remove(tx: Transaction, account_id: int, mailbox_id: int, gone: Sequence[Ro
     tx.many("DELETE FROM message WHERE account_id=? AND mailbox_id=? AND uid=?", keys)
     tx.many("INSERT INTO expunged (account_id, mailbox_id, modseq, uid) VALUES (?,?,?,?)",
             [(account_id, mailbox_id, modseq, row[0]) for row in gone])  # fmt: skip
-    blobs = [(row[3],) for row in gone]
-    tx.many("UPDATE blob SET refs=refs-1 WHERE blob_id=?", blobs)
-    tx.many("DELETE FROM blob WHERE blob_id=? AND refs<=0", blobs)
     tx.touched((account_id, mailbox_id))
     return [row[0] for row in gone], modseq
 
@@ -268,7 +259,7 @@ def copy(
     target = state(tx, account_id, target_id)
     if target is None or target.noselect:
         raise NoSuchMailbox("the target mailbox is gone")
-    rows = select(tx, "uid, flags, size, blob_id, keywords", account_id, source_id, uids)
+    rows = select(tx, "uid, flags, size, keywords", account_id, source_id, uids)
     copied = Copied(target.uidvalidity)
     if not rows:
         return copied
@@ -280,13 +271,12 @@ def copy(
            (len(rows), modseq, len(rows), sum(1 for row in rows if not row[1] & SEEN),
             sum(1 for row in rows if row[1] & DELETED), sum(row[2] for row in rows), account_id, target_id))  # fmt: skip
     tx.many("INSERT INTO message (account_id, mailbox_id, uid, modseq, flags, keywords, internaldate, zone, savedate, size,"
-            " header_size, blob_id, envelope, structure, trace_id, journey)"
-            " SELECT account_id, ?, ?, ?, flags, keywords, internaldate, zone, ?, size, header_size, blob_id, envelope,"
-            " structure, trace_id, journey FROM message WHERE account_id=? AND mailbox_id=? AND uid=?",
+            " header_size, blob_id, segment, place, envelope, structure, trace_id, journey)"
+            " SELECT account_id, ?, ?, ?, flags, keywords, internaldate, zone, ?, size, header_size, blob_id, segment, place,"
+            " envelope, structure, trace_id, journey FROM message WHERE account_id=? AND mailbox_id=? AND uid=?",
             [(target_id, new, modseq, now, account_id, source_id, old)
              for old, new in zip(copied.sources, copied.targets, strict=True)])  # fmt: skip
-    tx.many("UPDATE blob SET refs=refs+1 WHERE blob_id=?", [(row[3],) for row in rows])
-    note_keywords(tx, account_id, target_id, target.keywords, " ".join(row[4] for row in rows))
+    note_keywords(tx, account_id, target_id, target.keywords, " ".join(row[3] for row in rows))
     tx.touched((account_id, target_id))
     if move:
         _, copied.modseq = _remove(tx, account_id, source_id, rows)
@@ -309,11 +299,6 @@ def changed_since(tx: Transaction, account_id: int, mailbox_id: int, modseq: int
 
 def has_account(tx: Transaction, account_id: int) -> bool:
     return tx.row("SELECT 1 FROM account WHERE account_id=?", (account_id,)) is not None
-
-
-def blob_sizes(tx: Transaction, segment: int) -> list[int]:
-    """Octets of each content in a segment that somebody holds."""
-    return [int(row[0]) for row in tx.rows("SELECT size FROM blob WHERE segment=?", (segment,))]
 
 
 def expunged_since(tx: Transaction, account_id: int, mailbox_id: int, modseq: int) -> list[int]:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from fubako.message.status import Status
 from fubako.message.target import Handed, Way, from_row, to_row
+from fubako.store import ownership
 from fubako.store.interface import BlobRef, Row, StoreError, Transaction
 
 LANES = 4
@@ -112,7 +113,7 @@ class Placed(Struct, frozen=True):
 def put(
     tx: Transaction, letter: Outgoing, targets: Sequence[Target], *, held: bool = False, at: int | None = None
 ) -> tuple[int, int]:
-    """Queue a letter whose content is kept already (its reference is counted by the caller); returns its key."""
+    """Queue a letter whose content is durable; returns its key."""
     placed = place(tx, letter, targets, held=held, at=at)
     return placed.lane_id, placed.queue_id
 
@@ -122,6 +123,7 @@ def place(
     lanes: Sequence[int] = (),
 ) -> Placed:  # fmt: skip
     """As `put`, into one of the lanes where some are given: the caller holds them, and learns of the letter by what is returned."""
+    blob = ownership.hold(tx, letter.blob)
     chance = lane_of(letter.trace_id)
     lane_id = lanes[chance % len(lanes)] if lanes else chance
     row = tx.row(
@@ -130,9 +132,10 @@ def place(
     if row is None:
         raise StoreError("the queue has no such lane")
     queue_id = int(row[0])
-    tx.run("INSERT INTO queue_letter (lane_id, queue_id, blob_id, size, sender, body, smtputf8, require_tls, ret, envid,"
-           " submitter, trace_id, journey, created, priority, deliver_by, by_mode) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-           (lane_id, queue_id, letter.blob.blob_id, letter.blob.size, letter.sender, letter.body, int(letter.smtputf8),
+    tx.run("INSERT INTO queue_letter (lane_id, queue_id, blob_id, segment, place, size, sender, body, smtputf8, require_tls,"
+           " ret, envid, submitter, trace_id, journey, created, priority, deliver_by, by_mode)"
+           " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+           (lane_id, queue_id, blob.blob_id, blob.segment, blob.offset, blob.size, letter.sender, letter.body, int(letter.smtputf8),
             _wish(letter), letter.ret, letter.envid, letter.submitter, letter.trace_id, letter.journey,
             letter.created, letter.priority, letter.deliver_by, letter.by_mode))  # fmt: skip
     due = letter.created if at is None else at
@@ -215,8 +218,8 @@ def newest(tx: Transaction, lane_id: int) -> int:
 
 
 _LETTER = (
-    "blob_id, sender, body, smtputf8, require_tls, ret, envid, submitter, trace_id, journey, created, priority, deliver_by,"
-    " by_mode"
+    "blob_id, segment, place, size, sender, body, smtputf8, require_tls, ret, envid, submitter, trace_id, journey, created,"
+    " priority, deliver_by, by_mode"
 )
 
 
@@ -224,13 +227,10 @@ def letter(tx: Transaction, lane_id: int, queue_id: int) -> Outgoing | None:
     row = tx.row(f"SELECT {_LETTER} FROM queue_letter WHERE lane_id=? AND queue_id=?", (lane_id, queue_id))
     if row is None:
         return None
-    place = tx.row("SELECT segment, place, size FROM blob WHERE blob_id=?", (row[0],))
-    if place is None:
-        raise StoreError(f"content {row[0]:x} is missing")
-    ref, wish = BlobRef(row[0], *place), row[4]
+    blob, wish = BlobRef(*row[:4]), row[7]
     return Outgoing(
-        ref, row[1], row[2], bool(row[3]), wish == 1, row[5], row[6], row[7], row[8], row[9], row[10], wish == 2, row[11], row[12],
-        row[13],
+        blob, row[4], row[5], bool(row[6]), wish == 1, row[8], row[9], row[10], row[11], row[12], row[13], wish == 2,
+        row[14], row[15], row[16],
     )  # fmt: skip
 
 
@@ -258,28 +258,15 @@ def settle(tx: Transaction, lane_id: int, epoch: int, trace_id: str, outcomes: I
 
 
 def drop_empty(tx: Transaction, lane_id: int, queue_id: int) -> None:
-    """A letter that has no recipient left goes, and its content when nobody else holds it."""
-    row = tx.row("DELETE FROM queue_letter WHERE lane_id=? AND queue_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r"
-                 " WHERE r.lane_id=queue_letter.lane_id AND r.queue_id=queue_letter.queue_id) RETURNING blob_id",
-                 (lane_id, queue_id))  # fmt: skip
-    if row is not None:
-        if tx.row("DELETE FROM blob WHERE blob_id=? AND refs<=1 RETURNING 1", row) is None:
-            tx.run("UPDATE blob SET refs=refs-1 WHERE blob_id=?", row)
+    """A letter that has no recipient left goes."""
+    tx.run("DELETE FROM queue_letter WHERE lane_id=? AND queue_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r"
+           " WHERE r.lane_id=queue_letter.lane_id AND r.queue_id=queue_letter.queue_id)", (lane_id, queue_id))  # fmt: skip
 
 
 def drop_all_empty(tx: Transaction, lane_id: int) -> None:
     """The same for all letters of a lane."""
-    empty = ("lane_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r WHERE r.lane_id=queue_letter.lane_id"
-             " AND r.queue_id=queue_letter.queue_id)")  # fmt: skip
-    # first those that nobody else holds: they are nearly all
-    tx.run(
-        f"DELETE FROM blob WHERE refs<=1 AND blob_id IN (SELECT blob_id FROM queue_letter WHERE {empty})", (lane_id,)
-    )
-    shared = tx.rows("SELECT blob_id, count(*) FROM queue_letter WHERE blob_id IN (SELECT blob_id FROM blob)"
-                     f" AND {empty} GROUP BY blob_id", (lane_id,))  # fmt: skip
-    tx.many("DELETE FROM blob WHERE blob_id=? AND refs<=?", shared)
-    tx.many("UPDATE blob SET refs=refs-? WHERE blob_id=?", [(count, blob_id) for blob_id, count in shared])
-    tx.run(f"DELETE FROM queue_letter WHERE {empty}", (lane_id,))
+    tx.run("DELETE FROM queue_letter WHERE lane_id=? AND NOT EXISTS (SELECT 1 FROM queue_recipient AS r"
+           " WHERE r.lane_id=queue_letter.lane_id AND r.queue_id=queue_letter.queue_id)", (lane_id,))  # fmt: skip
 
 
 def forget_sent(tx: Transaction, before: int) -> None:

@@ -142,6 +142,26 @@ _STEPS: dict[int, tuple[str | Callable[[Transaction], None], ...]] = {
         # guesses and unknown recipients, counted for all workers; `until`: milliseconds, before which nothing is looked at
         """CREATE TABLE guess (
             subject TEXT PRIMARY KEY, failures BIGINT NOT NULL, last BIGINT NOT NULL, until BIGINT NOT NULL)""",
+        # places of contents stand with those who refer to them; files have owners (`ownership`)
+        """CREATE TABLE segment (
+            segment BIGINT PRIMARY KEY, state TEXT NOT NULL, owner TEXT NOT NULL, epoch BIGINT NOT NULL, since BIGINT NOT NULL)""",
+        """CREATE TABLE moved (
+            blob_id BIGINT PRIMARY KEY, segment BIGINT NOT NULL, place BIGINT NOT NULL, at BIGINT NOT NULL)""",
+        "INSERT INTO segment (segment, state, owner, epoch, since) SELECT DISTINCT segment, 'sealed', '', 1, 0 FROM blob",
+        "INSERT INTO ids (name, next) SELECT 'segment', coalesce(max(segment), 0) + 1 FROM blob",
+        "ALTER TABLE message ADD COLUMN segment BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE message ADD COLUMN place BIGINT NOT NULL DEFAULT 0",
+        """UPDATE message SET segment=(SELECT segment FROM blob WHERE blob.blob_id=message.blob_id),
+            place=(SELECT place FROM blob WHERE blob.blob_id=message.blob_id)
+            WHERE EXISTS (SELECT 1 FROM blob WHERE blob.blob_id=message.blob_id)""",
+        "CREATE INDEX message_segment ON message (segment, place, blob_id, size)",
+        "ALTER TABLE queue_letter ADD COLUMN segment BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE queue_letter ADD COLUMN place BIGINT NOT NULL DEFAULT 0",
+        """UPDATE queue_letter SET segment=(SELECT segment FROM blob WHERE blob.blob_id=queue_letter.blob_id),
+            place=(SELECT place FROM blob WHERE blob.blob_id=queue_letter.blob_id)
+            WHERE EXISTS (SELECT 1 FROM blob WHERE blob.blob_id=queue_letter.blob_id)""",
+        "CREATE INDEX queue_segment ON queue_letter (segment, place)",
+        "DROP TABLE blob",
     ),
 }
 

@@ -1,64 +1,64 @@
-"""`SegmentBlobs`: content in append-only files, synced in groups.
+"""`SegmentCore`: content in append-only files of 64 MiB, records as `store/record.py` has them. Without threads, without rows.
 
-A segment begins with MAGIC; each record is a header (mark, length, checksum of the content, checksum of the header) and
-the content. Invariant: a record that was acknowledged lies in a synced file whose name is synced; what follows a torn
-record was never acknowledged, so a start may cut it off.
+Invariant: what was acknowledged lies in a synced file whose name is synced. A file is appended to by the process that made it,
+while it holds its lock, and by nobody afterwards; nothing is read as another content than the one that was asked for.
 """
 
-import asyncio
-import struct
+import errno
+import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
-from fubako.store.group import GATHER_SECONDS, Gathering, Syncing, settle
-from fubako.store.interface import BlobRef, Disk, Handle, StoreError, StoreFull
+from msgspec import Struct
 
-MAGIC = b"fubako-segment-1\n"
-_HEADER = struct.Struct(">4sQII")
-_MARK = b"FBR1"
+from fubako.store import record
+from fubako.store.interface import BlobRef, Damaged, Disk, Gone, Handle, StoreError, StoreFull, StoreUnavailable
+
+MAGIC = b"fubako-segment-2\n"
+MAGIC_1 = b"fubako-segment-1\n"
 SEGMENT_OCTETS_MAX = 64 * 1024 * 1024
-RESERVE_OCTETS = 1024 * 1024  # zeros written ahead of a busy stream of letters: half the work of each sync
+RESERVE_OCTETS = 1024 * 1024  # zeros written ahead of a busy stream of messages: half the work of each sync
+SEEK_OCTETS = 1024 * 1024  # a piece of a file in which the next record is looked for
 _OPEN_MAX = 64
-BATCH_MAX = 512
-_OFFSET_BITS = 36
+_COUNT_BITS = 24
+_FRESH = 1 << 62  # ids of format 1 were places: below this
 
 
 def segment_name(number: int) -> str:
     return f"{number:012x}.segment"
 
 
-def _header(chunks: Sequence[bytes]) -> bytes:
-    checksum = size = 0
-    for chunk in chunks:
-        checksum = zlib.crc32(chunk, checksum)
-        size += len(chunk)
-    bare = struct.pack(">4sQI", _MARK, size, checksum)
-    return bare + struct.pack(">I", zlib.crc32(bare))
+class Record(Struct, frozen=True, kw_only=True):
+    """One record of a file. `whole`: its content is what was put."""
+
+    blob_id: int
+    place: int
+    size: int
+    whole: bool
 
 
-def _parse_header(octets: bytes) -> tuple[int, int] | None:
-    """(size, checksum) of the content, or None when this is no header."""
-    if len(octets) < _HEADER.size:
-        return None
-    mark, size, checksum, own = _HEADER.unpack(octets)
-    if mark != _MARK or zlib.crc32(octets[:16]) != own:
-        return None
-    return size, checksum
+class Open(Struct, frozen=True):
+    """A file that is read. `first`: of format 1."""
+
+    handle: Handle
+    first: bool
 
 
 class SegmentCore:
-    """The files, without threads."""
+    """The files."""
 
     def __init__(self, disk: Disk, directory: str, *, segment_max: int = SEGMENT_OCTETS_MAX) -> None:
         self._disk = disk
         self._directory = directory
         self._segment_max = segment_max
         self._active: Handle | None = None
+        self._number = self._count = 0
+        self._end = 0  # of what was placed in the active one
         self._reserved = 0  # where the zeros written ahead end
-        self._number = 0
-        self._open: OrderedDict[int, Handle] = OrderedDict()
+        self._open: OrderedDict[int, Open] = OrderedDict()
+        self._opening = threading.Lock()  # threads read beside the loop
 
     def numbers(self) -> list[int]:
         names = self._disk.names(self._directory)
@@ -67,133 +67,96 @@ class SegmentCore:
     def _path(self, number: int) -> str:
         return f"{self._directory}/{segment_name(number)}"
 
-    def _begin(self) -> Handle:
-        """The segment this process appends to: the newest one nobody holds and that has room, mended, or a new one."""
-        numbers = self.numbers()
-        for number in numbers[-8:][::-1] if self._active is None else ():
-            handle = self._disk.open(self._path(number))
-            if handle.size() <= self._segment_max and handle.lock():
-                self._mend(handle, number)
-                self._number = number
-                return handle
-            handle.close()
-        return self._fresh()
-
-    def _fresh(self) -> Handle:
-        number = max([self._number, *self.numbers()]) + 1
-        while True:
-            try:
-                handle = self._disk.create(self._path(number))
-                break
-            except FileExistsError:
-                number += 1
-        handle.lock()
-        handle.append([MAGIC])
-        handle.sync()
-        self._disk.sync_directory(self._directory)
-        self._number = number
-        return handle
-
-    def mend(self) -> list[str]:
-        """Mend every segment that may still grow and that nobody holds; what was done, in words."""
-        done = []
-        for number in self.numbers():
-            handle = self._disk.open(self._path(number))
-            if handle.size() <= self._segment_max and handle.lock():
-                done.append(self._mend(handle, number))
-            handle.close()
-        return [what for what in done if what]
-
-    def _mend(self, handle: Handle, number: int) -> str:
-        """Cut off what was being written when the power went; what was done, in words."""
-        done = ""
-        if handle.read(0, len(MAGIC)) != MAGIC:
-            end = 0
-        else:
-            end = max((record[0] + record[1] for record in self._walk(handle)), default=len(MAGIC))
-        if end < handle.size():
-            torn = len(handle.read(end, handle.size() - end).rstrip(b"\0"))  # the rest was only written ahead
-            done = f"segment {number:x}: {torn} octets of an unfinished write cut off" if torn else ""
-            handle.truncate(end)
-        if end == 0:
-            handle.append([MAGIC])
-        handle.sync()
-        return done
-
-    def _walk(self, handle: Handle) -> Iterator[tuple[int, int]]:
-        """(offset, size) of each whole record's content, up to the first that is not."""
-        position = len(MAGIC)
-        while True:
-            header = _parse_header(handle.read(position, _HEADER.size))
-            if header is None:
-                return
-            offset = position + _HEADER.size
-            content = handle.read(offset, header[0])
-            if len(content) != header[0] or zlib.crc32(content) != header[1]:
-                return
-            yield offset, header[0]
-            position = offset + header[0]
-
-    def records(self, number: int) -> list[tuple[int, int]]:
-        """(offset, size) of each whole record of a segment."""
-        return list(self._walk(self._handle(number)))
-
-    def put(self, contents: Sequence[Sequence[bytes]]) -> list[BlobRef]:
-        """Append all, sync once. Raises StoreFull; then nothing of the batch is there."""
-        refs, buffers = self.place(contents)
-        self.write(buffers)
-        return refs
-
-    def place(self, contents: Sequence[Sequence[bytes]]) -> tuple[list[BlobRef], list[bytes]]:
-        """Where the contents will lie, and what is to be written there. Raises StoreFull."""
-        refs: list[BlobRef] = []
-        buffers: list[bytes] = []
-        try:
-            if self._active is None or self._active.size() >= self._segment_max:
-                previous, self._active = self._active, self._begin()
-                if previous is not None:
-                    self._leave(previous)
-        except OSError as error:
-            raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
-        end = self._active.size()
-        for chunks in contents:
-            header = _header(chunks)
-            size = sum(map(len, chunks))
-            refs.append(self._ref(end + len(header), size))
-            buffers.append(header)
-            buffers.extend(chunks)
-            end += len(header) + size
-        return refs, buffers
-
-    def write(self, buffers: Sequence[bytes]) -> None:
-        """Append and sync what `place` gave. Raises StoreFull."""
-        assert self._active is not None
-        start = self._active.size()
-        try:
-            self._active.append_synced(buffers)
-        except OSError as error:
-            self._abandon(start)
-            raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
-
-    def rotate(self) -> None:
-        """Append to a new segment from now on, so that the one before can be compacted. Raises StoreFull."""
-        previous, self._active = self._active, None
-        if previous is not None:
-            self._leave(previous)
-        try:
-            self._active = self._fresh()
-        except OSError as error:
-            raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
+    # -- writing
 
     @property
     def active(self) -> int:
         """The number of the segment that is appended to; 0 when there is none."""
         return self._number if self._active is not None else 0
 
-    @staticmethod
-    def occupied(sizes: Sequence[int]) -> int:
-        """Octets of a segment that holds these contents and nothing else."""
-        return len(MAGIC) + sum(sizes) + len(sizes) * _HEADER.size
+    @property
+    def full(self) -> bool:
+        """Whether a segment has to be begun before anything can be placed."""
+        return self._active is None or self._end >= self._segment_max or self._count >= 1 << _COUNT_BITS
+
+    def begin(self, number: int) -> bool:
+        """Make the file of a segment that the rows gave to this process, and append there from now on; the one before is left.
+        False: the number cannot be used (a file of that name, or somebody who holds it). Raises StoreFull."""
+        self.leave()
+        handle = None
+        try:
+            handle = self._disk.create(self._path(number))
+            if not handle.lock():  # somebody who cleans up came between: he has it
+                handle.close()
+                return False
+            handle.append([MAGIC])
+            handle.sync()
+            self._disk.sync_directory(self._directory)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if handle is not None:
+                handle.close()
+            raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
+        self._active, self._number, self._count = handle, number, 0
+        self._end = self._reserved = len(MAGIC)
+        return True
+
+    def leave(self) -> int:
+        """Append no more; the number of the segment that was left, 0 when there was none."""
+        handle, self._active = self._active, None
+        if handle is None:
+            return 0
+        if self._reserved > handle.size():
+            with suppress(OSError):
+                handle.truncate(handle.size())
+        handle.close()
+        return self._number
+
+    def place(self, sizes: Sequence[int]) -> list[BlobRef]:
+        """Where contents of these sizes will lie. There must be room (`full`)."""
+        assert self._active is not None
+        refs: list[BlobRef] = []
+        for size in sizes:
+            refs.append(BlobRef(_FRESH | self._number << _COUNT_BITS | self._count, self._number, self._end, size))
+            self._end += record.occupied(size)
+            self._count += 1
+        return refs
+
+    def write(self, refs: Sequence[BlobRef], contents: Sequence[Sequence[bytes]]) -> None:
+        """Append what has a place, under the ids of `refs`, and sync. Raises StoreFull; then the segment is left, and nothing
+        of the batch is there."""
+        handle = self._active
+        if handle is None or not refs or handle.size() != refs[0].offset:
+            raise StoreError("the segment was left meanwhile")
+        buffers: list[bytes] = []
+        for ref, chunks in zip(refs, contents, strict=True):
+            buffers.append(record.encode(ref.blob_id, chunks))
+            buffers.extend(chunks)
+        try:
+            handle.append_synced(buffers)
+        except OSError as error:
+            # fsync reports an error once: nobody knows what is on the disk from here on
+            self._reserved = max(self._reserved, refs[0].offset + 1)
+            with suppress(OSError):
+                handle.truncate(refs[0].offset)
+            self.leave()
+            raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
+
+    def put(self, contents: Sequence[Sequence[bytes]]) -> list[BlobRef]:
+        """Append all, sync once."""
+        refs = self.place([sum(map(len, chunks)) for chunks in contents])
+        self.write(refs, contents)
+        return refs
+
+    def put_as(self, olds: Sequence[BlobRef], contents: Sequence[bytes]) -> list[BlobRef]:
+        """Content that is moved keeps its id."""
+        refs = [
+            BlobRef(old.blob_id, new.segment, new.offset, new.size)
+            for old, new in zip(olds, self.place([len(one) for one in contents]), strict=True)
+        ]
+        self.write(refs, [[one] for one in contents])
+        return refs
 
     @property
     def runs_out(self) -> bool:
@@ -216,171 +179,243 @@ class SegmentCore:
         with suppress(OSError):
             handle.reserve(octets)
 
-    def _leave(self, handle: Handle) -> None:
-        """Nothing more is appended here."""
-        if self._reserved > handle.size():
-            handle.truncate(handle.size())
-        self._reserved = 0
-        handle.close()
+    # -- reading
 
-    def _abandon(self, start: int) -> None:
-        """After a failed write or sync nobody knows what is on the disk (fsync reports an error once): leave the file."""
-        handle, self._active = self._active, None
-        self._reserved = 0
-        if handle is not None:
-            try:
-                handle.truncate(start)
-            finally:
-                handle.close()
-        self._number = max(self.numbers(), default=0)
+    def _file(self, number: int) -> Open:
+        with self._opening:
+            found = self._open.get(number)
+            if found is None:
+                found = self._open[number] = self._opened(number)
+                if len(self._open) > _OPEN_MAX:
+                    self._open.popitem(last=False)  # closed once nobody reads it
+            else:
+                self._open.move_to_end(number)
+            return found
 
-    def _ref(self, offset: int, size: int) -> BlobRef:
-        return BlobRef(self._number << _OFFSET_BITS | offset, self._number, offset, size)
-
-    def _handle(self, number: int) -> Handle:
-        handle = self._open.get(number)
-        if handle is None:
-            try:
-                handle = self._disk.open(self._path(number))
-            except OSError:
-                raise StoreError(f"segment {number:x} is missing") from None
-            self._open[number] = handle
-            if len(self._open) > _OPEN_MAX:
-                self._open.popitem(last=False)[1].close()
-        else:
-            self._open.move_to_end(number)
-        return handle
+    def _opened(self, number: int) -> Open:
+        try:
+            handle = self._disk.open(self._path(number))
+            return Open(handle, handle.read(0, len(MAGIC_1)) == MAGIC_1)
+        except FileNotFoundError:
+            raise Gone(f"segment {number:x} is not there") from None
+        except OSError as error:
+            raise StoreUnavailable(f"segment {number:x} cannot be read: {error.strerror or error}") from None
 
     def read(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
-        length = ref.size - start if length is None else max(0, min(length, ref.size - start))
-        octets = self._handle(ref.segment).read(ref.offset + start, length)
-        if len(octets) != length:
-            raise StoreError(f"segment {ref.segment:x} is too short")
-        return octets
+        """Octets of the content, proved. Raises Damaged, Gone where the file is not there, StoreError where it cannot be read."""
+        return self._read(ref, start, length, lambda handle, place, octets: handle.read(place, octets))
+
+    def read_now(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes | None:
+        """The same, as far as it is in memory; None: the disk has to be waited for."""
+        try:
+            return self._read(ref, start, length, _cached)
+        except _NotCached:
+            return None
+
+    def _read(self, ref: BlobRef, start: int, length: int | None, get: Callable[[Handle, int, int], bytes]) -> bytes:
+        end = ref.size if length is None else max(start, min(start + length, ref.size))
+        start = min(start, end)
+        file = self._file(ref.segment)
+        try:
+            if file.first:
+                return _content_1(file.handle, ref, get)[start:end]
+            if ref.size <= record.PIECE_OCTETS or (start == 0 and end == ref.size):
+                return _content(file.handle, ref, get)[start:end]
+            return _range(file.handle, ref, start, end, get)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise Damaged(ref.blob_id, f"segment {ref.segment:x} cannot be read: {error.strerror}") from None
+            raise StoreUnavailable(f"segment {ref.segment:x} cannot be read: {error.strerror or error}") from None
 
     def check(self, ref: BlobRef) -> str:
-        """What is wrong with a record; empty when it is as it was put."""
+        """What is wrong with a content; empty when it is as it was put."""
         try:
-            handle = self._handle(ref.segment)
+            content = self.read(ref)
+            file = self._file(ref.segment)
+            if not file.first:
+                header = record.decode(file.handle.read(ref.offset, record.prelude(ref.size)))
+                if header is None or not record.is_whole(header, content):
+                    return f"content {ref.blob_id:x}: its hash does not match"
         except StoreError as error:
             return str(error)
-        header = _parse_header(handle.read(ref.offset - _HEADER.size, _HEADER.size))
-        if header is None or header[0] != ref.size:
-            return f"blob {ref.blob_id:x}: no record at its place in segment {ref.segment:x}"
-        if zlib.crc32(handle.read(ref.offset, ref.size)) != header[1]:
-            return f"blob {ref.blob_id:x}: the checksum does not match, the content is damaged"
         return ""
 
-    def removable(self, number: int, seconds: float) -> bool:
-        """Whether nobody appends to a segment and it has been left alone for `seconds`."""
-        if number == self._number or self._disk.age(self._path(number)) < seconds:
-            return False
+    def records(self, number: int) -> list[Record]:
+        """Every record that can be found in a segment, those behind a damaged one too. Raises StoreError."""
+        file = self._file(number)
+        return list(_walk_1(file.handle, number) if file.first else _walk(file.handle))
+
+    # -- what nobody writes any more
+
+    def take(self, number: int) -> Handle | None:
+        """A segment, held: nobody else writes, empties or removes it until the handle is closed. None: another one holds it.
+        Raises Gone."""
+        try:
+            handle = self._disk.open(self._path(number))
+        except FileNotFoundError:
+            raise Gone(f"segment {number:x} is not there") from None
+        except OSError as error:
+            raise StoreUnavailable(f"segment {number:x} cannot be opened: {error.strerror or error}") from None
+        if handle.lock():
+            return handle
+        handle.close()
+        return None
+
+    def torn(self, handle: Handle, known_end: int) -> tuple[int, int]:
+        """(where a segment that is held ends, octets behind it that are no zeros): the end of the last record that the rows know or
+        that is whole, as nothing whole may be cut off."""
+        if handle.read(0, len(MAGIC_1)) == MAGIC_1:
+            end = max((one.place + one.size for one in _walk_1(handle, 0) if one.whole), default=len(MAGIC_1))
+        else:
+            whole = [one.place + record.occupied(one.size) for one in _walk(handle) if one.whole]
+            end = max(whole, default=len(MAGIC))
+        end = max(end, known_end)
+        rest = handle.read(end, max(0, handle.size() - end))
+        return end, len(rest.rstrip(b"\0"))
+
+    def remove(self, number: int) -> None:
+        """The file of a segment that is held and that no row refers to, durably."""
+        with self._opening:
+            self._open.pop(number, None)
+        with suppress(FileNotFoundError):
+            self._disk.remove(self._path(number))
+        self._disk.sync_directory(self._directory)
+
+    def tidy(self) -> None:
+        """Close files that others removed: their room is given back."""
+        with self._opening:
+            for number in [number for number, file in self._open.items() if file.handle.removed()]:
+                del self._open[number]
+
+    def octets(self, number: int) -> int:
+        """As the file is now."""
         handle = self._disk.open(self._path(number))
         try:
-            return handle.lock()
+            return handle.size()
         finally:
             handle.close()
 
-    def remove(self, number: int) -> None:
-        handle = self._open.pop(number, None)
-        if handle is not None:
-            handle.close()
-        self._disk.remove(self._path(number))
-        self._disk.sync_directory(self._directory)
-
-    def octets(self, number: int) -> int:
-        return self._handle(number).size()
-
-    def close(self) -> None:
-        for handle in self._open.values():
-            handle.close()
+    def close(self) -> int:
+        """Gives the number of the segment that was left, 0 when there was none."""
+        for file in self._open.values():
+            file.handle.close()
         self._open.clear()
-        if self._active is not None:
-            self._leave(self._active)
-            self._active = None
+        return self.leave()
 
 
-def _nothing(_result: None, _error: BaseException | None) -> None:
-    """Nobody waits for it."""
+class _NotCached(Exception):
+    """The disk has to be waited for."""
 
 
-class SegmentBlobs:
-    """Group sync: contents gather while the batch before is being written."""
+def _cached(handle: Handle, place: int, octets: int) -> bytes:
+    found = handle.read_cached(place, octets)
+    if found is None:
+        raise _NotCached
+    return found
 
-    def __init__(self, core: SegmentCore) -> None:
-        self.core = core
-        self._loop = asyncio.get_running_loop()
-        self._syncing = Syncing("segments")
-        self._waiting: list[tuple[Sequence[bytes], asyncio.Future[BlobRef]]] = []
-        self._busy = False
-        self._idle: asyncio.Future[None] | None = None
-        self._gathering = Gathering()
-        self._expected = 0
-        self._timer: asyncio.TimerHandle | None = None  # a batch waits for company
 
-    def expect(self, change: int) -> None:
-        self._expected += change
-        if not self._expected and self._timer is not None:
-            self._timer.cancel()
-            self._begin()
+def _proved(octets: bytes, ref: BlobRef) -> record.Header:
+    """The header of this content and no other. Raises Damaged."""
+    header = record.decode(octets)
+    if header is None:
+        raise Damaged(ref.blob_id, f"no whole record begins at its place {ref.offset} in segment {ref.segment:x}")
+    if header.blob_id != ref.blob_id or header.size != ref.size:
+        raise Damaged(ref.blob_id, f"another content lies at its place {ref.offset} in segment {ref.segment:x}")
+    return header
 
-    async def put(self, chunks: Sequence[bytes]) -> BlobRef:
-        future: asyncio.Future[BlobRef] = self._loop.create_future()
-        self._waiting.append((chunks, future))
-        self._gathering.arrived(self._loop.time())
-        if not self._busy:
-            self._busy = True
-            self._gather()
-        return await future
 
-    def _gather(self) -> None:
-        if self._expected and self._gathering.busy:
-            self._timer = self._loop.call_later(GATHER_SECONDS, self._begin)
-        else:
-            self._loop.call_soon(self._begin)
+def _content(handle: Handle, ref: BlobRef, get: Callable[[Handle, int, int], bytes]) -> bytes:
+    octets = get(handle, ref.offset, record.occupied(ref.size))
+    header = _proved(octets, ref)
+    content = octets[record.prelude(ref.size) :]
+    _prove_pieces(header, 0, content, ref)
+    if len(content) != ref.size:
+        raise Damaged(ref.blob_id, f"segment {ref.segment:x} ends inside of it")
+    return content
 
-    def _begin(self) -> None:
-        self._timer = None
-        batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
-        try:
-            refs, buffers = self.core.place([chunks for chunks, _ in batch])
-        except StoreError as error:
-            self._end(batch, [], error)
-            return
-        self._syncing.run(lambda: self.core.write(buffers), lambda _, error: self._end(batch, refs, error))
 
-    def _end(
-        self,
-        batch: list[tuple[Sequence[bytes], "asyncio.Future[BlobRef]"]],
-        refs: list[BlobRef],
-        error: BaseException | None,
-    ) -> None:
-        for (_, future), result in zip(batch, [error] * len(batch) if error else refs, strict=True):
-            settle(future, result)
-        if self._gathering.busy and not error and self.core.runs_out:
-            self._syncing.run(self.core.reserve, _nothing)
-        self._go_on()
+def _range(handle: Handle, ref: BlobRef, start: int, end: int, get: Callable[[Handle, int, int], bytes]) -> bytes:
+    """Only the pieces that hold what was asked for are read."""
+    before = record.prelude(ref.size)
+    header = _proved(get(handle, ref.offset, before), ref)
+    first = start // record.PIECE_OCTETS
+    begin = first * record.PIECE_OCTETS
+    stop = min(-(-end // record.PIECE_OCTETS) * record.PIECE_OCTETS, ref.size)
+    octets = get(handle, ref.offset + before + begin, max(0, stop - begin))
+    _prove_pieces(header, first, octets, ref)
+    if len(octets) < stop - begin:
+        raise Damaged(ref.blob_id, f"segment {ref.segment:x} ends inside of it")
+    return octets[start - begin : end - begin]
 
-    def _go_on(self) -> None:
-        if self._waiting:
-            self._gather()
-        else:
-            self._busy = False
-            if self._idle is not None:
-                settle(self._idle, None)
 
-    def rotate(self) -> None:
-        """See SegmentCore.rotate; a busy one goes on as it is."""
-        if not self._busy:
-            self._busy = True  # what comes meanwhile waits
-            self._syncing.run(self.core.rotate, lambda _, error: self._go_on())
+def _prove_pieces(header: record.Header, first: int, octets: bytes, ref: BlobRef) -> None:
+    number = record.damaged_piece(header, first, octets)
+    if number is not None:
+        at = number * record.PIECE_OCTETS
+        raise Damaged(ref.blob_id, f"octets from {at} on in segment {ref.segment:x} are not what was kept")
 
-    def read(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
-        return self.core.read(ref, start, length)
 
-    async def close(self) -> None:
-        if self._busy:
-            self._idle = self._loop.create_future()
-            await self._idle
-        await self._syncing.close()
-        self.core.close()
+def _content_1(handle: Handle, ref: BlobRef, get: Callable[[Handle, int, int], bytes]) -> bytes:
+    """Of format 1, whose places are those of the content; it has one checksum, so all of it is read."""
+    octets = get(handle, ref.offset - record.HEADER_1_OCTETS, record.HEADER_1_OCTETS + ref.size)
+    header = record.decode_1(octets)
+    content = octets[record.HEADER_1_OCTETS :]
+    if header is None or header[0] != ref.size:
+        raise Damaged(ref.blob_id, f"no whole record begins at its place in segment {ref.segment:x}")
+    if len(content) != ref.size or zlib.crc32(content) != header[1]:
+        raise Damaged(ref.blob_id, f"its checksum in segment {ref.segment:x} does not match")
+    return content
+
+
+def _walk(handle: Handle) -> Iterator[Record]:
+    """Records in order; behind what is none the next one is looked for."""
+    position, size = len(MAGIC), handle.size()
+    while position < size:
+        found = _record_at(handle, position, size)
+        if found is None:
+            following = _seek(handle, position + 1, size, record.MARK)
+            if following is None:
+                return
+            position = following
+            continue
+        yield found
+        position = found.place + record.occupied(found.size)
+
+
+def _record_at(handle: Handle, position: int, size: int) -> Record | None:
+    octets = record.announced(handle.read(position, record.HEADER_OCTETS))
+    header = record.decode(handle.read(position, octets)) if octets is not None and position + octets <= size else None
+    if header is None or position + record.occupied(header.size) > size:
+        return None
+    content = handle.read(position + record.prelude(header.size), header.size)
+    return Record(
+        blob_id=header.blob_id, place=position, size=header.size, whole=record.is_whole(header, content)
+    )  # fmt: skip
+
+
+def _seek(handle: Handle, position: int, size: int, mark: bytes) -> int | None:
+    """Where `mark` stands next."""
+    while position < size:
+        octets = handle.read(position, SEEK_OCTETS + len(mark) - 1)
+        found = octets.find(mark)
+        if found >= 0:
+            return position + found
+        position += SEEK_OCTETS
+    return None
+
+
+def _walk_1(handle: Handle, number: int) -> Iterator[Record]:
+    """Of format 1; places and ids as they were: where the content begins."""
+    position, size = len(MAGIC_1), handle.size()
+    while position < size:
+        header = record.decode_1(handle.read(position, record.HEADER_1_OCTETS))
+        place = position + record.HEADER_1_OCTETS
+        if header is None or place + header[0] > size:
+            following = _seek(handle, position + 1, size, record.MARK_1)
+            if following is None:
+                return
+            position = following
+            continue
+        whole = zlib.crc32(handle.read(place, header[0])) == header[1]
+        yield Record(blob_id=number << 36 | place, place=place, size=header[0], whole=whole)
+        position = place + header[0]

@@ -20,6 +20,7 @@ from fubako.net.tls import Certificate, ServerTls
 from fubako.server.session import Arrival
 from fubako.server.smtp import SmtpSession
 from fubako.store import messages, queue, waiting
+from fubako.store.interface import BlobRef
 from fubako.store.queue import Outgoing, Target
 from fubako.telemetry import Telemetry
 
@@ -188,7 +189,6 @@ class House:
         )
 
         def unit(tx):
-            messages.keep_blob(tx, blob, 1)
             return queue.put(tx, made, [Target(one, one.rpartition("@")[2], notify) for one in recipients], at=at)
 
         return waiting.name(*await self.store.database.write(unit))
@@ -235,17 +235,16 @@ class House:
             return rows
 
         rows = await self.store.database.read(unit)
-        return [(sender, recipient, self.store.blobs.read(blob)) for sender, recipient, blob in rows]
+        return [(sender, recipient, await self.store.blobs.read(blob)) for sender, recipient, blob in rows]
 
     async def entries(self):
         return await self.store.database.read(lambda tx: waiting.entries(tx, waiting.Selection()))
 
     async def inbox(self):
         rows = await self.store.database.read(
-            lambda tx: tx.rows("SELECT uid, blob_id FROM message WHERE account_id=1 AND mailbox_id=1 ORDER BY uid")
+            lambda tx: tx.rows(f"SELECT {messages.PLACE} FROM message WHERE account_id=1 AND mailbox_id=1 ORDER BY uid")
         )
-        refs = [await self.store.database.read(lambda tx, b=row[1]: messages.blob_of(tx, b)) for row in rows]
-        return [self.store.blobs.read(ref).decode() for ref in refs]
+        return [(await self.store.blobs.read(BlobRef(*row))).decode() for row in rows]
 
     def run(self):
         self.app.run_queue()

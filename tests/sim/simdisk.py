@@ -164,9 +164,6 @@ class SimDisk:
         file = self.files.pop(path)
         self.pending.setdefault(self.directory(path), []).append(("remove", path, file))
 
-    def age(self, path: str) -> float:
-        return 1e9
-
 
 class SimHandle:
     """store.interface.Handle."""
@@ -193,6 +190,12 @@ class SimHandle:
 
     def read(self, offset: int, length: int) -> bytes:
         return bytes(self.file.data[offset : offset + length])
+
+    def read_cached(self, offset: int, length: int) -> bytes:
+        return self.read(offset, length)
+
+    def removed(self) -> bool:
+        return all(file is not self.file for file in self.disk.files.values())
 
     def truncate(self, length: int) -> None:
         self.disk.cut(self.file, length)

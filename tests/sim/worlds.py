@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
+from keeping import put
 from simdisk import PowerCut, SimDisk, SimVfs
 from simloop import PROCESS, NothingLeft, Process, SimClock, SimLoop
 from simnet import SimNet
@@ -51,6 +52,7 @@ from fubako.net.interface import DnsFailure
 from fubako.net.tls import Certificate, ServerTls
 from fubako.store import queue
 from fubako.store.changes import LocalChanges
+from fubako.store.compaction import Keeper
 from fubako.store.interface import StoreError
 from fubako.store.segments import SegmentCore
 from fubako.store.sqlite import PATIENCE_SECONDS, SqliteCore
@@ -148,10 +150,13 @@ class SimBlobs:
 
     async def put(self, chunks):
         await asyncio.sleep(self.host.rng.uniform(0.0005, 0.02))
-        (ref,) = self.host.on_disk(lambda: self.core.put([chunks]))
+        (ref,) = self.host.on_disk(lambda: put(self.host.core, self.core, [chunks], f"life {self.host.crashes}"))
         return ref
 
-    def read(self, ref, start=0, length=None):
+    async def read(self, ref, start=0, length=None):
+        return self.read_here(ref, start, length)
+
+    def read_here(self, ref, start=0, length=None):
         return self.host.on_disk(lambda: self.core.read(ref, start, length))
 
     async def close(self) -> None:
@@ -217,7 +222,7 @@ class Host:
             self.core.commit([setup])
             self.disk.lazy_sync = lazy
         else:
-            self.segments.mend()
+            Keeper(self.core, self.segments).seal()
 
     def serve(self) -> None:
         self.up = True
@@ -523,8 +528,8 @@ class World:
         """(name, recipient) of every letter in the mailboxes of a host; (name, recipient) of every failure that was reported."""
         delivered: dict[tuple[str, str], int] = {}
         bounced: dict[tuple[str, str], int] = {}
-        rows = host.rows("SELECT address, segment, place, blob.size, blob.blob_id FROM message JOIN blob ON"
-                         " blob.blob_id=message.blob_id JOIN account ON account.account_id=message.account_id")  # fmt: skip
+        rows = host.rows("SELECT address, segment, place, size, blob_id FROM message"
+                         " JOIN account ON account.account_id=message.account_id")  # fmt: skip
         for address, segment, place, size, blob_id in rows:
             content = host.segments.read(queue.BlobRef(blob_id, segment, place, size)).decode()
             marked = re.search(r"X-Id: (L\d+)\.", content)
@@ -579,7 +584,7 @@ def observe(world: World):
     real = Runner._carry
 
     async def carry(self, job, hop, carrier):
-        name = re.search(rb"X-Id: (L\d+)\.", self._content(job.letter)).group(1).decode()
+        name = re.search(rb"X-Id: (L\d+)\.", await self._content(job.letter)).group(1).decode()
         report = not job.letter.sender
         sent: list[list[str]] = []
         content = carrier._content

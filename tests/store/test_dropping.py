@@ -2,7 +2,7 @@
 
 import pytest
 
-from fubako.store import messages, queue, waiting
+from fubako.store import ownership, queue, waiting
 from fubako.store.interface import BlobRef
 from fubako.store.queue import Outgoing, Target
 from fubako.store.sqlite import SqliteCore
@@ -14,9 +14,9 @@ def test_content_goes_with_the_last_who_holds_it(tmp_path, monkeypatch, many):
     core = SqliteCore(str(tmp_path / "db"))
 
     def put(tx) -> None:
-        for blob_id, holders, letters in ((1, 1, 1), (2, 3, 3), (3, 3, 2), (4, 2, 2)):
-            ref = BlobRef(blob_id, 1, blob_id, 1)
-            messages.keep_blob(tx, ref, holders)
+        segment = ownership.begin(tx, "owner", 1)
+        for blob_id, letters in ((1, 1), (2, 3), (3, 2), (4, 2)):
+            ref = BlobRef(blob_id, segment, blob_id, 1)
             for number in range(letters):
                 lane = number * 16  # the last digits of a trace id choose the lane
                 letter = Outgoing(ref, "a@here.test", trace_id=f"{blob_id:08x}{lane:012x}")
@@ -30,8 +30,8 @@ def test_content_goes_with_the_last_who_holds_it(tmp_path, monkeypatch, many):
 
     (_, dropped), _ = core.commit([put, drop])
     assert dropped == 8
-    left = core.read(lambda tx: tx.rows("SELECT blob_id, refs FROM blob ORDER BY blob_id"))
-    assert left == [(3, 1), (4, 2)]  # somebody else's, and two letters that have a recipient left
+    left = core.read(lambda tx: ownership.living(tx, 1))
+    assert [(one.ref.blob_id, one.rows) for one in left] == [(4, 2)]  # letters that have a recipient left
     assert core.read(lambda tx: tx.rows("SELECT blob_id, count(*) FROM queue_letter GROUP BY blob_id")) == [(4, 2)]
     assert core.read(lambda tx: tx.row("SELECT count(*) FROM sent WHERE code=0")) == (8,)
     core.close()

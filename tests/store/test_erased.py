@@ -77,7 +77,7 @@ async def one_life(application: app.Application, store: Path) -> None:
     await database.write(lambda tx: directory.remove_account(tx, "removed@a.test"))
     await application.leave_segment()
     await deliver(application, stays, message(b"another"))
-    await application.erase(NOW, quiet_seconds=-1)
+    await application.erase(NOW)
     for word in GONE:
         assert found(store, word) == []
     assert found(store, STAYS)

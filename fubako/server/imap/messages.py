@@ -16,7 +16,7 @@ from fubako.server.imap.transform import as_kept
 from fubako.server.imap.view import View
 from fubako.server.memory import NoMemory
 from fubako.store import mailboxes, messages
-from fubako.store.interface import Row, StoreError, Transaction
+from fubako.store.interface import BlobRef, Row, StoreError, Transaction
 from fubako.store.messages import SEEN, Flags, Letter, parse_flags
 
 FETCH_BATCH = 400
@@ -24,17 +24,18 @@ FETCH_STRUCTURE_BATCH = 50  # their rows may be long
 FETCH_CONTENT_BATCH = 20
 
 _COLUMNS = ("uid", "flags", "keywords", "internaldate", "zone", "size", "envelope", "structure", "modseq", "blob_id",
-            "header_size", "savedate")  # fmt: skip
-_UID, _FLAGS, _KEYWORDS, _DATE, _ZONE, _SIZE, _ENVELOPE, _STRUCTURE, _MODSEQ, _BLOB, _HEADER, _SAVED = range(
-    len(_COLUMNS)
-)
+            "segment", "place", "header_size", "savedate")  # fmt: skip
+(
+    _UID, _FLAGS, _KEYWORDS, _DATE, _ZONE, _SIZE, _ENVELOPE, _STRUCTURE, _MODSEQ, _BLOB, _SEGMENT, _PLACE, _HEADER, _SAVED,
+) = range(len(_COLUMNS))  # fmt: skip
+_CONTENT = (_BLOB, _SEGMENT, _PLACE, _SIZE, _HEADER)
 _NEEDS = {
     "FLAGS": (_FLAGS, _KEYWORDS),
     "INTERNALDATE": (_DATE, _ZONE),
     "RFC822.SIZE": (_SIZE,),
     "ENVELOPE": (_ENVELOPE,),
     "BODYSTRUCTURE": (_STRUCTURE,),
-    "BODY": (_BLOB, _SIZE, _HEADER),
+    "BODY": _CONTENT,
     "MODSEQ": (_MODSEQ,),
     "SAVEDATE": (_SAVED,),
     "UID": (),
@@ -93,7 +94,7 @@ class _Fetching:
         self.marks_seen = not view.read_only and any(not section.peek for section in self.sections)
         needed = {_UID}
         for item in items:
-            needed.update(_NEEDS[item] if isinstance(item, str) else (_BLOB, _SIZE, _HEADER))
+            needed.update(_NEEDS[item] if isinstance(item, str) else _CONTENT)
         if self.marks_seen:
             needed.update((_FLAGS, _KEYWORDS, _MODSEQ))
         self.lost = ""
@@ -163,8 +164,7 @@ class _Fetching:
         return shown
 
     async def _with_content(self, row: Row, *, show_flags: bool) -> None:
-        blob_id = row[self.place[_BLOB]]
-        ref = await self.session.resources.database.read(lambda tx: messages.blob_of(tx, blob_id))
+        ref = BlobRef(*(row[self.place[column]] for column in (_BLOB, _SEGMENT, _PLACE, _SIZE)))
         resources = self.session.resources
         content = Content(resources.blobs, ref, row[self.place[_HEADER]], resources.spool)
         shown: list[tuple[bytes, Extent]] = []  # nothing is said before all are known
@@ -364,7 +364,6 @@ async def append(session: ImapContext, command: t.Append) -> str:
         added: list[int] = []
         validity = 0
         for letter in letters:
-            messages.keep_blob(tx, letter.blob, 1)
             uid, validity, _ = messages.add(tx, account_id, target.mailbox_id, letter, now)
             added.append(uid)
         return validity, added

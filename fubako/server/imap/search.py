@@ -246,7 +246,7 @@ class _Searching:
         found: set[int] = set()
         async for uid, size, ref in self._refs(among):
             try:
-                content = resources.blobs.read(ref)
+                content = resources.blobs.read_here(ref)
             except StoreError:  # `store verify` tells of it
                 continue
             question = Holds(needle, anywhere, size)
@@ -258,7 +258,7 @@ class _Searching:
         """Others have their turns between any two."""
         found: set[int] = set()
         async for uid, size, ref in self._refs(among):
-            if holds(self.session.resources.blobs.read(ref, 0, min(size, HEADER_OCTETS_MAX))):
+            if holds(self.session.resources.blobs.read_here(ref, 0, min(size, HEADER_OCTETS_MAX))):
                 found.add(uid)
         return found
 
@@ -270,8 +270,10 @@ class _Searching:
             part = uids[start : start + _READ_BATCH]
 
             def unit(tx: Transaction, part: list[int] = part) -> list[tuple[int, int, BlobRef]]:
-                rows = messages.select(tx, "uid, header_size, blob_id", view.account_id, view.mailbox_id, part)
-                return [(uid, size, messages.blob_of(tx, blob_id)) for uid, size, blob_id in rows]
+                rows = messages.select(
+                    tx, f"uid, header_size, {messages.PLACE}", view.account_id, view.mailbox_id, part
+                )  # fmt: skip
+                return [(uid, size, BlobRef(*place)) for uid, size, *place in rows]
 
             for row in await self.session.resources.database.read(unit):
                 yield row

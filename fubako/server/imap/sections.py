@@ -32,7 +32,7 @@ class Content:
 
     def prove(self) -> None:
         """Raises StoreError where the content is not there any more."""
-        self._blobs.read(self._ref, max(0, self._ref.size - 1), 1)
+        self._blobs.read_here(self._ref, max(0, self._ref.size - 1), 1)
 
     def _kept(self, octets: bytes) -> Extent:
         """What was made of the content, until it is said: little of it in memory. Raises StoreFull."""
@@ -46,7 +46,7 @@ class Content:
     @property
     def root(self) -> Part:
         if self._root is None:
-            self._root = mime.scan(self._blobs.read(self._ref))
+            self._root = mime.scan(self._blobs.read_here(self._ref))
         return self._root
 
     def _stored(self, start: int, end: int) -> Stored:
