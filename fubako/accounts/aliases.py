@@ -82,6 +82,12 @@ def targets(tx: Transaction, address: str) -> list[AliasTarget]:
     return [_target(*row) for row in rows]
 
 
+def names(tx: Transaction, target: Program | File) -> bool:
+    """Whether an alias leads to this program or file, as this user."""
+    row = _row(target)
+    return tx.row("SELECT 1 FROM alias_target WHERE kind=? AND value=? AND run_as=? LIMIT 1", row) is not None
+
+
 def everything(tx: Transaction) -> list[Alias]:
     """By address."""
     found: dict[str, list[AliasTarget]] = {}

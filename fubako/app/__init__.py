@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fubako.app.application import Application, preload
     from fubako.app.built import LateHttps, LateResolver, dresser, gate, load_access, load_tls, pool, resolver, routes
-    from fubako.app.confined import confine_worker, needs
+    from fubako.app.confined import confine_worker
     from fubako.app.door import public_host_keys
     from fubako.app.listeners import Bound, bind, bind_paths, bind_ports, inherited
     from fubako.app.privileges import act_as_owner, become_user
@@ -52,7 +52,6 @@ _HOMES = {
     "connections_that_fit": "process",
     "inherited": "listeners",
     "mend_modes": "storage",
-    "needs": "confined",
     "raise_files": "process",
     "require_own": "storage",
     "claim": "storage",
@@ -115,7 +114,6 @@ __all__ = [
     "mend",
     "mend_modes",
     "migrate_store",
-    "needs",
     "open_store",
     "pool",
     "preload",

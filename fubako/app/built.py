@@ -265,15 +265,15 @@ def _backend(given: PasswordBackend, config: Config, base: Path) -> Backend:
         case "pam":
             from fubako.accounts.backends.programs import Pam
 
-            return Pam(given.service)
+            return Pam(given.service, run_as=given.run_as)
         case "checkpassword":
             from fubako.accounts.backends.programs import CheckPassword
 
-            return CheckPassword(given.program)
+            return CheckPassword(given.program, given.run_as)
         case "program":
             from fubako.accounts.backends.programs import JsonProgram
 
-            return JsonProgram(given.program)
+            return JsonProgram(given.program, given.run_as)
         case "sqlite":
             from fubako.accounts.backends.sql import Sqlite
 
@@ -300,7 +300,7 @@ def _backend(given: PasswordBackend, config: Config, base: Path) -> Backend:
                 ca_file,
                 given.seconds,
             )
-            return Ldap(settings)
+            return Ldap(settings, given.run_as)
         case _:
             from fubako.accounts.backends.kerberos import Kerberos
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,9 @@ from pathlib import Path
 from fubako import modes
 from fubako.accounts import aliases
 from fubako.admin import transfer
+from fubako.app.permitted import permitted
 from fubako.app.privileges import act_as_owner, owner_of, user_name
-from fubako.delivery.route import Route
+from fubako.config import Config
 from fubako.message.target import File, Program
 from fubako.scan.pool import Pool
 from fubako.store import faults, migration
@@ -209,14 +210,17 @@ def backup_store(directory: Path, target: Path, progress: Callable[[int, int], N
     return transfer.backup(database.backup, directory, target, progress)
 
 
-def runs_as_root(directory: Path, routes: Sequence[Route], filtering: Sequence[str]) -> list[str]:
-    """What a server that runs as root would run or write as root, in words: it must not start with such.
-    `filtering`: the filter program."""
-    found = [
-        f"[[route]] {one.domain}: run_as is needed for a program" for one in routes if one.program and not one.run_as
+def runs_as_root(config: Config, directory: Path) -> list[str]:
+    """What a server that runs as root would run or write as root, in words: it must not start with such."""
+    named = permitted(config)
+    found = [f"[[route]] run_as is needed for the program {one.words[0]}" for one in named.routes if not one.user]
+    found += [
+        f"[[route]] run_as is needed for the password_command {one.words[0]}"
+        for one in named.password_commands
+        if not one.run_as
     ]
-    if filtering:
-        found.append(f"[filter] program: {filtering[0]} would run as root")
+    found += [f"[filter] program: {one[0]} would run as root" for one in named.filters]
+    found += [f"[[password_backend]] {one.kind}: run_as is needed" for one in named.checkers if not one.run_as]
     if _rows(directory).exists():
         core = _open_rows(directory)
         try:

@@ -41,7 +41,7 @@ def load_found(given: Path | None) -> tuple[Config, Path]:
 
 def refuse_root(config: Config, base: Path) -> None:
     """For a server that would go on as root. Raises ConfigError with all that would then run, or be written, as root."""
-    as_root = app.runs_as_root(base / config.directory, app.routes(config, base), config.filter.program)
+    as_root = app.runs_as_root(config, base / config.directory)
     if as_root:
         raise ConfigError(f"nothing is run or written as root: {'; '.join(as_root)}; or set `user`")
 

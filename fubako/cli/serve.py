@@ -15,11 +15,14 @@ import click
 import msgspec
 
 from fubako import app
+from fubako.app import spawner
 from fubako.cli.configured import config_option, find_config, refuse_root
 from fubako.config import UNIX_SERVICES, Config, ConfigError, load
 from fubako.net.interface import TlsError
 from fubako.net.tls import ServerTls
 from fubako.scan.nursery import Nursery
+from fubako.spawn import launcher
+from fubako.spawn.door import Asking
 from fubako.store.migration import Migration
 from fubako.telemetry import Telemetry
 
@@ -64,7 +67,10 @@ def serve(config_file: Path | None, workers: int | None) -> int:
     if "ssh" in {one.service for one in config.listen} | {one.service for one in bound}:
         app.public_host_keys(config, base)  # made, and its faults told, before anything starts
     bound += [] if given else app.bind_paths(config, base)
-    served = Served(path=path, config=config, bound=bound, tls=tls, nurse=_Nurse.start(telemetry))
+    served = Served(
+        path=path, config=config, bound=bound, tls=tls, nursery=_Kept.start("scan", Nursery.open, telemetry),
+        spawner=None if config.confine == "off" else _Kept.start("spawner", partial(spawner.start, config, path), telemetry),
+    )  # fmt: skip
     try:
         return _supervise(served, workers or config.workers or len(os.sched_getaffinity(0)), telemetry)
     finally:
@@ -72,35 +78,39 @@ def serve(config_file: Path | None, workers: int | None) -> int:
 
 
 @dataclass(slots=True)
-class _Nurse:
-    """Keeps one nursery alive for all workers, which can start no program. `theirs`: the nursery's end of its door."""
+class _Kept:
+    """A process beside the workers that does for all of them what they cannot do themselves. It is kept alive and its door stays:
+    what was asked while it was gone is answered. `theirs`: its end of the door. `start_one`: starts it, returns its id."""
 
-    nursery: Nursery
+    name: str
+    ours: socket.socket
     theirs: socket.socket
     pid: int
+    start_one: Callable[[socket.socket], int]
 
     @classmethod
-    def start(cls, telemetry: Telemetry) -> "_Nurse | None":
+    def start(cls, name: str, start_one: Callable[[socket.socket], int], telemetry: Telemetry) -> "_Kept | None":
         """Started once the rights of root are gone."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
-            return cls(Nursery(ours), theirs, Nursery.open(theirs))
+            return cls(name, ours, theirs, start_one(theirs), start_one)
         except OSError as error:
-            telemetry.event("scan.unavailable", reason=str(error))
+            telemetry.event(f"{name}.unavailable", reason=str(error))
             ours.close()
             theirs.close()
             return None
 
     def look(self, telemetry: Telemetry) -> None:
-        """Start it again where it has ended: the door stays, and so what was asked meanwhile."""
+        """Start it again where it has ended."""
         if not _has_ended(self.pid):
             return
+        telemetry.event(f"{self.name}.died", pid=self.pid)
         signal.sigtimedwait(set(), RESTART_SECONDS)
         try:
-            self.pid = Nursery.open(self.theirs)
+            self.pid = self.start_one(self.theirs)
         except OSError as error:
-            telemetry.event("scan.unavailable", reason=str(error))
+            telemetry.event(f"{self.name}.unavailable", reason=str(error))
 
 
 def _has_ended(pid: int) -> bool:
@@ -118,7 +128,8 @@ class Served:
     config: Config
     bound: list[app.Bound]
     tls: dict[str, ServerTls]
-    nurse: _Nurse | None
+    nursery: _Kept | None
+    spawner: _Kept | None
 
     @property
     def base(self) -> Path:
@@ -181,8 +192,9 @@ def _supervise(served: Served, count: int, telemetry: Telemetry) -> int:
                 os.kill(pid, signal.SIGHUP)
             notify("READY=1")
         elif got == signal.SIGCHLD:
-            if served.nurse is not None:
-                served.nurse.look(telemetry)
+            for kept in (served.nursery, served.spawner):
+                if kept is not None:
+                    kept.look(telemetry)
             for pid in _reap(workers):
                 telemetry.event("worker.died", pid=pid)
                 signal.sigtimedwait(set(), RESTART_SECONDS)
@@ -255,18 +267,16 @@ def _confine(config: Config, base: Path, telemetry: Telemetry) -> None:
     if config.confine == "off":
         telemetry.event("worker.unconfined", reason="confine is off")
         return
-    needed = app.needs(config, base)
-    report = app.confine_worker(config, base, needed)
-    if report is None:
-        telemetry.event("worker.unconfined", reason="a helper of PAM gains rights by its file")
-        return
-    telemetry.event("worker.confined", pid=os.getpid(), **report.facts(), programs=list(needed.programs))
+    report = app.confine_worker(config, base)
+    telemetry.event("worker.confined", pid=os.getpid(), **report.facts())
 
 
 def _begin(served: Served, ready: int, count: int) -> int:
     """A worker's whole life. Rights are given up before there is a loop: libuv would keep an io_uring that it made before."""
     tls = _tls(served)
     _confine(served.config, served.base, Telemetry(quiet=served.config.quiet))
+    if served.spawner is not None:
+        launcher.use(Asking(served.spawner.ours))
     return app.run(_work(served, tls, ready, count))
 
 
@@ -274,7 +284,7 @@ async def _work(served: Served, tls: dict[str, ServerTls], ready: int, count: in
     """One worker process, confined."""
     config, base = served.config, served.base
     telemetry = Telemetry(quiet=config.quiet)
-    nursery = served.nurse.nursery if served.nurse is not None else None
+    nursery = Nursery(served.nursery.ours) if served.nursery is not None else None
     store = app.open_store(base / config.directory, pool=app.pool(config, telemetry, nursery))
     application = app.Application(config, base, store, telemetry, tls=tls)
     await application.listen(served.bound)

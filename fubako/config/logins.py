@@ -77,6 +77,13 @@ class PasswordBackend(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             ' program: it reads {"user": …, "password": …} and writes {"result": "held", "wrong", "unknown" or "later"}.'
         ),
     ] = ()
+    run_as: Annotated[
+        str,
+        Meta(
+            description="The Unix user as whom pam, ldap, checkpassword and program run; empty: the server's own. Needed where the"
+            " server runs as root, which no program does."
+        ),
+    ] = ""
     query: Annotated[str, Meta(description="SQL with one ? for the user; its first column is the hash.")] = ""
     dsn_file: Annotated[
         str, Meta(description="File with the connection string of PostgreSQL, readable by its owner only.")

@@ -57,8 +57,8 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     run_as: Annotated[
         str,
         Meta(
-            description="The Unix user as whom `program` runs. Needed where the server itself runs as root, and never root; else"
-            " empty, or the server's own user."
+            description="The Unix user as whom `program`, or `password_command`, runs. Needed where the server itself runs as"
+            " root, and never root; else empty, or the server's own user."
         ),
     ] = ""
     ca_files: Annotated[tuple[str, ...], Meta(description="Authorities to believe besides the system's, in PEM.")] = ()

@@ -82,7 +82,7 @@ class Connector:
             return None
         try:
             if route.password_command:
-                return Credentials(route.user, await pipe.output(route.password_command))
+                return Credentials(route.user, await pipe.output(route))
             return Credentials(route.user, secret_in(route.password_file) if route.password_file else "")
         except OSError as error:
             raise Unreachable(Status(451, "4.3.5", f"the password of the route cannot be had: {error}")) from None

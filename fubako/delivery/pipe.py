@@ -3,7 +3,6 @@
 Exit codes are those of sysexits.h; qmail's 100 and 111 are known too.
 """
 
-import asyncio
 import fcntl
 import os
 import re
@@ -17,20 +16,18 @@ import msgspec
 from fubako import modes
 from fubako.delivery.route import Route
 from fubako.message.status import Status
-from fubako.message.target import Handed, Program, command_line
+from fubako.message.target import File, Handed, Program
 from fubako.message.trace import from_line_date
 from fubako.net import become
-from fubako.net.program import talk
+from fubako.spawn import launcher
+from fubako.spawn.commands import DELIVERY_SECONDS, arguments
+from fubako.spawn.requests import Append, Handover, PasswordCommand
 from fubako.store.interface import BlobRef
 from fubako.store.queue import Outgoing, Queued
 
-PROGRAM_SECONDS = 600.0
-OUTPUT_SECONDS = 30.0
 SAID_OCTETS_MAX = 2000
-ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
 _FROM_LINE = re.compile(rb"^(>*From )", re.MULTILINE)
-_BLANK = re.compile(r"\{sender\}|\{recipient\}")
 _EXITS = {
     0: Status(250, "2.0.0", "taken by the program"),
     64: Status(554, "5.3.5", "the program says that it was called wrongly"),
@@ -42,21 +39,6 @@ _EXITS = {
     77: Status(554, "5.7.0", "the program was not permitted"),
     100: Status(554, "5.3.0", "the program refused the letter"),
 }
-
-
-def arguments(program: Sequence[str], sender: str, recipients: Sequence[str]) -> list[str]:
-    """`{sender}`, `{recipient}` (one) and the word `{recipients}` (each a word of its own) are filled in.
-    An address that begins with a hyphen would be read as an option: it is refused. Raises ValueError."""
-    if any(one.startswith("-") or not one.isprintable() for one in (sender, *recipients)):
-        raise ValueError("an address that begins with a hyphen, or holds control characters, is not given to a program")
-    values = {"{sender}": sender, "{recipient}": recipients[0]}
-    words: list[str] = []
-    for word in program:
-        if word == "{recipients}":
-            words += recipients
-        else:
-            words.append(_BLANK.sub(lambda match: values[match.group()], word))
-    return words
 
 
 def ways(route: Route, recipients: Sequence[Queued]) -> list[tuple[Handed, Sequence[Queued]]]:
@@ -71,39 +53,24 @@ def ways(route: Route, recipients: Sequence[Queued]) -> list[tuple[Handed, Seque
 
 
 async def hand(target: Handed, letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> Status:
-    """One letter to a program or a file, as the user who is named with it."""
+    """One message to a program or a file, as the user who is named with it."""
     try:
-        user = become.allowed(target.user)
+        if isinstance(target, Program):
+            return await run(target, letter, recipients, content)
+        return await _append(target, letter, content)
     except become.NotAllowed as error:
         return Status(451, "4.3.5", str(error))
-    if isinstance(target, Program):
-        if command_line(target.words):  # a row from before this was asked
-            return Status(451, "4.3.5", f"{target.words[0]} would read the address as commands; write the alias anew")
-        return await run(target.words, letter, recipients, content, user)
-    if not user:
-        return await asyncio.to_thread(append, target.path, letter, content)
-    return await _append_as(user, target.path, letter, content)
 
 
-async def _append_as(user: str, path: str, letter: Outgoing, content: bytes) -> Status:
-    """By a process of that user, who alone decides what may be opened."""
-    words = (
-        sys.executable,
-        "-I",
-        "-m",
-        "fubako.delivery.pipe",
-        user,
-        path,
-        letter.sender,
-        str(letter.created),
-        letter.trace_id,
-    )
+async def _append(file: File, letter: Outgoing, content: bytes) -> Status:
+    """By a process of the file's user, who alone decides what may be opened. Raises become.NotAllowed."""
+    request = Append(file=file, sender=letter.sender, created=letter.created, trace_id=letter.trace_id)
     try:
-        code, said, _ = await talk(words, content, OUTPUT_SECONDS, ENVIRONMENT)
+        code, said, _ = await launcher.run(request, content)
         status = msgspec.json.decode(said, type=Status) if code == 0 else None
     except (OSError, TimeoutError, msgspec.DecodeError) as error:
-        return Status(451, "4.2.0", f"{path} cannot be written: {error}")
-    return status or Status(451, "4.2.0", f"{path} cannot be written as {user}")
+        return Status(451, "4.2.0", f"{file.path} cannot be written: {error}")
+    return status or Status(451, "4.2.0", f"{file.path} cannot be written as {file.user or 'the server'}")
 
 
 def append(path: str, letter: Outgoing, content: bytes) -> Status:
@@ -153,36 +120,38 @@ def _into_maildir(folder: Path, letter: Outgoing, content: bytes) -> Status:
     return Status(250, "2.0.0", "in the Maildir")
 
 
-async def run(
-    program: Sequence[str], letter: Outgoing, recipients: Sequence[Queued], content: bytes, user: str = ""
-) -> Status:
-    """One letter to one program, with LF line ends and a `From ` line in front, as rmail and MDAs expect it. `SENDER` and
-    `RECIPIENT` are in its environment, of which nothing else is ours. `user`: whom the process becomes first."""
-    addresses = [one.address for one in recipients]
+async def run(program: Program, letter: Outgoing, recipients: Sequence[Queued], content: bytes) -> Status:
+    """One message to one program, with LF line ends and a `From ` line in front, as rmail and MDAs expect it. `SENDER` and
+    `RECIPIENT` are in its environment, of which nothing else is ours. Raises become.NotAllowed."""
+    addresses = tuple(one.address for one in recipients)
+    request = Handover(program=program, sender=letter.sender, recipients=addresses)
     try:
-        words = arguments(program, letter.sender, addresses)
+        arguments(program.words, letter.sender, addresses)
     except ValueError as error:
         return Status(550, "5.1.3", str(error))
     from_line = f"From {letter.sender or 'MAILER-DAEMON'} {from_line_date(letter.created)}\n".encode()
-    environment = {**ENVIRONMENT, "SENDER": letter.sender, "RECIPIENT": addresses[0]}
     given = from_line + content.replace(b"\r\n", b"\n")
+    name = program.words[0]
     try:
-        code, _, said = await talk((*become.command(user), *words), given, PROGRAM_SECONDS, environment)
+        code, _, said = await launcher.run(request, given)
     except TimeoutError:
-        return Status(451, "4.3.0", f"{words[0]} took longer than {PROGRAM_SECONDS:.0f} seconds")
+        return Status(451, "4.3.0", f"{name} took longer than {DELIVERY_SECONDS:.0f} seconds")
     except OSError as error:
-        return Status(451, "4.3.0", f"{words[0]} cannot be started: {error.strerror}")
+        return Status(451, "4.3.0", f"{name} cannot be started: {error.strerror or error}")
     return outcome(code, said[:SAID_OCTETS_MAX].decode("utf-8", "replace"))
 
 
-async def output(program: Sequence[str]) -> str:
-    """The first line that a program writes. Raises OSError."""
+async def output(route: Route) -> str:
+    """The first line that the password command of a route writes. Raises OSError."""
+    name = route.password_command[0]
     try:
-        code, said, _ = await talk(program, b"", OUTPUT_SECONDS)
+        code, said, _ = await launcher.run(PasswordCommand(route.password_command, route.run_as))
     except TimeoutError:
-        raise OSError(f"{program[0]} takes too long") from None
+        raise OSError(f"{name} takes too long") from None
+    except become.NotAllowed as error:
+        raise OSError(str(error)) from None
     if code or not said:
-        raise OSError(f"{program[0]} ended with {code} and wrote {'something' if said else 'nothing'}")
+        raise OSError(f"{name} ended with {code} and wrote {'something' if said else 'nothing'}")
     return said.partition(b"\n")[0].decode()
 
 
@@ -194,10 +163,11 @@ def outcome(code: int, said: str) -> Status:
 
 
 def _as_a_process() -> None:
-    """`python -m fubako.delivery.pipe USER PATH SENDER CREATED TRACE_ID`: what `_append_as` starts; the content on standard input.
-    Everything is loaded before root is given up: our own files may be out of that user's reach."""
+    """`python -m fubako.delivery.pipe USER PATH SENDER CREATED TRACE_ID`: what an Append starts; the content on standard input.
+    An empty USER is ours already. Everything is loaded before root is given up: our own files may be out of that user's reach."""
     user, path, sender, created, trace_id = sys.argv[1:6]
-    become.become(user)
+    if user:
+        become.become(user)
     letter = Outgoing(BlobRef(0, 0, 0, 0), sender, trace_id=trace_id, created=int(created))
     status = append(path, letter, sys.stdin.buffer.read())
     sys.stdout.buffer.write(msgspec.json.encode(status))

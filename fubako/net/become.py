@@ -5,25 +5,20 @@ A program that an administrator named runs as the user who is named with it, and
 
 import os
 import pwd
+import signal
 import sys
 
+from fubako.confine.kernel import PR_SET_PDEATHSIG, prctl
+
 _effective_uid = os.geteuid
-_forbidden: list[str] = []
 
 
 class NotAllowed(Exception):
     """The message says why, and what to write instead."""
 
 
-def forbid(reason: str) -> None:
-    """From now on this process runs nothing and writes no file for anybody, and says why: it has given up that it could."""
-    _forbidden.append(reason)
-
-
 def allowed(user: str) -> str:
     """Whom a process must become before it runs as `user`; empty: nobody, it is that user's already. Raises NotAllowed."""
-    if _forbidden:
-        raise NotAllowed(_forbidden[-1])
     if not user:
         if _effective_uid() == 0:
             raise NotAllowed(
@@ -69,6 +64,7 @@ def main() -> None:
     user, *words = sys.argv[1:]
     try:
         become(user)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the change of user forgot it; whoever waits for the command ends it
         os.execvpe(words[0], words, dict(os.environ))  # noqa: S606  # that is what it is for
     except (OSError, KeyError) as error:
         sys.stderr.write(f"{words[0]} cannot be run as {user}: {error}\n")

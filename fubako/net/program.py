@@ -19,9 +19,9 @@ async def talk(
 ) -> tuple[int, bytes, bytes]:
     """Exit code, standard output and standard error of a program that reads `given`. Raises TimeoutError, OSError; whatever ends
     the wait, the program does not run on."""
-    with _input(given) as readable:
+    with readable(given) as stdin:
         process = await asyncio.create_subprocess_exec(
-            *program, stdin=readable, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment
+            *program, stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment
         )  # fmt: skip
     try:
         async with asyncio.timeout(seconds):
@@ -35,7 +35,7 @@ async def talk(
 
 
 @contextmanager
-def _input(given: bytes) -> Iterator[int]:
+def readable(given: bytes) -> Iterator[int]:
     """A descriptor to read it from. No pipe: a program may end without reading, while we would still be writing."""
     if not given:
         yield asyncio.subprocess.DEVNULL

@@ -9,11 +9,11 @@ from fubako.message.envelope import Transaction
 from fubako.message.octets import regular
 from fubako.message.status import Status
 from fubako.net import become
-from fubako.net.program import talk
 from fubako.policy.milter import DISCARD, Changes, Client, Filter, Milter
 from fubako.policy.verdict import ACCEPT, Verdict, refuse
+from fubako.spawn import launcher
+from fubako.spawn.requests import FilterProgram
 
-PROGRAM_SECONDS = 120.0
 JUNK = "$Junk"
 _TEMPORARY = (75, 111)
 
@@ -72,13 +72,11 @@ class Filters:
         """Exit code 0: what it wrote is the letter; 99: thrown away; 75 and 111: later; 64 to 100: refused (sysexits)."""
         rule = f"filter {self._program[0]}"
         later = refuse(451, "4.7.1", "a filter does not answer; try again later", rule)
-        about = {
-            "SENDER": str(transaction.sender.address), "CLIENT": transaction.hop.peer, "USER": transaction.user,
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-        }  # fmt: skip
+        request = FilterProgram(
+            words=self._program, sender=str(transaction.sender.address), client=transaction.hop.peer, user=transaction.user
+        )  # fmt: skip
         try:
-            become.allowed("")  # a message of a stranger's is no food for a program of root's
-            code, made, said = await talk(self._program, b"".join(transaction.chunks), PROGRAM_SECONDS, about)
+            code, made, said = await launcher.run(request, b"".join(transaction.chunks))
         except (OSError, become.NotAllowed):
             return later
         if code == 0 and made:

@@ -154,7 +154,47 @@ def test_workers_are_confined_and_say_so(serving):
     events = [json.loads(line) for line in serving.stop().splitlines() if line.startswith("{")]
     confined = [one for one in events if one["event"] == "worker.confined"]
     assert len(confined) == 2
-    assert all("system calls" in one["held"] and one["programs"] == [] for one in confined)
+    assert all("system calls" in one["held"] for one in confined)
+
+
+def open_to_others(folder: Path) -> Path:
+    """A folder where programs of other users can write."""
+    folder.mkdir()
+    folder.chmod(0o777)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    return folder
+
+
+def handed(serving, address: str, target: str) -> None:
+    """An alias to a program or a file, as an administrator makes it; a message to it."""
+    user = ["--user", "nobody"] if os.geteuid() == 0 else []
+    made = serving.server.fubako("alias", "add", address, target, *user)
+    assert made.returncode == 0, made.stderr
+    with smtplib.SMTP("localhost", serving.server.port("smtp")) as sender:
+        sender.sendmail("a@elsewhere.test", [address], f"Subject: {address}\r\n\r\nto a program\r\n")
+
+
+def written(path: Path, mark: str) -> None:
+    end = time.monotonic() + 30
+    while not path.exists() or mark not in path.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_programs_and_files_of_aliases_made_later_are_served_by_confined_workers(serving, tmp_path):
+    """The workers were confined before there was any; the process that starts them is killed meanwhile, and nothing is lost."""
+    folder = open_to_others(tmp_path / "open")
+    handed(serving, "one@fubako.test", f"|/bin/sh -c 'cat > {folder}/one'")
+    written(folder / "one", "to a program")
+    (spawner,) = serving.children(b"fubako.app.spawner")
+    os.kill(spawner, signal.SIGKILL)
+    handed(serving, "two@fubako.test", f"|/bin/sh -c 'cat > {folder}/two'")
+    handed(serving, "three@fubako.test", f"{folder}/three")
+    written(folder / "two", "to a program")
+    written(folder / "three", "to a program")
+    assert '"event": "spawner.died"' in serving.stop()
 
 
 def test_a_worker_that_dies_is_replaced(serving):

@@ -8,6 +8,14 @@ import pytest
 from checkers import ALICE, BOB
 
 from fubako.accounts.backends.interface import Backend, BackendDown, Verdict
+from fubako.net import become
+
+
+@pytest.fixture(autouse=True)
+def _not_root(monkeypatch):
+    """Programs run as nobody's root; tests/accounts/test_backends_as_root.py judges that."""
+    monkeypatch.setattr(become, "_effective_uid", lambda: 1000)
+
 
 KINDS: list[Callable] = [
     checkers.fake, checkers.passwd_file, checkers.shadow, checkers.sasldb, checkers.checkpassword, checkers.json_program,

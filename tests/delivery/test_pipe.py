@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from fubako.delivery import pipe
-from fubako.message.target import File, Program
+from fubako.message.target import Program
 from fubako.net import become
 from fubako.store.interface import BlobRef
 from fubako.store.queue import Outgoing, Queued
@@ -42,30 +42,18 @@ def test_exit_codes(code, reply):
     assert "\x1b" not in status.text
 
 
-def test_a_program_gets_the_letter(tmp_path):
+def test_a_program_gets_the_letter(monkeypatch, tmp_path):
     script, out = tmp_path / "mda", tmp_path / "out"
     script.write_text(
         f'#!/bin/sh\necho "$@" > {out}.args\ncat > {out}\n[ "$2" = full@y.test ] && {{ echo no room >&2; exit 75; }}\nexit 0\n'
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    program = (str(script), "{sender}", "{recipient}")
+    monkeypatch.setattr(become, "_effective_uid", lambda: 1000)  # nothing runs as root
+    program = Program((str(script), "{sender}", "{recipient}"))
     status = asyncio.run(pipe.run(program, LETTER, queued("bob@y.test"), b"Subject: x\r\n\r\nbody\r\n"))
     assert status.ok
     assert out.read_bytes() == b"From alice@here.test Sun Nov 22 08:20:01 2026\nSubject: x\n\nbody\n"
     assert (tmp_path / "out.args").read_text() == "alice@here.test bob@y.test\n"
     status = asyncio.run(pipe.run(program, LETTER, queued("full@y.test"), b"x\r\n"))
     assert (status.code, "no room" in status.text) == (451, True)
-    assert asyncio.run(pipe.run((str(tmp_path / "none"),), LETTER, queued("a@b.test"), b"")).code == 451
-
-
-@pytest.mark.parametrize("handed", ["program", "file"])
-def test_what_a_process_gave_up_is_deferred_and_says_why(monkeypatch, tmp_path, handed):
-    """Left out: the confinement itself; see tests/app/test_confined.py."""
-    monkeypatch.setattr(become, "_effective_uid", lambda: 1000)
-    monkeypatch.setattr(become, "_forbidden", [])
-    become.forbid("restart it")
-    path = tmp_path / "made"
-    target = Program(("/usr/bin/touch", str(path))) if handed == "program" else File(str(path))
-    status = asyncio.run(pipe.hand(target, LETTER, queued("x@here.test"), b"Subject: x\r\n\r\n"))
-    assert (status.code, status.text) == (451, "restart it")
-    assert not path.exists()
+    assert asyncio.run(pipe.run(Program((str(tmp_path / "none"),)), LETTER, queued("a@b.test"), b"")).code == 451

@@ -1,18 +1,20 @@
 """A backend in processes of its own: a C library that hangs or crashes there takes nothing with it, and is ended when nobody waits.
 
-The process is `python -m MODULE`: its first line of input is JSON with settings, each further one `{"user": …, "password": …}`;
+Its first line of input is JSON with settings, each further one `{"user": …, "password": …}`;
 each answer is a line `{"verdict": …}` or `{"down": …}`.
 """
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from fubako.accounts.backends.interface import BackendDown, Verdict
+from fubako.net import become
+from fubako.spawn import launcher
+from fubako.spawn.launcher import Conversation
+from fubako.spawn.requests import Checker
 
 PROCESSES_MAX = 8
 LINE_OCTETS_MAX = 64 * 1024
@@ -21,10 +23,10 @@ LINE_OCTETS_MAX = 64 * 1024
 class Helpers:
     """Processes that are idle wait for the next question; one that was asked and not waited for is killed."""
 
-    def __init__(self, module: str, settings: Mapping[str, Any]) -> None:
-        self._module = module
+    def __init__(self, checker: Checker, settings: Mapping[str, Any]) -> None:
+        self._checker = checker
         self._settings = json.dumps(settings).encode() + b"\n"
-        self._idle: list[asyncio.subprocess.Process] = []
+        self._idle: list[Conversation] = []
         self._turns: asyncio.Semaphore | None = None
 
     async def check(self, user: str, password: str) -> Verdict:
@@ -38,29 +40,26 @@ class Helpers:
                 self._idle.append(process)
                 raise
             except BaseException:  # nobody waits for its answer, or it gave none
-                await _ended(process)
+                await process.end()
                 raise
             self._idle.append(process)
             return verdict
 
-    async def _started(self) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-m", self._module, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL, env=dict(os.environ),
-        )  # fmt: skip
-        assert process.stdin is not None
-        process.stdin.write(self._settings)
+    async def _started(self) -> Conversation:
+        try:
+            process = await launcher.converse(self._checker)
+        except become.NotAllowed as error:
+            raise OSError(0, str(error)) from None
+        process.say(self._settings)
         return process
 
     @staticmethod
-    async def _asked(process: asyncio.subprocess.Process, user: str, password: str) -> Verdict:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    async def _asked(process: Conversation, user: str, password: str) -> Verdict:
+        question = json.dumps({"user": user, "password": password}).encode() + b"\n"
         try:
-            process.stdin.write(json.dumps({"user": user, "password": password}).encode() + b"\n")
-        except RuntimeError:  # so says uvloop of a pipe that is closed
-            raise OSError(0, "the helper ended") from None
-        line = await process.stdout.readline()
+            line = await process.ask(question)
+        except become.NotAllowed as error:
+            raise OSError(0, str(error)) from None
         if not line:
             raise OSError(0, "the helper ended")
         try:
@@ -75,13 +74,7 @@ class Helpers:
     async def close(self) -> None:
         idle, self._idle, self._turns = self._idle, [], None
         for process in idle:
-            await _ended(process)
-
-
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        process.kill()
-    await process.wait()
+            await process.end()
 
 
 def serve(check: Callable[[str, str], Verdict]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from fubako.accounts.backends.helper import Helpers, serve
 from fubako.accounts.backends.interface import BackendDown, Verdict
 from fubako.net import libraries
+from fubako.spawn.requests import Checker, CheckerKind
 
 _PROTOCOL_VERSION, _NETWORK_TIMEOUT, _TIMEOUT, _REFERRALS = 0x11, 0x5005, 0x5002, 0x08
 _TLS_CACERTFILE, _TLS_REQUIRE_CERT, _TLS_NEWCTX, _TLS_DEMAND = 0x6002, 0x6006, 0x600F, 2
@@ -177,9 +178,9 @@ class Ldap:
 
     name = "ldap"
 
-    def __init__(self, settings: LdapSettings) -> None:
+    def __init__(self, settings: LdapSettings, run_as: str = "") -> None:
         given = asdict(settings) | {"ca_file": str(settings.ca_file) if settings.ca_file else ""}
-        self._helpers = Helpers("fubako.accounts.backends.ldap", given)
+        self._helpers = Helpers(Checker(kind=CheckerKind.LDAP, run_as=run_as), given)
 
     async def check(self, user: str, password: str) -> Verdict:
         if "\x00" in user + password or not password:

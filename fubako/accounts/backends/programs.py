@@ -4,18 +4,23 @@ Each question is a process of its own, which is ended when nobody waits for it a
 """
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 
 from fubako.accounts.backends.interface import BackendDown, Verdict
-from fubako.net.program import talk
+from fubako.net import become
+from fubako.spawn import launcher
+from fubako.spawn.requests import Checker, CheckerKind
 
-SECONDS_MAX = 300.0  # whoever asks waits less; this only ends what nobody waits for
 ANSWER_OCTETS_MAX = 64 * 1024
-# checkpassword reads descriptor 3; the program and its arguments are parameters of the shell, never its text
-_ON_THREE = ("/bin/sh", "-c", 'exec 3<&0 </dev/null; exec "$@"', "checkpassword")
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+async def _run(checker: Checker, given: bytes) -> tuple[int, bytes, bytes]:
+    """Raises BackendDown, OSError, TimeoutError."""
+    try:
+        return await launcher.run(checker, given)
+    except become.NotAllowed as error:
+        raise BackendDown(str(error)) from None
 
 
 class CheckPassword:
@@ -23,8 +28,9 @@ class CheckPassword:
 
     name = "checkpassword"
 
-    def __init__(self, program: Sequence[str]) -> None:
+    def __init__(self, program: Sequence[str], run_as: str = "") -> None:
         self._program = program
+        self._checker = Checker(kind=CheckerKind.CHECKPASSWORD, words=tuple(program), run_as=run_as)
 
     async def check(self, user: str, password: str) -> Verdict:
         if "\x00" in user + password:
@@ -32,7 +38,7 @@ class CheckPassword:
         given = f"{user}\0{password}\0Y{int(time.time())}\0".encode()
         if len(given) > 512:  # what the interface promises to read
             return Verdict.WRONG
-        code, _, wrong = await talk((*_ON_THREE, *self._program), given, SECONDS_MAX, _ENVIRONMENT)
+        code, _, wrong = await _run(self._checker, given)
         match code:
             case 0:
                 return Verdict.HELD
@@ -49,12 +55,13 @@ class JsonProgram:
 
     name = "program"
 
-    def __init__(self, program: Sequence[str]) -> None:
+    def __init__(self, program: Sequence[str], run_as: str = "") -> None:
         self._program = program
+        self._checker = Checker(kind=CheckerKind.PROGRAM, words=tuple(program), run_as=run_as)
 
     async def check(self, user: str, password: str) -> Verdict:
         given = json.dumps({"user": user, "password": password}).encode() + b"\n"
-        code, said, wrong = await talk(self._program, given, SECONDS_MAX, _ENVIRONMENT)
+        code, said, wrong = await _run(self._checker, given)
         if code:
             raise BackendDown(f"{self._program[0]} ended with {code} {_first_line(wrong)}".strip())
         try:
@@ -74,14 +81,14 @@ class Pam:
 
     name = "pam"
 
-    def __init__(self, service: str, folder: str = "") -> None:
-        self._words = (service, folder) if folder else (service,)
+    def __init__(self, service: str, folder: str = "", run_as: str = "") -> None:
+        words = (service, folder) if folder else (service,)
+        self._checker = Checker(kind=CheckerKind.PAM, words=words, run_as=run_as)
 
     async def check(self, user: str, password: str) -> Verdict:
         if "\x00" in user + password:
             return Verdict.WRONG
-        helper = (sys.executable, "-I", "-m", "fubako.accounts.backends.pam", *self._words)
-        code, _, wrong = await talk(helper, f"{user}\0{password}".encode(), SECONDS_MAX, _ENVIRONMENT)
+        code, _, wrong = await _run(self._checker, f"{user}\0{password}".encode())
         match code:
             case 0:
                 return Verdict.HELD
