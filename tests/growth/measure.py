@@ -65,34 +65,42 @@ def memory(run: Run, octets: bytes) -> int:
 
 
 def seconds(run: Run, octets: bytes) -> float:
-    """Processor time of this thread, the least of some; without the collector, whose work is not the function's."""
-    best = float("inf")
-    for number in range(TRIES):
-        gc.collect()
-        gc.disable()
-        try:
-            began = time.thread_time()
-            with suppress(Exception):
-                run(octets)
-            best = min(best, time.thread_time() - began)
-        finally:
-            gc.enable()
-        if best < SECONDS_MEASURABLE / TIMES or (best > 1.0 and number):
-            break
-    return best
+    """Processor time of this thread for one call."""
+    began = time.thread_time()
+    with suppress(Exception):
+        run(octets)
+    return time.thread_time() - began
+
+
+def slower(run: Run, few: bytes, many: bytes) -> tuple[float, float] | None:
+    """The seconds that `few` and `many` took where many, four times as much, took more than TIMES as long; None: they did not.
+    Each is the least of some calls: what disturbs one makes it longer, so that more are made only where the first ones accuse."""
+    short = long = float("inf")
+    gc.collect()
+    gc.disable()  # its work is not the function's
+    try:
+        for _ in range(TRIES):
+            long = min(long, seconds(run, many))
+            if long < SECONDS_MEASURABLE:
+                return None
+            short = min(short, seconds(run, few), seconds(run, few))
+            if long <= TIMES * short:
+                return None
+    finally:
+        gc.enable()
+    return short, long
 
 
 def check(run: Run, shape: Shape, small: int, large: int) -> None:
     """`small` and `large`: n for steps and memory, and for time. Raises Growth."""
     with suppress(Exception):
         run(shape(8))  # what is made at the first call is not counted
-    counted = [steps(run, shape(small * times)) + STEPS_FLOOR for times in (1, 2, 4)]
-    held = [memory(run, shape(small * times)) + MEMORY_FLOOR for times in (1, 2, 4)]
+    inputs = [shape(small * times) for times in (1, 2, 4)]
+    counted = [steps(run, one) + STEPS_FLOOR for one in inputs]
+    held = [memory(run, one) + MEMORY_FLOOR for one in inputs]
     for what, found in (("steps", counted), ("octets of memory", held)):
         if any(after > FACTOR * before for before, after in pairwise(found)):
             raise Growth(f"{what} at n, 2n, 4n: {found}")
-    long = seconds(run, shape(4 * large))
-    if long >= SECONDS_MEASURABLE:
-        short = seconds(run, shape(large))
-        if long > TIMES * short:
-            raise Growth(f"{short:.4f} s at n, {long:.4f} s at 4n")
+    found = slower(run, shape(large), shape(4 * large))
+    if found is not None:
+        raise Growth(f"{found[0]:.4f} s at n, {found[1]:.4f} s at 4n")
