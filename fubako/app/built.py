@@ -29,6 +29,7 @@ from fubako.scan.limits import ScanLimits
 from fubako.scan.nursery import Nursery
 from fubako.scan.pool import Pool
 from fubako.server.filters import Filters
+from fubako.spawn.names import resolver_file
 from fubako.store.interface import Database
 from fubako.telemetry import Telemetry
 
@@ -130,7 +131,7 @@ class LateResolver:
         if self._made is None:
             from fubako.net.dns import DnsResolver
 
-            self._made = DnsResolver(self._servers)
+            self._made = DnsResolver(self._servers, None if self._servers else resolver_file)
         return self._made
 
     async def mx(self, domain: str) -> Answer[tuple[int, str]]:

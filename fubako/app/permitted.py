@@ -4,7 +4,17 @@ from msgspec import Struct
 
 from fubako.config import Config
 from fubako.message.target import Program
-from fubako.spawn.requests import Append, Checker, CheckerKind, FilterProgram, Handover, PasswordCommand, Request
+from fubako.spawn.requests import (
+    Append,
+    Checker,
+    CheckerKind,
+    FilterProgram,
+    Handover,
+    Lookup,
+    PasswordCommand,
+    Request,
+    ResolverFile,
+)
 
 
 class Permitted(Struct, frozen=True, kw_only=True):
@@ -25,6 +35,8 @@ class Permitted(Struct, frozen=True, kw_only=True):
                 return words in self.filters
             case Checker():
                 return request in self.checkers
+            case Lookup() | ResolverFile():
+                return True
             case Append():
                 return False
 

@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any
 
@@ -62,8 +62,8 @@ def connections_that_fit(wanted: int, files: int) -> int:
     return max(1, min(wanted, files - min(RESERVED_FILES, files // 2)))
 
 
-def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run on uvloop where it is installed."""
-    factory = uvloop.new_event_loop if uvloop is not None else None
+def run(main: Coroutine[Any, Any, int], loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> int:
+    """Run on uvloop where it is installed, or on a `loop` of another kind."""
+    factory = loop or (uvloop.new_event_loop if uvloop is not None else None)
     with asyncio.Runner(loop_factory=factory) as runner:
         return int(runner.run(main))

@@ -16,6 +16,7 @@ import msgspec
 
 from fubako import app
 from fubako.app import spawner
+from fubako.app.asking import AskingLoop
 from fubako.cli.configured import config_option, find_config, refuse_root
 from fubako.config import UNIX_SERVICES, Config, ConfigError, load
 from fubako.net.interface import TlsError
@@ -275,9 +276,10 @@ def _begin(served: Served, ready: int, count: int) -> int:
     """A worker's whole life. Rights are given up before there is a loop: libuv would keep an io_uring that it made before."""
     tls = _tls(served)
     _confine(served.config, served.base, Telemetry(quiet=served.config.quiet))
-    if served.spawner is not None:
-        launcher.use(Asking(served.spawner.ours))
-    return app.run(_work(served, tls, ready, count))
+    if served.spawner is None:
+        return app.run(_work(served, tls, ready, count))
+    launcher.use(Asking(served.spawner.ours))
+    return app.run(_work(served, tls, ready, count), AskingLoop)
 
 
 async def _work(served: Served, tls: dict[str, ServerTls], ready: int, count: int) -> int:

@@ -1,8 +1,11 @@
 """`DnsResolver`: the domain name system, by dnspython. Answers count as authentic only from a resolver on this machine:
 anybody on the way to another one could set the AD bit (RFC 4035 §3.2.3)."""
 
+import asyncio
+import contextlib
+import io
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import dns.asyncresolver
@@ -16,26 +19,56 @@ from fubako.net.interface import Answer, DnsFailure, NoSuchName, TlsaRecord
 
 LIFETIME_SECONDS = 15.0
 CACHE_ENTRIES = 10_000
+LOOK_SECONDS = 5.0  # after which resolv.conf is looked at again, when somebody asks
+
+System = Callable[[], Awaitable[str]]
 
 
 class DnsResolver:
-    """`servers` are host:port; none means those of /etc/resolv.conf."""
+    """`servers` are host:port; none means those that `system` tells, the text of resolv.conf, as it is then. Raises nothing where
+    that cannot be read: what it said before goes on, and at first a resolver on this machine."""
 
-    def __init__(self, servers: Sequence[tuple[str, int]] = ()) -> None:
-        try:
-            self._resolver = dns.asyncresolver.Resolver(configure=not servers)
-        except dns.resolver.NoResolverConfiguration:
-            self._resolver = dns.asyncresolver.Resolver(configure=False)
+    def __init__(self, servers: Sequence[tuple[str, int]] = (), system: System | None = None) -> None:
+        self._system, self._text = system, ""
+        self._look_at = float("-inf")
+        self._looking = asyncio.Lock()
+        self._use(servers, "")
+
+    def _use(self, servers: Sequence[tuple[str, int]], text: str) -> None:
+        made = dns.asyncresolver.Resolver(configure=False)
         if servers:
-            self._resolver.nameservers = [host for host, _ in servers]
-            self._resolver.nameserver_ports = dict(servers)
-        self._resolver.lifetime = LIFETIME_SECONDS
-        self._resolver.use_edns(0, dns.flags.DO, 1232)
-        self._resolver.flags = dns.flags.RD | dns.flags.AD
-        self._resolver.cache = dns.resolver.LRUCache(CACHE_ENTRIES)
-        self._local = all(_loopback(str(one)) for one in self._resolver.nameservers)
+            made.nameservers = [host for host, _ in servers]
+            made.nameserver_ports = dict(servers)
+        elif text:
+            with contextlib.suppress(dns.resolver.NoResolverConfiguration):
+                made.read_resolv_conf(io.StringIO(text))
+        made.nameservers = made.nameservers or ["127.0.0.1"]  # resolv.conf(5): the name server on this machine
+        made.lifetime = LIFETIME_SECONDS
+        made.use_edns(0, dns.flags.DO, 1232)
+        made.flags = dns.flags.RD | dns.flags.AD
+        made.cache = dns.resolver.LRUCache(CACHE_ENTRIES)
+        self._resolver = made
+        self._local = all(_loopback(str(one)) for one in made.nameservers)
+
+    async def _look(self) -> None:
+        """Follow the system's file, where we go by it. Nobody waits for it but who is first."""
+        loop = asyncio.get_running_loop()
+        if self._system is None or loop.time() < self._look_at or (self._text and self._looking.locked()):
+            return
+        async with self._looking:
+            if loop.time() < self._look_at:
+                return
+            try:
+                text = await self._system()
+            except (OSError, TimeoutError):
+                text = self._text
+            self._look_at = loop.time() + LOOK_SECONDS
+            if text != self._text:
+                self._text = text
+                self._use((), text)
 
     async def _ask(self, name: str, kind: str) -> tuple[list[Any], bool]:
+        await self._look()
         try:
             answer = await self._resolver.resolve(_absolute(name), kind, raise_on_no_answer=False, search=False)
         except dns.resolver.NXDOMAIN:

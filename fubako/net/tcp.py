@@ -1,6 +1,7 @@
 """Streams over TCP and Unix sockets, as asyncio protocols: no StreamReader, no second buffer."""
 
 import asyncio
+import ipaddress
 import os
 import socket
 from collections.abc import Callable
@@ -121,13 +122,41 @@ def why(error: OSError) -> str:
 
 async def connect(host: str, port: int, source: str = "") -> TcpStream:
     """A connection to host:port, from an address of ours where one is given; raises OSError, TimeoutError."""
-    loop = asyncio.get_running_loop()
     async with asyncio.timeout(CONNECT_SECONDS):
-        _transport, stream = await loop.create_connection(
-            TcpStream, host, port, local_addr=(source, 0) if source else None
-        )
+        stream = await _connect_first(await _addresses(host, port), port, source)
     stream.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return stream
+
+
+async def _addresses(host: str, port: int) -> list[str]:
+    """What the system says, by the loop, which may have it from another process. Raises OSError."""
+    if is_address(host):
+        return [host]
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+
+async def _connect_first(addresses: list[str], port: int, source: str) -> TcpStream:
+    """The first that takes the connection. Raises OSError: what the first said."""
+    failed: OSError | None = None
+    for address in addresses:
+        try:
+            _transport, stream = await asyncio.get_running_loop().create_connection(
+                TcpStream, address, port, local_addr=(source, 0) if source else None
+            )
+        except OSError as error:
+            failed = failed or error
+        else:
+            return stream
+    raise failed or OSError("no address")
+
+
+def is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 async def accepted(connection: socket.socket) -> TcpStream:

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fubako.message.target import command_line
 from fubako.net import become
@@ -17,17 +18,22 @@ from fubako.spawn.requests import (
     CheckerKind,
     FilterProgram,
     Handover,
+    Lookup,
     PasswordCommand,
     Purpose,
     Request,
+    ResolverFile,
 )
 
 DELIVERY_SECONDS = 600.0
 OUTPUT_SECONDS = 30.0
 FILTER_SECONDS = 120.0
 CHECK_SECONDS = 300.0  # whoever asks waits less; this only ends what nobody waits for
+NAMES_SECONDS = 30.0
 HELPER_SECONDS = 24 * 3600.0  # a helper that answers many questions; another one is made afterwards
 
+RESOLVER_FILE = Path("/etc/resolv.conf")
+_LOOKUP = Path(__file__).with_name("lookup.py")
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
 _CHECK_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -50,6 +56,8 @@ def purpose(request: Request) -> Purpose:
             return Purpose.FILTER
         case Checker():
             return Purpose.CHECK
+        case Lookup() | ResolverFile():
+            return Purpose.NAMES
     return Purpose.DELIVERY
 
 
@@ -62,6 +70,8 @@ def seconds(request: Request) -> float:
             return FILTER_SECONDS
         case Checker(kind=kind):
             return HELPER_SECONDS if kind is CheckerKind.LDAP else CHECK_SECONDS
+        case Lookup() | ResolverFile():
+            return NAMES_SECONDS
     return OUTPUT_SECONDS
 
 
@@ -82,6 +92,12 @@ def command(request: Request) -> Command:
             return Command(request.words, about)
         case Checker():
             return _checker(request)
+        case Lookup(host=host, port=port):
+            if host.startswith("-") or not host.isprintable():
+                raise ValueError("that is no name of a host")
+            return Command((sys.executable, "-I", "-S", str(_LOOKUP), host, str(port)), dict(os.environ))
+        case ResolverFile():
+            return Command(("/bin/cat", str(RESOLVER_FILE)), ENVIRONMENT)
 
 
 def _ours(module: str, *words: str) -> tuple[str, ...]:

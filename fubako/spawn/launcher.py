@@ -77,6 +77,11 @@ def use(launcher: Launcher) -> None:
     _launcher[0] = launcher
 
 
+def is_direct() -> bool:
+    """Whether this process may do itself what it could ask for."""
+    return isinstance(_launcher[0], Direct)
+
+
 async def run(request: Request, given: bytes = b"") -> tuple[int, bytes, bytes]:
     """See `Launcher.run`."""
     return await _launcher[0].run(request, given)

@@ -25,7 +25,7 @@ from fubako.spawn.door import DESCRIPTORS
 from fubako.spawn.requests import End, Outcome, Purpose, Request
 
 REQUEST_OCTETS_MAX = 4 * 1024 * 1024
-AT_ONCE = {Purpose.DELIVERY: 64, Purpose.FILTER: 64, Purpose.CHECK: 128}
+AT_ONCE = {Purpose.DELIVERY: 64, Purpose.FILTER: 64, Purpose.CHECK: 128, Purpose.NAMES: 32}
 WAITING_MAX = 512  # requests that wait for their turn, of all purposes
 _PACKET_MAX = 64
 _REASON_MAX = 1000

@@ -14,6 +14,7 @@ class Purpose(StrEnum):
     DELIVERY = "delivery"
     FILTER = "filter"
     CHECK = "check"
+    NAMES = "names"
 
 
 class Handover(Struct, frozen=True, kw_only=True, tag="handover"):
@@ -67,7 +68,20 @@ class Checker(Struct, frozen=True, kw_only=True, tag="checker"):
     run_as: str = ""
 
 
-Request = Handover | Append | PasswordCommand | FilterProgram | Checker
+class Lookup(Struct, frozen=True, kw_only=True, tag="lookup"):
+    """The addresses of a host as the system knows them (getaddrinfo(3): hosts, nsswitch.conf, resolv.conf as they are now)."""
+
+    host: str
+    port: int = 0
+
+
+class ResolverFile(Struct, frozen=True, tag="resolver_file"):
+    """What resolv.conf says now."""
+
+
+Named = Handover | Append | PasswordCommand | FilterProgram | Checker  # by an administrator
+Names = Lookup | ResolverFile  # everybody's to ask: our own programs, of which each is given one word at most
+Request = Named | Names
 
 
 class End(StrEnum):

@@ -3,6 +3,7 @@ workers of `serve`, as root where the tests are root, so that no file mode stand
 which tests/confine judges by its tables, and what the worker's own memory holds (keys, and the store itself, which it serves)."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ ATTEMPTS = """
 import asyncio, json, os, socket, subprocess, sys
 from pathlib import Path
 from fubako.app import confined, spawner
+from fubako.app.asking import AskingLoop
+from fubako.spawn import launcher, names
 from fubako.config import load
 from fubako.message.target import Program
 from fubako.spawn.door import Asking
@@ -37,6 +40,11 @@ spawner.start(config, path, theirs)
 if sys.argv[2] == "confined":
     confined.confine_worker(config, base)
 theirs.close()
+def name():
+    launcher.use(Asking(ours))
+    with asyncio.Runner(loop_factory=AskingLoop) as runner:
+        assert runner.run(runner.get_loop().getaddrinfo("localhost", 25))
+        assert runner.run(names.resolver_file()) is not None
 def ask(*words):
     return asyncio.run(Asking(ours).run(Handover(program=Program(words, "nobody"), sender="", recipients=("x@y.test",)), b""))
 import ctypes
@@ -63,6 +71,7 @@ tried = {
     "import": lambda: __import__("wsgiref.handlers"),
     "a program that is named": lambda: ask("/bin/true"),
     "a program that is not named": lambda: ask("/bin/echo"),
+    "a name": name,
 }
 found = {}
 for name, attempt in tried.items():
@@ -73,7 +82,47 @@ for name, attempt in tried.items():
         found[name] = type(error).__name__
 print(json.dumps(found))
 """
-KEPT = {"store", "configuration", "connect", "import", "a program that is named"}
+REPLACED = """
+import asyncio, json, os, shutil, socket, subprocess, sys
+from pathlib import Path
+from fubako.app import confined, spawner
+from fubako.app.asking import AskingLoop
+from fubako.config import load
+from fubako.spawn import launcher, names
+from fubako.spawn.door import Asking
+base, etc = Path(sys.argv[1]), Path(sys.argv[2])
+shutil.copytree("/etc", etc, symlinks=True, ignore=lambda folder, names: [] if folder == "/etc" else names)
+for name in ("resolv.conf", "hosts"):
+    (etc / name).unlink(missing_ok=True)
+    (etc / name).write_text("127.0.0.1 localhost\\n" if name == "hosts" else "nameserver 192.0.2.1\\n")
+subprocess.run(["mount", "--bind", etc, "/etc"], check=True)
+reading, writing = os.pipe()
+if not os.fork():
+    os.read(reading, 1)
+    (etc / "new").write_text("192.0.2.9 renewed.test\\n")
+    os.rename("/etc/new", "/etc/hosts")
+    (etc / "new").write_text("nameserver 192.0.2.2\\n")
+    os.rename("/etc/new", "/etc/resolv.conf")
+    os._exit(0)
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+ours.setblocking(False)
+spawner.start(load(base / "fubako.toml"), base / "fubako.toml", theirs)
+confined.confine_worker(load(base / "fubako.toml"), base)
+launcher.use(Asking(ours))
+before = Path("/etc/resolv.conf").read_text()
+os.write(writing, b".")
+os.wait()
+try:
+    Path("/etc/resolv.conf").read_text()
+    reached = True
+except PermissionError:
+    reached = False
+with asyncio.Runner(loop_factory=AskingLoop) as runner:
+    found = runner.run(runner.get_loop().getaddrinfo("renewed.test", 25))
+    text = runner.run(names.resolver_file())
+print(json.dumps([before, reached, text, found[0][4][0]]))
+"""
+KEPT = {"store", "configuration", "connect", "import", "a program that is named", "a name"}
 
 
 @pytest.fixture
@@ -110,6 +159,18 @@ def test_planted_code_in_a_worker_reaches_the_store_alone(tried):
 def test_without_confinement_the_attempts_succeed(tried):
     """Else the test above would prove nothing."""
     assert {"read a stranger's file", "write elsewhere", "run", "fork", "signal", "listen"} <= tried("free")
+
+
+def test_names_of_the_system_are_followed_when_its_files_are_replaced(tried, tmp_path):
+    """In a mount namespace with an /etc of its own: a confined process cannot read what was put in a file's place."""
+    if os.geteuid() != 0:
+        without("only root can have an /etc of its own")
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", REPLACED, str(tmp_path / "base"), str(tmp_path / "etc")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["nameserver 192.0.2.1\n", False, "nameserver 192.0.2.2\n", "192.0.2.9"]
 
 
 def test_lists_that_aliases_include_are_kept(tmp_path):

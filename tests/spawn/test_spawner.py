@@ -17,10 +17,11 @@ import pytest
 
 from fubako.accounts import aliases
 from fubako.app import spawner
+from fubako.app.asking import AskingLoop
 from fubako.config import load
 from fubako.message.target import File, Program
 from fubako.net import become
-from fubako.spawn import commands, requests
+from fubako.spawn import commands, launcher, names, requests
 from fubako.spawn.door import ASK, Asking
 from fubako.spawn.process import REQUEST_OCTETS_MAX, Spawner
 from fubako.spawn.requests import (
@@ -298,3 +299,25 @@ def test_a_program_past_its_time_is_ended(monkeypatch, tmp_path):
 
     monkeypatch.setattr("fubako.spawn.process.seconds", lambda _request: 0.01)
     asyncio.run(main())
+
+
+# -- names
+
+
+def test_the_systems_names_are_answered_and_what_has_none_is_told(world):
+    """Left out: files that are replaced (tests/app/test_confined.py)."""
+    launcher.use(Asking(world.ours))
+    try:
+        assert "nameserver" in asyncio.run(names.resolver_file()) or not Path("/etc/resolv.conf").exists()
+        with asyncio.Runner(loop_factory=AskingLoop) as runner:
+            loop = runner.get_loop()
+            found = runner.run(loop.getaddrinfo("localhost", 25, type=socket.SOCK_STREAM))
+            assert {one[4][0] for one in found} <= {"127.0.0.1", "::1"} and found
+            assert {one[4][1] for one in found} == {25}
+            with pytest.raises(socket.gaierror):
+                runner.run(loop.getaddrinfo("no.such.invalid", 25))
+            with pytest.raises(OSError):
+                runner.run(loop.getaddrinfo("-h", 25))
+            assert runner.run(loop.getaddrinfo("192.0.2.1", 25, type=socket.SOCK_STREAM))[0][4] == ("192.0.2.1", 25)
+    finally:
+        launcher.use(launcher.Direct())
