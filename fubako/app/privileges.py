@@ -1,7 +1,7 @@
 """As whom a process acts: root touches nothing inside a folder that somebody else can write.
 
 Invariant: rights are given up before the store is looked at, for good, and never taken back. No ownership is ever changed: whoever
-may write into a folder could put a link there, and root would follow it.
+may write into a folder could put a link there, and root would follow it. Root's group is given up with its rights.
 """
 
 import ctypes
@@ -25,6 +25,8 @@ def become_user(user: str, *, new_privileges: bool = False) -> None:
     if os.geteuid() != ROOT and os.geteuid() != entry.pw_uid:
         raise ConfigError(f"user: only root can become {user}")
     if os.geteuid() == ROOT and entry.pw_uid != ROOT:
+        if entry.pw_gid == ROOT:
+            raise ConfigError(f"user: the group of {user} is root's: give that user a group of its own")
         _become(entry.pw_uid, entry.pw_gid, os.getgrouplist(user, entry.pw_gid))
     if not new_privileges:
         no_new_privileges()
@@ -62,7 +64,8 @@ def owner_of(path: Path) -> tuple[int, int]:
 
 
 def _become(user: int, group: int, groups: list[int]) -> None:
-    os.setgroups(groups)
+    group = group or user  # a number that is nobody's does as well as root's
+    os.setgroups([one for one in groups if one != ROOT])
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
     os.environ.update(_home_of(user))

@@ -3,12 +3,14 @@
 Exit codes are those of sysexits.h; qmail's 100 and 111 are known too.
 """
 
+import errno
 import fcntl
 import os
 import re
 import stat
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,8 @@ from fubako.store.interface import BlobRef
 from fubako.store.queue import Outgoing, Queued
 
 SAID_OCTETS_MAX = 2000
+LOCK_SECONDS = 60.0  # for the locks of a file that another program writes
+LOCK_GAP_SECONDS = 0.2  # between two tries
 
 _FROM_LINE = re.compile(rb"^(>*From )", re.MULTILINE)
 _EXITS = {
@@ -73,33 +77,66 @@ async def _append(file: File, letter: Outgoing, content: bytes) -> Status:
     return status or Status(451, "4.2.0", f"{file.path} cannot be written as {file.user or 'the server'}")
 
 
-def append(path: str, letter: Outgoing, content: bytes) -> Status:
-    """To the end of a file in mbox form, synced and under both locks; or into a Maildir when the path ends with a slash. Blocks."""
+class _Locked(Exception):
+    """Another program has held the locks of a file for all of LOCK_SECONDS."""
+
+
+def append(path: str, letter: Outgoing, content: bytes, pause: Callable[[float], None] = time.sleep) -> Status:
+    """To the end of a file in mbox form, synced and under both locks; or into a Maildir when the path ends with a slash.
+
+    Blocks, for the locks at most LOCK_SECONDS; `pause` waits so many seconds between two tries. What is no file of octets (a
+    FIFO, a device, a socket) is neither waited for nor written to."""
     try:
         if path.endswith("/"):
             return _into_maildir(Path(path), letter, content)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, modes.FILE)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        fd = os.open(path, flags, modes.FILE)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return Status(550, "5.2.0", f"{path} is no file")
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            fcntl.lockf(fd, fcntl.LOCK_EX)
-            size = os.fstat(fd).st_size
-            head = f"From {letter.sender or 'MAILER-DAEMON'} {from_line_date(letter.created)}\n".encode()
-            body = _FROM_LINE.sub(rb">\1", content.replace(b"\r\n", b"\n"))
-            whole = head + body + (b"\n" if body.endswith(b"\n") else b"\n\n")
-            try:
-                while whole:
-                    whole = whole[os.write(fd, whole) :]
-                os.fsync(fd)
-            except OSError:
-                os.ftruncate(fd, size)
-                raise
+            _lock(fd, pause)
+            _to_the_end(fd, letter, content)
         finally:
             os.close(fd)
+    except _Locked:
+        return Status(451, "4.2.0", f"{path} is locked by another program")
     except OSError as error:
+        if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+            return Status(550, "5.2.0", f"{path} is no file")
         return Status(451, "4.2.0", f"{path} cannot be written: {error.strerror}")
     return Status(250, "2.0.0", "in the file")
+
+
+def _lock(fd: int, pause: Callable[[float], None]) -> None:
+    """Both kinds of lock. Raises _Locked, OSError."""
+    tries = int(LOCK_SECONDS / LOCK_GAP_SECONDS)
+    for lock in (fcntl.flock, fcntl.lockf):
+        while True:
+            try:
+                lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+            if not tries:
+                raise _Locked
+            tries -= 1
+            pause(LOCK_GAP_SECONDS)
+
+
+def _to_the_end(fd: int, letter: Outgoing, content: bytes) -> None:
+    """One message in mbox form, or nothing of it. Raises OSError."""
+    size = os.fstat(fd).st_size
+    head = f"From {letter.sender or 'MAILER-DAEMON'} {from_line_date(letter.created)}\n".encode()
+    body = _FROM_LINE.sub(rb">\1", content.replace(b"\r\n", b"\n"))
+    whole = head + body + (b"\n" if body.endswith(b"\n") else b"\n\n")
+    try:
+        while whole:
+            whole = whole[os.write(fd, whole) :]
+        os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
 
 
 def _into_maildir(folder: Path, letter: Outgoing, content: bytes) -> Status:

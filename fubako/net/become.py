@@ -1,8 +1,9 @@
 """Another user's programs: `python -I -m fubako.net.become USER COMMAND…` gives up root for that user and becomes the command.
 
-A program that an administrator named runs as the user who is named with it, and never as root.
+A program that an administrator named runs as the user who is named with it, and never as root nor in root's group.
 """
 
+import errno
 import os
 import pwd
 import signal
@@ -11,6 +12,7 @@ import sys
 from fubako.confine.kernel import PR_SET_PDEATHSIG, prctl
 
 _effective_uid = os.geteuid
+ROOTS_GROUP = 0
 
 
 class NotAllowed(Exception):
@@ -26,13 +28,16 @@ def allowed(user: str) -> str:
             )
         return ""
     try:
-        uid = pwd.getpwnam(user).pw_uid
+        entry = pwd.getpwnam(user)
     except KeyError:
         raise NotAllowed(f"there is no Unix user {user}") from None
+    uid = entry.pw_uid
     if uid == 0:
         raise NotAllowed("nothing is run or written as root")
     if uid == _effective_uid():
         return ""
+    if ROOTS_GROUP in os.getgrouplist(user, entry.pw_gid):
+        raise NotAllowed(f"{user} is in root's group, and nothing is run or written in it: name another user")
     if _effective_uid() != 0:
         raise NotAllowed(f"only root can run something as {user}; this server is {_name(_effective_uid())}")
     return user
@@ -51,9 +56,12 @@ def command(user: str) -> tuple[str, ...]:
 
 
 def become(user: str) -> None:
-    """Give up root for good. Raises OSError, KeyError."""
+    """Give up root for good, and root's group. Raises OSError, KeyError."""
     entry = pwd.getpwnam(user)
-    os.initgroups(user, entry.pw_gid)
+    groups = os.getgrouplist(user, entry.pw_gid)
+    if ROOTS_GROUP in groups:  # it was put there since somebody asked
+        raise PermissionError(errno.EPERM, "the user is in root's group")
+    os.setgroups(groups)
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     os.umask(0o077)

@@ -3,8 +3,12 @@
 Where the name is a stranger's choice (the `rua=` of a domain, the policy host of MTA-STS) the client is made `public`: it goes to
 no address of this machine, of a private network, or of none. The address that was judged is the one that is connected to, so a
 name that answers differently the second time changes nothing.
+
+Invariant: a request with all that belongs to it (names, addresses that do not answer, a body that drips) has one time, and
+nothing is unpacked: an answer of a few octets cannot become one of gigabytes.
 """
 
+import asyncio
 import ipaddress
 import ssl
 from collections.abc import Sequence
@@ -15,7 +19,7 @@ import httpx2
 from fubako.net.interface import DnsFailure, Fetched, HttpsFailure, NoSuchName, Resolver
 
 CONNECT_SECONDS = 10.0
-REQUEST_SECONDS = 60.0  # RFC 8461 §3.3
+REQUEST_SECONDS = 60.0  # for the whole of it (RFC 8461 §3.3)
 
 
 class HttpsClient:
@@ -44,6 +48,16 @@ class HttpsClient:
         content: bytes = b"",
         octets_max: int = 4096,
     ) -> Fetched:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await self._first_that_answers(method, host, path, fields or {}, (content, octets_max))
+        except TimeoutError:
+            raise HttpsFailure(f"{host} does not answer within {REQUEST_SECONDS:.0f} seconds") from None
+
+    async def _first_that_answers(
+        self, method: str, host: str, path: str, fields: dict[str, str], body: tuple[bytes, int]
+    ) -> Fetched:
+        """`body`: what is sent, and how many octets may come back. Raises HttpsFailure."""
         name, port = _split(host, self._port)
         try:
             addresses = (await self._resolver.addresses(name)).records
@@ -55,7 +69,7 @@ class HttpsClient:
                 failure = HttpsFailure(f"{host}: {address} is no address of the internet")
                 continue
             try:
-                return await self._ask(method, (host, name, address, port), path, fields or {}, content, octets_max)
+                return await self._ask(method, (host, name, address, port), path, fields, *body)
             except (httpx2.HTTPError, OSError) as error:
                 text = str(error) or type(error).__name__
                 failure = HttpsFailure(f"{host}: {text}", certificate="CERTIFICATE_VERIFY_FAILED" in text)
@@ -76,17 +90,20 @@ class HttpsClient:
         async with (
             httpx2.AsyncClient(verify=self._context, trust_env=False, follow_redirects=False, timeout=limits) as client,
             client.stream(
-                method, f"https://{shown}:{port}{path}", headers={"Host": host, **fields}, content=content or None,
+                method, f"https://{shown}:{port}{path}", content=content or None,
+                headers={"Host": host, "Accept-Encoding": "identity", **fields},
                 extensions={"sni_hostname": name},
             ) as answer,
         ):  # fmt: skip
-            body = b""
-            async for part in answer.aiter_bytes():
+            if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+                raise HttpsFailure(f"{host} answers with a packed body, which was not asked for")
+            body = bytearray()
+            async for part in answer.aiter_raw():
                 body += part
                 if len(body) > octets_max:
                     raise HttpsFailure(f"{host} answers with more than {octets_max} octets")
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-            return Fetched(answer.status_code, kind, body)
+            return Fetched(answer.status_code, kind, bytes(body))
 
 
 def is_public(address: str) -> bool:

@@ -2,13 +2,16 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
 
 import pytest
 from joserfc import jwk, jwt
+from zone import Zone
 
 from fubako.accounts.jwt import SignedTokens
 from fubako.accounts.tokens import AskedTokens, OAuthRules
+from fubako.net.https import HttpsClient
 from fubako.net.interface import Fetched, HttpsFailure
 from fubako.telemetry import Telemetry
 
@@ -196,3 +199,38 @@ def test_keys_that_are_known_outlive_an_issuer_who_is_away():
     assert first.user == "alice@here.test"
     assert [(one.user, one.temporary) for one in later[:4]] == [("alice@here.test", False), ("", True)] * 2
     assert [one.temporary for one in later[4:]] == [True, True]
+
+
+@pytest.mark.parametrize(("place", "looked_up", "port"), [
+    ("issuer.test:8443", "issuer.test", 8443), ("issuer.test", "issuer.test", 443), ("issuer.test:443", "issuer.test", 443),
+])  # fmt: skip
+@pytest.mark.parametrize("asking", [False, True])
+def test_a_port_in_a_url_is_no_part_of_the_name(monkeypatch, place, looked_up, port, asking):
+    """The name is what DNS and the certificate are asked about, the port is where. Left out: the connection itself."""
+    zone, asked = Zone(addresses={"issuer.test": ["192.0.2.1"]}), []
+    client = HttpsClient(zone)
+
+    async def ask(_method, given, *_rest):
+        asked.append(given)
+        content = json.dumps({"active": True, "keys": [ONE.as_dict(private=False)], "email": "a@here.test", "exp": NOW + 9,
+                              "email_verified": True, "iss": RULES.issuer, "aud": "mail", "scope": "mail"})  # fmt: skip
+        return Fetched(200, "application/json", content.encode())
+
+    monkeypatch.setattr(client, "_ask", ask)
+    url = f"https://{place}/x"
+    rules = dataclasses.replace(RULES, keys="" if asking else url, introspection=url if asking else "")
+    kind = AskedTokens if asking else SignedTokens
+    found = asyncio.run(kind(rules, client, lambda: NOW, Telemetry(quiet=True)).judge(token()))
+    assert found.user == ("a@here.test" if asking else "alice@here.test")
+    assert {name for _, name in zone.asked} == {looked_up}
+    assert [(host, name, there) for host, name, _, there in asked] == [(place, looked_up, port)]
+
+
+@pytest.mark.parametrize(
+    "place", ["issuer.test:", "issuer.test:x", "issuer.test:0", "issuer.test:70000", ":443", "a:b:443"]
+)
+def test_a_port_that_is_none_is_asked_nowhere(place):
+    zone = Zone(addresses={"issuer.test": ["192.0.2.1"]})
+    with pytest.raises(HttpsFailure):
+        asyncio.run(HttpsClient(zone).get(place, "/", 10))
+    assert not zone.asked

@@ -218,6 +218,26 @@ def test_nothing_runs_as_root(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("groups", [[0], [1000, 0]])
+def test_nothing_runs_in_roots_group(monkeypatch, groups):
+    """As the first group of the user, or as another one."""
+    monkeypatch.setattr(become, "_effective_uid", lambda: 0)
+    monkeypatch.setattr(
+        become.pwd, "getpwnam", lambda name: become.pwd.struct_passwd((name, "x", 1000, groups[0], "", "/", ""))
+    )
+    monkeypatch.setattr(become.os, "getgrouplist", lambda _user, _group: groups)
+    with pytest.raises(become.NotAllowed, match="root's group"):
+        become.allowed("carol")
+
+    def given_up(*_):
+        raise AssertionError("it went on")
+
+    for name in ("setgroups", "initgroups", "setresgid", "setresuid"):
+        monkeypatch.setattr(become.os, name, given_up)
+    with pytest.raises(PermissionError):
+        become.become("carol")
+
+
 @pytest.fixture
 def open_folder(tmp_path):
     if os.geteuid() != 0:
