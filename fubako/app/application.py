@@ -372,7 +372,6 @@ class Application:
         self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
 
     def _tell_damage(self, error: Damaged) -> None:
-        self.telemetry.count("store.damaged")
         self.telemetry.event("store.damaged", reason=str(error))
 
     async def leave_segment(self) -> None:

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 
 from fubako.message.delimiters import Delimiters
 from fubako.message.headers import first_fields, header_end
-from fubako.message.limits import DEPTH_MAX, HEADERS_OCTETS_MAX, PARAMETER_FIELD_OCTETS_MAX, PARAMETERS_MAX, PARTS_MAX
+from fubako.message.limits import (
+    DEPTH_MAX,
+    HEADERS_OCTETS_MAX,
+    PARAMETER_FIELD_OCTETS_MAX,
+    PARAMETERS_BEHIND_MAX,
+    PARAMETERS_MAX,
+    PARAMETERS_OF_MESSAGE_MAX,
+    PARTS_MAX,
+)
 
 Parameters = tuple[tuple[bytes, bytes], ...]
 
@@ -47,17 +55,18 @@ class Part:
         return next((value for key, value in self.parameters if key.lower() == name), b"")
 
 
-def parse_parameterised(value: bytes) -> tuple[bytes, Parameters]:
-    """`token; name=value; name="quoted value"`: the token and the parameters, comments left out, what is malformed skipped."""
+def parse_parameterised(value: bytes, count_max: int = PARAMETERS_MAX) -> tuple[bytes, Parameters]:
+    """`token; name=value; name="quoted value"`: the token and the parameters, comments left out, what is malformed skipped; those
+    behind `count_max` are not read."""
     value = strip_comments(value[:PARAMETER_FIELD_OCTETS_MAX])
     head, _, rest = value.partition(b";")
-    return head.strip(), _parameters(rest)
+    return head.strip(), _parameters(rest, count_max)
 
 
-def _parameters(rest: bytes) -> Parameters:
+def _parameters(rest: bytes, count_max: int) -> Parameters:
     found: list[tuple[bytes, bytes]] = []
     position = 0
-    while position < len(rest) and len(found) < PARAMETERS_MAX:
+    while position < len(rest) and len(found) < count_max:
         start = _BETWEEN.match(rest, position).end()  # type: ignore[union-attr]  # it matches nothing too
         stop = _NAME_END.search(rest, start)
         if stop is None:
@@ -147,6 +156,7 @@ class _Scanner:
         self._content = content
         self._delimiters: Delimiters | None = None
         self._header_octets = HEADERS_OCTETS_MAX  # that are still read
+        self._parameters = 0  # that were read
         self.parts: list[Part] = []
 
     def part(self, start: int, end: int, default: tuple[bytes, bytes], depth: int) -> Part:
@@ -159,7 +169,8 @@ class _Scanner:
         part.type, part.subtype = default
         value = part.fields.get(b"content-type")
         if value:
-            media, part.parameters = parse_parameterised(value)
+            media, part.parameters = parse_parameterised(value, self._parameters_max())
+            self._parameters += len(part.parameters)
             major, slash, minor = media.partition(b"/")
             if slash and major.strip() and minor.strip():
                 part.type, part.subtype = major.strip().lower(), minor.strip().lower()
@@ -168,6 +179,9 @@ class _Scanner:
         if depth < DEPTH_MAX:
             self._descend(part, depth)
         return part
+
+    def _parameters_max(self) -> int:
+        return PARAMETERS_MAX if self._parameters < PARAMETERS_OF_MESSAGE_MAX else PARAMETERS_BEHIND_MAX
 
     def _descend(self, part: Part, depth: int) -> None:
         left = PARTS_MAX - len(self.parts)

@@ -1,11 +1,10 @@
 """Text in mail: encoded words (RFC 2047), charsets, transfer encodings. Never raises on hostile input."""
 
-import base64
-import binascii
 import codecs
 import quopri
 import re
 
+from fubako.message import transfer
 from fubako.message.limits import ENCODED_WORDS_OCTETS_MAX
 
 _WORD = re.compile(rb"=\?([^?\s]{1,64})\?([bBqQ])\?([^?]*+)\?=")
@@ -20,7 +19,6 @@ _ALIASES = {
     "iso-8859-8-i": "iso-8859-8",
     "unknown-8bit": "latin-1",
 }
-_TRAILING = re.compile(rb"(?<![ \t])[ \t]++(\r?\n|\Z)")  # put there on the way (RFC 2045 §6.7 rule 3)
 _NOT_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
 
 
@@ -69,26 +67,11 @@ def decode_words(value: bytes) -> str:
     return "".join(out)
 
 
-_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
-
-
 def decode_base64(octets: bytes) -> bytes:
-    """Base64 as mail carries it: line ends and foreign characters are skipped, what is cut off at the end is dropped."""
-    try:
-        return base64.b64decode(octets)
-    except (binascii.Error, ValueError):
-        kept = _NOT_BASE64.sub(b"", octets.split(b"=", 1)[0])
-        kept = kept[: len(kept) - 1] if len(kept) % 4 == 1 else kept
-        return binascii.a2b_base64(kept + b"=" * (-len(kept) % 4))
+    """Base64 as mail carries it."""
+    return transfer.decode(octets, b"base64") or b""
 
 
 def decode_transfer(octets: bytes, encoding: bytes) -> bytes | None:
     """Content without its transfer encoding (RFC 2045 §6); None where the encoding is unknown."""
-    name = encoding.lower().strip()
-    if name in (b"", b"7bit", b"8bit", b"binary"):
-        return octets
-    if name == b"base64":
-        return decode_base64(octets)
-    if name == b"quoted-printable":
-        return quopri.decodestring(_TRAILING.sub(rb"\1", octets))
-    return None
+    return transfer.decode(octets, encoding)

@@ -42,15 +42,16 @@ class Indexed(Struct, frozen=True, tag="indexed"):
 
 
 class Holds(Struct, frozen=True, tag="holds"):
-    """Whether a message holds a folded text: in its body, or anywhere."""
+    """Which of these folded texts a message holds: (text, whether it may be in the header too)."""
 
-    needle: str
-    anywhere: bool
+    texts: tuple[tuple[str, bool], ...]
     header_size: int
 
 
 class Held(Struct, frozen=True, tag="held"):
-    held: bool
+    """One answer for each text, in order."""
+
+    held: tuple[bool, ...]
 
 
 class HashBody(Struct, frozen=True, tag="hash"):

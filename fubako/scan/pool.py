@@ -51,8 +51,11 @@ class Pool:
         """The terms of a message. Raises JobFailed, as all of these do."""
         return await self._run(jobs.Index(header_size), content, asker, jobs.Indexed)
 
-    async def holds(self, content: bytes, question: jobs.Holds, asker: Asker) -> bool:
-        return (await self._run(question, content, asker, jobs.Held)).held
+    async def holds(self, content: bytes, question: jobs.Holds, asker: Asker) -> tuple[bool, ...]:
+        held = (await self._run(question, content, asker, jobs.Held)).held
+        if len(held) != len(question.texts):
+            raise JobFailed(Failure.REFUSED, "an answer does not fit the question")
+        return held
 
     async def hash_body(self, body: bytes, wanted: Sequence[Wanted], asker: Asker) -> jobs.Hashes:
         return await self._run(jobs.HashBody(tuple(wanted)), body, asker, jobs.Hashes)

@@ -18,10 +18,9 @@ def do(job: jobs.Job, content: bytes) -> jobs.Answer:
         case jobs.Index(header_size):
             header, body = _texts(content, header_size)
             return jobs.Indexed(prepared(header), prepared(body))
-        case jobs.Holds(needle, anywhere, header_size):
-            if anywhere and needle in fold(header_text(content[:header_size])[:TEXT_CHARACTERS_MAX]):
-                return jobs.Held(True)
-            return jobs.Held(needle in fold(body_text(content)[:TEXT_CHARACTERS_MAX]))
+        case jobs.Holds(texts, header_size):
+            header, body = map(fold, _texts(content, header_size))
+            return jobs.Held(tuple(text in body or (anywhere and text in header) for text, anywhere in texts))
         case jobs.HashBody(wanted):
             made = body_hashes(content, wanted)
             found = made.digests()

@@ -8,6 +8,7 @@ from fubako.message.octets import NUL_SHOWN_AS
 from fubako.net.line import AnyLine
 from fubako.net.pace import SEND_OCTETS
 from fubako.store.interface import BlobRef, Blobs
+from fubako.store.spool import Spooled
 
 
 class Extent(Protocol):
@@ -15,7 +16,7 @@ class Extent(Protocol):
 
     @property
     def size(self) -> int: ...
-    def read(self, start: int, length: int) -> bytes: ...
+    async def read(self, start: int, length: int) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,32 @@ class Held:
     def size(self) -> int:
         return len(self.octets)
 
-    def read(self, start: int, length: int) -> bytes:
+    async def read(self, start: int, length: int) -> bytes:
         return self.octets[start : start + length]
 
 
 NOTHING = Held(b"")
+PROVED_OCTETS = 128 * 1024  # together
+
+
+async def prove(blobs: Blobs, ref: BlobRef) -> None:
+    """Read a content that is to be announced, all of it: what fails must fail before. Raises StoreError."""
+    for start in range(0, max(ref.size, 1), PROVED_OCTETS):
+        await blobs.read(ref, start, PROVED_OCTETS)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was made of a content and spooled."""
+
+    spooled: Spooled
+
+    @property
+    def size(self) -> int:
+        return self.spooled.size
+
+    async def read(self, start: int, length: int) -> bytes:
+        return self.spooled.read(start, length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +70,8 @@ class Stored:
     def size(self) -> int:
         return self.end - self.start
 
-    def read(self, start: int, length: int) -> bytes:
-        return self.blobs.read_here(self.ref, self.start + start, max(0, min(length, self.size - start)))
+    async def read(self, start: int, length: int) -> bytes:
+        return await self.blobs.read(self.ref, self.start + start, max(0, min(length, self.size - start)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +86,8 @@ class Cut:
     def size(self) -> int:
         return max(0, min(self.length, self.whole.size - self.start))
 
-    def read(self, start: int, length: int) -> bytes:
-        return self.whole.read(self.start + start, max(0, min(length, self.size - start)))
+    async def read(self, start: int, length: int) -> bytes:
+        return await self.whole.read(self.start + start, max(0, min(length, self.size - start)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +100,8 @@ class WithoutNul:
     def size(self) -> int:
         return self.whole.size
 
-    def read(self, start: int, length: int) -> bytes:
-        return self.whole.read(start, length).replace(b"\0", NUL_SHOWN_AS)
+    async def read(self, start: int, length: int) -> bytes:
+        return (await self.whole.read(start, length)).replace(b"\0", NUL_SHOWN_AS)
 
 
 class Reply:
@@ -100,7 +122,7 @@ class Reply:
         """Raises StoreError."""
         size = extent.size
         for start in range(0, size, SEND_OCTETS):
-            await self.say(extent.read(start, min(SEND_OCTETS, size - start)))
+            await self.say(await extent.read(start, min(SEND_OCTETS, size - start)))
 
     async def end(self) -> None:
         parts, self._parts, self._octets = self._parts, [], 0

@@ -10,11 +10,11 @@ from fubako.protocol import pop3
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.pop3 import State
 from fubako.protocol.sasl import SaslFailure
-from fubako.server.extent import NOTHING, Cut, Extent, Reply, Stored
+from fubako.server.extent import NOTHING, Cut, Extent, Reply, Stored, prove
 from fubako.server.session import Arrival, Resources, Session
 from fubako.store import messages
-from fubako.store.faults import Fault
-from fubako.store.interface import BlobRef, StoreError, StoreUnavailable, Transaction
+from fubako.store.faults import DAMAGED, Fault
+from fubako.store.interface import BlobRef, Damaged, StoreError, StoreUnavailable, Transaction
 from fubako.store.mailboxes import INBOX_ID
 
 FAILURES_MAX = 5
@@ -294,8 +294,11 @@ class Pop3Session(Session):
             ref = drop.ref
             if not await self._is_there(drop):
                 raise StoreError("another session removed the message")
-            self.resources.blobs.read_here(ref, max(0, ref.size - 1), 1)  # whether it is there
-        except StoreError as error:  # removed by another session since the snapshot, or damaged
+            await prove(self.resources.blobs, ref)
+        except Damaged:  # told where it was found
+            self.engine.err(f"{DAMAGED.words}; the administrator has been told", DAMAGED.pop3)
+            return None
+        except StoreError as error:  # removed by another session since the snapshot
             self.resources.telemetry.event("store.error", self.trace_id, reason=str(error))
             self.engine.err("the message is not there any more", "SYS/TEMP")
             return None
@@ -306,11 +309,11 @@ class Pop3Session(Session):
         reply, form = Reply(self.line), pop3.MultiLine()
         try:
             for start in range(0, whole.size, SEND_OCTETS):
-                await reply.say(form.piece(whole.read(start, SEND_OCTETS)))
+                await reply.say(form.piece(await whole.read(start, SEND_OCTETS)))
             for start in range(0, part.size, SEND_OCTETS):
                 if not lines:
                     break
-                octets, lines = _first_lines(part.read(start, SEND_OCTETS), lines)
+                octets, lines = _first_lines(await part.read(start, SEND_OCTETS), lines)
                 await reply.say(form.piece(octets))
         except StoreError as error:  # the client counts on what was announced
             self.resources.telemetry.event("store.error", self.trace_id, reason=str(error))

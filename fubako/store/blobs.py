@@ -162,14 +162,6 @@ class SegmentBlobs:
             self._once(error)
             raise
 
-    def read_here(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
-        """As `read`; the loop waits."""
-        try:
-            return self.core.read(ref, start, length)
-        except Damaged as error:
-            self._once(error)
-            raise
-
     async def _read(self, ref: BlobRef, start: int, length: int | None) -> bytes:
         if (ref.size if length is None else length) <= ON_LOOP_OCTETS_MAX:
             found = self.core.read_now(ref, start, length)

@@ -81,15 +81,15 @@ class Indexer:
         except StoreError:
             return set()
 
-    async def holds(self, place: Place, uid: int, content: bytes, question: Holds) -> bool:
-        """Whether one message holds a text. Raises Unsearchable."""
+    async def holds(self, place: Place, uid: int, content: bytes, question: Holds) -> tuple[bool, ...]:
+        """Which texts one message holds. Raises Unsearchable."""
         account_id, mailbox_id = place
         try:
             return await self._tried(lambda: self.pool.holds(content, question, Asker(account_id)))
         except JobFailed as failed:
             with suppress(StoreError):  # the index then meets it itself
                 await self._pass_over(account_id, mailbox_id, {uid: str(failed)})
-            return False
+            return (False,) * len(question.texts)
 
     # -- putting in
 

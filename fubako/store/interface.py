@@ -112,10 +112,6 @@ class Blobs(Protocol):
         held while a disk is waited for. Raises Damaged, and StoreError where it cannot be read now."""
         ...
 
-    def read_here(self, ref: BlobRef, start: int = 0, length: int | None = None) -> bytes:
-        """As `read`; the loop waits."""
-        ...
-
     async def close(self) -> None: ...
 
 

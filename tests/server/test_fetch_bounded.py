@@ -8,6 +8,7 @@ import asyncio
 import pytest
 from memory_server import MemoryServer
 
+from fubako.message import transfer
 from fubako.message.limits import HEADER_OCTETS_MAX
 from fubako.net.memory import MemoryStream
 from fubako.server.imap import sections
@@ -37,12 +38,12 @@ async def said(message: bytes, commands: bytes, end: bytes) -> bytes:
 def test_a_part_is_decoded_once_for_all_items_of_a_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
 
-    def counted(octets: bytes, encoding: bytes) -> bytes | None:
-        decoded.append(len(octets))
-        return original(octets, encoding)
+    def counted(encoding: bytes) -> transfer.Decoding | None:
+        decoded.append(1)
+        return original(encoding)
 
-    original = sections.decode_transfer
-    monkeypatch.setattr(sections, "decode_transfer", counted)
+    original = transfer.decoding
+    monkeypatch.setattr(sections.transfer, "decoding", counted)
     items = b" ".join(b"BINARY.PEEK[1]<%d.1>" % start for start in range(50)) + b" BINARY.SIZE[1]"
     answer = asyncio.run(said(ENCODED, b"d FETCH 1 (" + items + b")\r\n", b"d OK"))
     assert len(decoded) == 1

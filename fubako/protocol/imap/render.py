@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from fubako.message.dates import local_day
+from fubako.message.limits import PARAMETERS_BEHIND_MAX, PARAMETERS_MAX, PARAMETERS_OF_MESSAGE_MAX
 from fubako.message.mailboxes import Mailbox, parse_list
 from fubako.message.mime import Part, parse_parameterised
 
@@ -75,16 +76,17 @@ def _address(box: Mailbox) -> bytes:
 
 def body_structure(part: Part, *, extended: bool = True) -> bytes:
     """BODYSTRUCTURE, or BODY without `extended`. Beyond a number of parts what is left is shown as text."""
-    return _structure(part, extended, [STRUCTURE_PARTS_MAX])
+    return _structure(part, extended, [STRUCTURE_PARTS_MAX, PARAMETERS_OF_MESSAGE_MAX])
 
 
 def _structure(part: Part, extended: bool, budget: list[int]) -> bytes:
+    """`budget`: parts, and parameters of Content-Disposition, that are still read."""
     budget[0] -= 1
     if part.multipart and budget[0] > 0:
         inner = b"".join(_structure(child, extended, budget) for child in part.children)
         shown = inner + b" " + string(part.subtype.upper())
         if extended:
-            shown += b" " + _parameters(part.parameters) + _extension(part)
+            shown += b" " + _parameters(part.parameters) + _extension(part, budget)
         return b"(" + shown + b")"
     kind, subtype = (part.type, part.subtype) if part.type != b"multipart" else (b"text", b"plain")
     fields = part.fields
@@ -103,7 +105,7 @@ def _structure(part: Part, extended: bool, budget: list[int]) -> bytes:
     elif kind == b"text":
         shown += b" %d" % part.lines
     if extended:
-        shown += b" " + nstring(fields.get(b"content-md5")) + _extension(part)
+        shown += b" " + nstring(fields.get(b"content-md5")) + _extension(part, budget)
     return b"(" + shown + b")"
 
 
@@ -113,12 +115,13 @@ def _parameters(parameters: Sequence[tuple[bytes, bytes]]) -> bytes:
     return b"(" + b" ".join(string(name.upper()) + b" " + string(value) for name, value in parameters) + b")"
 
 
-def _extension(part: Part) -> bytes:
+def _extension(part: Part, budget: list[int]) -> bytes:
     """Disposition, language, location (RFC 9051 §7.5.2)."""
     disposition = b"NIL"
     value = part.fields.get(b"content-disposition")
     if value:
-        name, parameters = parse_parameterised(value)
+        name, parameters = parse_parameterised(value, PARAMETERS_MAX if budget[1] > 0 else PARAMETERS_BEHIND_MAX)
+        budget[1] -= len(parameters)
         if name:
             disposition = b"(" + string(name.upper()) + b" " + _parameters(parameters) + b")"
     language = part.fields.get(b"content-language")

@@ -8,6 +8,7 @@ from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap import render, utf7
 from fubako.protocol.imap import server as wire
 from fubako.protocol.imap.server import State
+from fubako.server.imap.sections import Trees
 from fubako.server.imap.view import News, View
 from fubako.server.session import Arrival, Resources, Session
 from fubako.store.mailboxes import claim_recent
@@ -27,6 +28,7 @@ class ImapContext(Session):
         self.view: View | None = None
         self.enabled: set[str] = set()
         self.failures = 0
+        self.trees = Trees()
 
     # -- what the command files use
 

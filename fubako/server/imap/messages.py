@@ -16,7 +16,7 @@ from fubako.server.imap.transform import as_kept
 from fubako.server.imap.view import View
 from fubako.server.memory import NoMemory
 from fubako.store import mailboxes, messages
-from fubako.store.interface import BlobRef, Row, StoreError, Transaction
+from fubako.store.interface import BlobRef, Damaged, Row, StoreError, Transaction
 from fubako.store.messages import SEEN, Flags, Letter, parse_flags
 
 FETCH_BATCH = 400
@@ -64,6 +64,8 @@ async def fetch(session: ImapContext, command: t.Fetch) -> str:
         session.resources.search.reading()
     fetching = _Fetching(session, view, items, command.changed_since)
     await fetching.run(uids)
+    if fetching.damaged:
+        raise No(f"[SERVERBUG] {fetching.damaged} is damaged where it is kept; the administrator has been told")
     if fetching.lost:
         session.resources.telemetry.event("store.error", session.trace_id, reason=fetching.lost)
         raise No("[EXPUNGEISSUED] some of the messages are not there any more")
@@ -97,7 +99,7 @@ class _Fetching:
             needed.update(_NEEDS[item] if isinstance(item, str) else _CONTENT)
         if self.marks_seen:
             needed.update((_FLAGS, _KEYWORDS, _MODSEQ))
-        self.lost = ""
+        self.lost = self.damaged = ""
         self.order = sorted(needed)
         self.place = {column: position for position, column in enumerate(self.order)}
         self.columns = ", ".join(_COLUMNS[column] for column in self.order)
@@ -119,7 +121,9 @@ class _Fetching:
                 for row in rows:
                     try:
                         await self._with_content(row, show_flags=row[0] in seen)
-                    except StoreError as error:  # removed by another session just now, or damaged: the others go on
+                    except Damaged:  # told where it was found; the others go on
+                        self.damaged = f"UID {row[0]}"
+                    except StoreError as error:  # removed by another session just now
                         self.lost = str(error)
             else:
                 await line.send(self._lines(rows))
@@ -166,10 +170,13 @@ class _Fetching:
     async def _with_content(self, row: Row, *, show_flags: bool) -> None:
         ref = BlobRef(*(row[self.place[column]] for column in (_BLOB, _SEGMENT, _PLACE, _SIZE)))
         resources = self.session.resources
-        content = Content(resources.blobs, ref, row[self.place[_HEADER]], resources.spool)
+        session = self.session
+        content = Content(
+            resources.blobs, ref, row[self.place[_HEADER]], resources.spool, trees=session.trees, turn=session.line.turn
+        )
         shown: list[tuple[bytes, Extent]] = []  # nothing is said before all are known
         for item in self.items:
-            shown.append(self._item(content, item, row))
+            shown.append(await self._item(content, item, row))
             await self.session.line.turn()
         if show_flags and "FLAGS" not in self.items:
             shown.append((self._show_one("FLAGS", row), NOTHING))
@@ -177,10 +184,10 @@ class _Fetching:
                 shown.append((self._show_one("MODSEQ", row), NOTHING))
         number = self.view.number(row[0])
         if sum([extent.size for _, extent in shown]) <= SEND_OCTETS:
-            said = [text + extent.read(0, SEND_OCTETS) for text, extent in shown]
+            said = [text + await extent.read(0, SEND_OCTETS) for text, extent in shown]
             await self.session.line.send(b"* %d FETCH (%b)\r\n" % (number, b" ".join(said)))
             return
-        content.prove()
+        await content.prove()
         await self._stream(number, shown)
 
     async def _stream(self, number: int, shown: Sequence[tuple[bytes, Extent]]) -> None:
@@ -197,17 +204,17 @@ class _Fetching:
         await reply.say(b")\r\n")
         await reply.end()
 
-    def _item(self, content: Content, item: str | t.Section, row: Row) -> tuple[bytes, Extent]:
+    async def _item(self, content: Content, item: str | t.Section, row: Row) -> tuple[bytes, Extent]:
         """What is said of an item, and the octets behind it."""
         if isinstance(item, t.Section):
-            return self._section(content, item)
+            return await self._section(content, item)
         if item == "BODY":
-            return b"BODY " + render.body_structure(content.root, extended=False), NOTHING
+            return b"BODY " + render.body_structure(await content.root(), extended=False), NOTHING
         return self._show_one(item, row), NOTHING
 
     @staticmethod
-    def _section(content: Content, section: t.Section) -> tuple[bytes, Extent]:
-        extent, nul = content.binary(section) if section.binary else (content.extent(section), False)
+    async def _section(content: Content, section: t.Section) -> tuple[bytes, Extent]:
+        extent, nul = await content.binary(section) if section.binary else (await content.extent(section), False)
         label = section.alias or section.label
         if section.size_only:
             return b"%b %d" % (label, extent.size if extent is not None else 0), NOTHING

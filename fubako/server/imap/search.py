@@ -1,7 +1,7 @@
 """SEARCH: sets and columns first, texts last and only in what is left (RFC 9051 §6.4.4)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -44,7 +44,7 @@ async def search(session: ImapContext, tag: str, command: t.Search) -> str:
     view = session.selected
     if _keys(command.criteria) > session.resources.limits.search_keys:
         raise No("[LIMIT] the search has too many keys")
-    searching = _Searching(session, view)
+    searching = _Searching(session, view, texts=tuple(dict.fromkeys(_texts(command.criteria))))
     uids = await view.uids(session.resources.database)
     found = await _in_time(session, view, searching.evaluate(command.criteria, set(uids)))
     hits = sorted(found)
@@ -113,6 +113,28 @@ def _keys(criterion: t.Criterion) -> int:
             return 1
 
 
+def _texts(criterion: t.Criterion) -> Iterator[tuple[str, bool]]:
+    """What a program looks for in contents."""
+    match criterion:
+        case t.And(criteria):
+            for one in criteria:
+                yield from _texts(one)
+        case t.Or(either, other):
+            yield from _texts(either)
+            yield from _texts(other)
+        case t.Not(inner):
+            yield from _texts(inner)
+        case t.Text() if criterion.where != "header":
+            yield _folded(criterion)
+        case _:
+            return
+
+
+def _folded(criterion: t.Text) -> tuple[str, bool]:
+    """(the text, whether it may be in the header too)."""
+    return fold(criterion.needle), criterion.where == "text"
+
+
 async def _highest_modseq(session: ImapContext, view: View, hits: list[int]) -> int:
     rows = await session.resources.database.read(
         lambda tx: messages.select(tx, "uid, modseq", view.account_id, view.mailbox_id, hits)
@@ -132,6 +154,8 @@ class _Searching:
     view: View
     asked_modseq: bool = False
     known: dict[t.Criterion, set[int]] = field(default_factory=dict)
+    texts: tuple[tuple[str, bool], ...] = ()  # that contents are read for
+    held: dict[int, int] = field(default_factory=dict)  # by UID: a bit for each of them
 
     async def evaluate(self, criterion: t.Criterion, among: set[int]) -> set[int]:
         await self.session.line.turn()
@@ -238,27 +262,27 @@ class _Searching:
             if found.exact:
                 return among
         among = among - await index.passed_over(self.view.account_id, self.view.mailbox_id)
-        return await self._by_content(among, fold(criterion.needle), anywhere=criterion.where == "text")
+        return await self._by_content(among, self.texts.index(_folded(criterion)))
 
-    async def _by_content(self, among: set[int], needle: str, *, anywhere: bool) -> set[int]:
-        """A worker reads each of them."""
+    async def _by_content(self, among: set[int], number: int) -> set[int]:
+        """A worker reads each of them, once for all texts that the program names."""
         view, resources = self.view, self.session.resources
-        found: set[int] = set()
-        async for uid, size, ref in self._refs(among):
+        async for uid, size, ref in self._refs(among - self.held.keys()):
             try:
-                content = resources.blobs.read_here(ref)
+                content = await resources.blobs.read(ref)
             except StoreError:  # `store verify` tells of it
+                self.held[uid] = 0
                 continue
-            question = Holds(needle, anywhere, size)
-            if await resources.search.holds((view.account_id, view.mailbox_id), uid, content, question):
-                found.add(uid)
-        return found
+            question = Holds(self.texts, size)
+            held = await resources.search.holds((view.account_id, view.mailbox_id), uid, content, question)
+            self.held[uid] = sum(1 << place for place, one in enumerate(held) if one)
+        return {uid for uid in among if self.held[uid] >> number & 1}
 
     async def _by_header(self, among: set[int], holds: Callable[[bytes], bool]) -> set[int]:
         """Others have their turns between any two."""
         found: set[int] = set()
         async for uid, size, ref in self._refs(among):
-            if holds(self.session.resources.blobs.read_here(ref, 0, min(size, HEADER_OCTETS_MAX))):
+            if holds(await self.session.resources.blobs.read(ref, 0, min(size, HEADER_OCTETS_MAX))):
                 found.add(uid)
         return found
 
