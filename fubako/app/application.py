@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from fubako.accounts.presence import Presence
 from fubako.accounts.recipients import Recipients
 from fubako.app import built
 from fubako.app.built import load_access, load_tls, routes
+from fubako.app.fronts import Accepted, Fronts, Wanted
 from fubako.app.listeners import Bound
 from fubako.app.storage import Store, compact_store, locks
 from fubako.clock import Env
@@ -33,9 +35,10 @@ from fubako.delivery.reporting import Reporter
 from fubako.delivery.route import Router
 from fubako.delivery.runner import Runner
 from fubako.delivery.schedule import Schedule
+from fubako.front.frames import Settings
 from fubako.message.address import Address
 from fubako.net import proxy, tcp
-from fubako.net.interface import Https, Pump, Resolver, StreamClosed, StreamTimeout
+from fubako.net.interface import Https, Pump, Resolver, Stream, StreamClosed, StreamTimeout, TlsError
 from fubako.net.pace import Pace
 from fubako.net.proxy import ProxyError
 from fubako.net.tls import ServerTls
@@ -44,6 +47,7 @@ from fubako.policy.gate import within
 from fubako.policy.harvest import Harvest
 from fubako.policy.limits import Connections
 from fubako.protocol.smtp import SmtpLimits
+from fubako.scan.nursery import Nursery
 from fubako.server.memory import Memory
 from fubako.server.reception import Reception
 from fubako.server.session import Arrival, Limits, Resources
@@ -60,12 +64,17 @@ from fubako.store.spool import Spool
 from fubako.telemetry import Telemetry
 
 GRACE_SECONDS = 10.0
+FRONTED = ("smtp", "submission", "submissions")  # services whose conversations a front can hold
 COMPACT_SECONDS = 3600.0
 SENT_SECONDS = 30 * 24 * 3600  # how long `trace` knows what became of letters that left
 
 
 class Listening(Protocol):
     def close(self) -> None: ...
+
+
+def _elsewhere() -> Pump:
+    raise AssertionError("TLS is done by another process")
 
 
 def preload(config: Config, base: Path) -> None:
@@ -116,6 +125,8 @@ class Application:
     _housekeeping: asyncio.Task[None] | None = None
     resolver: Resolver | None = None
     https: Https | None = None
+    nursery: Nursery | None = None  # who makes a front
+    _fronts: Fronts | None = None
     router: Router = field(init=False)
     dresser: Dresser = field(init=False)
     reports: Reports = field(init=False)
@@ -272,11 +283,36 @@ class Application:
     async def listen(self, bound: list[Bound]) -> None:
         """Raises ConfigError."""
         await self._check_backends()
+        await self._start_front(bound)
         for one in bound:
             if one.service == "ssh":
                 self._servers.append(await self._open_door(one))
+            elif self._fronts is not None and self._is_apart(one):
+                self._servers.append(self._fronts.listen(one.socket, self._accepted(one, self._fronts)))
             else:
                 self._servers.append(await tcp.listen(one.socket, self._connected(one)))
+
+    def _is_apart(self, one: Bound) -> bool:
+        """Whether a front holds the conversations of this port. What a proxy says first is read here, and so no front's."""
+        return one.service in FRONTED and not one.proxies
+
+    async def _start_front(self, bound: list[Bound]) -> None:
+        """Strangers are met by processes of their own, where these can be had."""
+        if self.config.apart == "off" or self.nursery is None or not any(map(self._is_apart, bound)):
+            return
+        fronts = Fronts(self.nursery, self._apart(), self.telemetry)
+        if await fronts.start():
+            self._fronts = fronts
+
+    def _apart(self) -> Wanted:
+        limits = self.resources.limits
+        pace = limits.pace
+        settings = Settings(
+            smtp=limits.smtp, command_seconds=pace.command_seconds, content_seconds=pace.content_seconds, rate=pace.rate,
+            taking_seconds=pace.taking_seconds,
+        )  # fmt: skip
+        offers = {protocol: one.offer for protocol, one in self.tls.items()}
+        return Wanted(settings=settings, offers=offers, connections=self.config.limits.connections)
 
     async def _open_door(self, one: Bound) -> Listening:
         """Raises ConfigError."""
@@ -295,7 +331,6 @@ class Application:
         if one.service in AUTH_SERVERS:
             return self._asked(one)
         protocol = PROTOCOL[one.service]
-        kind = SESSIONS[protocol]
 
         def connected(stream: tcp.TcpStream) -> None:
             if one.proxies:
@@ -304,22 +339,68 @@ class Application:
                 serve(stream)
 
         def serve(stream: tcp.TcpStream) -> None:
-            peer = stream.peer  # XCLIENT may name another one later
-            if not self.connections.enter(peer):
-                self.telemetry.count("connections.refused")
+            if self._may_come(stream.peer):
+                tls = self.tls.get(protocol)
+                self._begin(one, stream, tls.pump if tls is not None and one.service != "lmtp" else None)
+            else:
                 stream.close()
-                return
-            tls = self.tls.get(protocol)
-            pump: Callable[[], Pump] | None = tls.pump if tls is not None and one.service != "lmtp" else None
-            arrival = Arrival(
-                stream, one.service, pump, one.implicit_tls, None, "", one.mechanisms, one.certificate_login
-            )
-            session = kind(self.resources, arrival)
-            task = asyncio.get_running_loop().create_task(session.run())
-            self._sessions.add(task)
-            task.add_done_callback(lambda done: self._ended(done, peer))
 
         return connected
+
+    def _accepted(self, one: Bound, fronts: Fronts) -> Accepted:
+        """A port whose conversations a front holds."""
+
+        def accepted(connection: socket.socket, peer: str) -> None:
+            if not self._may_come(peer):
+                connection.close()
+            elif one.implicit_tls:
+                self.spawn(self._secured(one, fronts, connection, peer))
+            elif fronts.front.channel is not None:
+                stream = fronts.front.channel.open(connection, peer)
+                stream.secure = fronts.secure(PROTOCOL[one.service])
+                self._begin(one, stream, _elsewhere if stream.secure is not None else None)
+
+        return accepted
+
+    async def _secured(self, one: Bound, fronts: Fronts, connection: socket.socket, peer: str) -> None:
+        """TLS from the first octet; then the conversation begins."""
+        try:
+            secure = fronts.secure(PROTOCOL[one.service])
+            if secure is None:
+                raise TlsError("no certificate is configured")
+            async with asyncio.timeout(self.resources.limits.login_seconds):
+                facts, plaintext = await secure(connection)
+            with plaintext:
+                if fronts.front.channel is None:
+                    raise TlsError("no process holds conversations just now")
+                stream = fronts.front.channel.open(connection, peer, plaintext)
+        except (TlsError, TimeoutError) as error:
+            reason = str(error) or "the handshake took too long"
+            self.telemetry.event("session.tls_error", service=one.service, peer=peer, reason=reason)
+            connection.close()
+            self.connections.leave(peer)
+            return
+        except BaseException:
+            connection.close()
+            self.connections.leave(peer)
+            raise
+        stream.tls = facts
+        self._begin(one, stream, None)
+
+    def _may_come(self, peer: str) -> bool:
+        if self.connections.enter(peer):
+            return True
+        self.telemetry.count("connections.refused")
+        return False
+
+    def _begin(self, one: Bound, stream: Stream, pump: Callable[[], Pump] | None) -> None:
+        """A session of a peer that may come in."""
+        peer = stream.peer  # XCLIENT may name another one later
+        arrival = Arrival(stream, one.service, pump, one.implicit_tls, None, "", one.mechanisms, one.certificate_login)
+        session = SESSIONS[PROTOCOL[one.service]](self.resources, arrival)
+        task = asyncio.get_running_loop().create_task(session.run())
+        self._sessions.add(task)
+        task.add_done_callback(lambda done: self._ended(done, peer))
 
     def _asked(self, one: Bound) -> Callable[[tcp.TcpStream], None]:
         """Other programs want to know whether a login holds."""
@@ -365,6 +446,8 @@ class Application:
         self.dresser = built.dresser(config, self.store.database, self.env)
         self.resources = self._resources(self.resources, rules)
         self.resources.intake.outlet = self._runner
+        if self._fronts is not None:
+            self._fronts.follow(self._apart())
         self.telemetry.event("config.reloaded")
 
     def keep_house(self) -> None:
@@ -460,6 +543,8 @@ class Application:
             task.cancel()
         if self._sessions:
             await asyncio.wait(self._sessions, timeout=GRACE_SECONDS)
+        if self._fronts is not None:
+            self._fronts.close()
         if self._runner is not None:
             await self._runner.close()
         await self.resources.logins.close()

@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any
 
+from fubako.front.heap import keep_freed
+
 uvloop: ModuleType | None
 try:
     import uvloop
@@ -22,15 +24,11 @@ SWITCH_SECONDS = 0.0005  # the threads that wait for the disk get the interprete
 
 
 def tune() -> None:
-    """Process-wide settings: glibc keeps freed memory instead of giving back 256 KiB at every read, threads switch sooner, and
+    """Process-wide settings: freed memory is kept, threads switch sooner, and
     waking up does not push aside who is running: several arrivals are then served in one go (sched(7), SCHED_BATCH)."""
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-1, 16 << 20)  # M_TRIM_THRESHOLD
-        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        libc.mallopt(-2, 1 << 20)  # M_TOP_PAD
+    keep_freed()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(20_000, 20, 20)
 

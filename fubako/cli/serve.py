@@ -30,6 +30,7 @@ from fubako.telemetry import Telemetry
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 15
 READY_SECONDS = 30.0
+BIRTHS = "fubako.app.births"
 
 
 @click.command()
@@ -69,13 +70,18 @@ def serve(config_file: Path | None, workers: int | None) -> int:
         app.public_host_keys(config, base)  # made, and its faults told, before anything starts
     bound += [] if given else app.bind_paths(config, base)
     served = Served(
-        path=path, config=config, bound=bound, tls=tls, nursery=_Kept.start("scan", Nursery.open, telemetry),
+        path=path, config=config, bound=bound, tls=tls, nursery=_Kept.start("scan", _nursery, telemetry),
         spawner=None if config.confine == "off" else _Kept.start("spawner", partial(spawner.start, config, path), telemetry),
     )  # fmt: skip
     try:
         return _supervise(served, workers or config.workers or len(os.sched_getaffinity(0)), telemetry)
     finally:
         os.close(held)
+
+
+def _nursery(door: socket.socket) -> int:
+    """Behind the door: who makes what reads strangers' octets. Raises OSError."""
+    return Nursery.open(door, BIRTHS)
 
 
 @dataclass(slots=True)
@@ -288,7 +294,7 @@ async def _work(served: Served, tls: dict[str, ServerTls], ready: int, count: in
     telemetry = Telemetry(quiet=config.quiet)
     nursery = Nursery(served.nursery.ours) if served.nursery is not None else None
     store = app.open_store(base / config.directory, pool=app.pool(config, telemetry, nursery))
-    application = app.Application(config, base, store, telemetry, tls=tls)
+    application = app.Application(config, base, store, telemetry, tls=tls, nursery=nursery)
     await application.listen(served.bound)
     application.keep_house()
     application.run_queue(count)

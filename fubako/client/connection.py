@@ -97,7 +97,7 @@ class Connection(Generic[E]):
         if self.peer.implicit_tls:
             await self.line.stream.start_tls(pump)
         else:
-            await self.line.start_tls(pump)
+            await self.line.start_tls(lambda: pump)
         facts = self.line.stream.tls
         assert facts is not None
         try:

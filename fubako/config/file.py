@@ -82,6 +82,16 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             pattern="^(auto|off)$",
         ),
     ] = "off"
+    apart: Annotated[
+        str,
+        Meta(
+            description="`auto`: what is said on smtp, submission and submissions is read by a process of its own, which has no"
+            " file, no key and no network but the connections that it is handed, and TLS there is done by another one, which has"
+            " the keys alone; the event sandbox.applied tells what is held, part.unavailable that they cannot be had. `off`: both"
+            " by the worker that owns the store. Only `serve` does this.",
+            pattern="^(auto|off)$",
+        ),
+    ] = "auto"
     quiet: Annotated[bool, Meta(description="Write no events to standard error.")] = False
 
     def certificate_paths(self, base: Path) -> list[tuple[Path, Path]]:

@@ -4,7 +4,7 @@ A line with a `Pace` is a server's: its peer gets a turn of the loop at a time, 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, Generic
 
@@ -156,7 +156,7 @@ class Line(Generic[E_co]):
         if self._speak() or self.stream.congested:
             await self.stream.drain()
 
-    async def start_tls(self, pump: Pump) -> None:
+    async def start_tls(self, make: Callable[[], Pump]) -> None:
         """The reply to STARTTLS has been said to the engine: send it, shake hands, forget everything before.
 
         Bytes that wait behind the command, in the engine or below it, were put there by somebody on the way: they end
@@ -167,7 +167,7 @@ class Line(Generic[E_co]):
             raise ProtocolError("bytes were sent behind STARTTLS")
         self.stream.write(self.engine.output())
         self.stream.due = self.due
-        await self.stream.start_tls(pump)
+        await self.stream.start_tls(make())
         self.engine.tls_started()
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ class TcpStream(BufferedStream, asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         name: Any = transport.get_extra_info("peername")
         if isinstance(name, tuple):
-            self.peer = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+            self.peer = peer_name(name)
         else:
             self.peer, self.local = "unix socket", True
         if self._connected is not None:
@@ -157,6 +157,11 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def peer_name(address: tuple[Any, ...]) -> str:
+    """host:port, as sessions and logs know a peer."""
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
 async def accepted(connection: socket.socket) -> TcpStream:

@@ -248,6 +248,17 @@ class Certificate:
         return Certificate(chain.read_bytes(), key.read_bytes())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsOffer:
+    """All that a `ServerTls` is made of; for a process that reads no file. `authorities`: PEM."""
+
+    certificates: tuple[Certificate, ...]
+    minimum: str = "1.2"
+    alpn: tuple[str, ...] = ()
+    ask: bool = False
+    authorities: tuple[bytes, ...] = ()
+
+
 def _context(minimum: str) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(_VERSIONS[minimum])
@@ -281,13 +292,29 @@ class ServerTls:
         self, certificates: Sequence[Certificate], *, minimum: str = "1.2", alpn: Sequence[str] = (), ask: bool = False,
         client_ca_files: Sequence[Path] = (),
     ) -> None:  # fmt: skip
-        if not certificates:
+        self.take(
+            TlsOffer(
+                certificates=tuple(certificates), minimum=minimum, alpn=tuple(alpn), ask=ask,
+                authorities=tuple(map(_read, client_ca_files)),
+            )
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, offer: TlsOffer) -> "ServerTls":
+        """Raises TlsError."""
+        made = cls.__new__(cls)
+        made.take(offer)
+        return made
+
+    def take(self, offer: TlsOffer) -> None:
+        """Raises TlsError."""
+        if not offer.certificates:
             raise TlsError("no certificate is configured")
-        self._ask = ask
-        self._client_ca_files = client_ca_files
-        self._alpn = [name.encode() for name in alpn]
+        self.offer = offer
+        self._ask = offer.ask
+        self._alpn = [name.encode() for name in offer.alpn]
         self._by_name: dict[str, SSL.Context] = {}
-        contexts = [self._load(certificate, minimum) for certificate in certificates]
+        contexts = [self._load(certificate, offer.minimum) for certificate in offer.certificates]
         self._default, default_hash = contexts[0][0], contexts[0][2]
         self._leaf_of = _LeafOf(default_hash)
         for context, names, leaf_hash in contexts:
@@ -311,8 +338,8 @@ class ServerTls:
         if self._alpn:
             context.set_alpn_select_callback(self._select_alpn)
         if self._ask:
-            for path in self._client_ca_files:
-                _trust(context, str(path))
+            for pem in self.offer.authorities:
+                _believe(context, pem)
             context.set_verify(SSL.VERIFY_PEER, _note_error)
         return context, certificate_facts(chain[0], "", "").dns_names, end_point_hash(chain[0])
 
@@ -417,6 +444,23 @@ def _trust(context: SSL.Context, path: str) -> None:
         context.load_verify_locations(path)
     except SSL.Error:
         raise TlsError(f"{path} holds no certificate authority that can be read") from None
+
+
+def _read(path: Path) -> bytes:
+    """Certificate authorities in PEM. Raises TlsError."""
+    try:
+        octets = path.read_bytes()
+        x509.load_pem_x509_certificates(octets)
+    except (OSError, ValueError):
+        raise TlsError(f"{path} holds no certificate authority that can be read") from None
+    return octets
+
+
+def _believe(context: SSL.Context, pem: bytes) -> None:
+    store = context.get_cert_store()
+    assert store is not None  # a context that was made has one
+    for one in x509.load_pem_x509_certificates(pem):
+        store.add_cert(crypto.X509.from_cryptography(one))
 
 
 def _is_literal(name: str) -> bool:

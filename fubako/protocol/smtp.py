@@ -23,6 +23,8 @@ class SmtpLimits:
     empty_commands: int = 200  # NOOP, RSET, HELO … in a row without a message
 
 
+SIZE_MAX = 2**63 - 1  # octets; who announces more announces too much in any case
+
 SYNTAX = Status(500, "5.5.2", "command not recognized")
 BAD_ORDER = Status(503, "5.5.1", "bad sequence of commands")
 BARE_LINE_END = Status(521, "5.5.2", "a bare CR or LF is not a line end; closing connection")

@@ -6,7 +6,7 @@ from datetime import datetime
 from fubako.message.address import NULL, Address, AddressError, parse_path
 from fubako.message.envelope import Recipient, Sender
 from fubako.message.status import Status
-from fubako.protocol.smtp import SyntaxFault, parse_parameters, xtext_decode
+from fubako.protocol.smtp import SIZE_MAX, SyntaxFault, parse_parameters, xtext_decode
 
 
 def parse_mail(argument: str) -> Sender:
@@ -30,7 +30,7 @@ def parse_mail(argument: str) -> Sender:
         address,
         body,
         smtputf8,
-        int(size),
+        min(int(size), SIZE_MAX),
         ret,
         xtext_decode(parameters.pop("ENVID", "")),
         _flag(parameters, "REQUIRETLS"),

@@ -1,15 +1,11 @@
 """`SmtpServer`: the server's side of SMTP, submission and LMTP.
 
 Owns syntax, order, line limits and dot-stuffing; says itself what is refused for these. Everything that needs a decision
-is an event, and the session answers it with `reply`. The order of commands is the table `ALLOWED` and nothing else.
+is an event (`smtp_events`), and the session answers it with `reply`. The order of commands is the table `ALLOWED` of `smtp_order`.
 """
 
 from collections import deque
-from enum import Enum, auto
 
-from msgspec import Struct
-
-from fubako.message.envelope import Recipient, Sender
 from fubako.message.octets import Inspector, Irregularity
 from fubako.message.status import Status
 from fubako.protocol.engine import ProtocolError, Unfinished
@@ -17,122 +13,25 @@ from fubako.protocol.lines import LineEngine, LineTooLong
 from fubako.protocol.others import refuse_http, refuse_tls
 from fubako.protocol.smtp import BAD_ORDER, BARE_LINE_END, SYNTAX, SmtpLimits, SyntaxFault, xtext_decode
 from fubako.protocol.smtp_arguments import parse_mail, parse_rcpt
-
-
-class State(Enum):
-    """What has been said so far."""
-
-    CONNECTED = auto()  # no HELO yet
-    READY = auto()
-    MAIL = auto()  # a sender
-    RCPT = auto()  # and at least one recipient accepted
-    CHUNKS = auto()  # inside a BDAT sequence
-
-
-class Hello(Struct, frozen=True):
-    verb: str
-    name: str
-
-
-class StartTls(Struct, frozen=True):
-    pass
-
-
-class Auth(Struct, frozen=True):
-    mechanism: str
-    initial: bytes | None  # still in base64; None: no initial response, b"=": an empty one
-
-
-class AuthResponse(Struct, frozen=True):
-    line: bytes  # base64, or b"*" to cancel
-
-
-class Mail(Struct, frozen=True):
-    sender: Sender
-
-
-class Rcpt(Struct, frozen=True):
-    recipient: Recipient
-
-
-class Data(Struct, frozen=True):
-    """DATA was said. Reply 354 and content follows, reply anything else and it does not."""
-
-
-class Content(Struct, frozen=True):
-    """A piece of the letter, without dot-stuffing."""
-
-    octets: bytes
-
-
-class ChunkEnd(Struct, frozen=True):
-    """A BDAT that was not the last is complete; reply 250."""
-
-
-class ContentEnd(Struct, frozen=True):
-    """The letter is complete; reply once (LMTP: once for each recipient accepted). `irregular`: what is wrong with its octets; only
-    of a `lenient` peer is there any content to mend."""
-
-    too_big: bool = False
-    irregular: Irregularity | None = None
-
-
-class Reset(Struct, frozen=True):
-    pass
-
-
-class Noop(Struct, frozen=True):
-    verb: str  # NOOP, VRFY, EXPN or HELP
-    argument: str = ""
-
-
-class XClient(Struct, frozen=True):
-    """A proxy says for whom it speaks (Postfix's XCLIENT); names in capitals, values decoded, empty where they are not known."""
-
-    attributes: dict[str, str]
-
-
-class Quit(Struct, frozen=True):
-    pass
-
-
-Event = (
-    Hello
-    | StartTls
-    | Auth
-    | AuthResponse
-    | Mail
-    | Rcpt
-    | Data
-    | Content
-    | ChunkEnd
-    | ContentEnd
-    | Reset
-    | Noop
-    | Quit
-    | XClient
+from fubako.protocol.smtp_events import (
+    Auth,
+    AuthResponse,
+    ChunkEnd,
+    Content,
+    ContentEnd,
+    Data,
+    Event,
+    Hello,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Reset,
+    StartTls,
+    XClient,
 )
+from fubako.protocol.smtp_order import ALLOWED, State, after
 
-_ANY = tuple(State)
-_GREETED = (State.READY, State.MAIL, State.RCPT)
-ALLOWED: dict[str, tuple[State, ...]] = {
-    "HELO": _ANY,
-    "EHLO": _ANY,
-    "LHLO": _ANY,
-    "STARTTLS": (State.READY, State.MAIL, State.RCPT),
-    "AUTH": (State.READY,),
-    "MAIL": (State.READY,),
-    "RCPT": (State.MAIL, State.RCPT),
-    "DATA": (State.RCPT,),
-    "BDAT": (State.MAIL, State.RCPT, State.CHUNKS),
-    "XCLIENT": (State.CONNECTED, State.READY),
-    "RSET": _ANY,
-    "NOOP": _ANY,
-    "VRFY": _GREETED,
-    "EXPN": _GREETED,
-    "HELP": _ANY,
-    "QUIT": _ANY,
-}
 _EMPTY = (Reset, Noop, Hello)
 _PLAIN: dict[str, Event] = {"STARTTLS": StartTls(), "DATA": Data(), "RSET": Reset(), "QUIT": Quit()}
 _HELLOS = ("HELO", "EHLO", "LHLO")
@@ -169,7 +68,6 @@ class SmtpServer(LineEngine):
         self._ready: deque[Event] = deque()
         self._errors = 0
         self._empty = 0
-        self._sender: Sender | None = None
 
     # -- the engine's interface
 
@@ -227,21 +125,16 @@ class SmtpServer(LineEngine):
         """Answer the last event, and move on in the table."""
         self._say(status)
         event, self._waiting = self._waiting, None
+        self.state = after(self.state, event, status)
         match event:
-            case Mail() if status.ok:
-                self.state, self._sender = State.MAIL, event.sender
-            case Rcpt() if status.ok:
-                self.state = State.RCPT
             case Data() if status.code == 354:
                 self._mode, self._received, self._held, self._first = "data", 0, b"\r\n", True
                 self._by_lf = self.lenient and self._lf_alone
             case ContentEnd():
                 self._empty = 0
-                self._reset(State.READY)
-            case Hello() if status.ok:
-                self._reset(State.READY)
-            case XClient() if status.ok:
-                self._reset(State.CONNECTED)
+                self._begin_content()
+            case Hello() | XClient() | Reset() if status.ok:
+                self._begin_content()
             case Auth() | AuthResponse():
                 self._mode = "auth" if status.code == 334 else "command"
             case _:
@@ -256,9 +149,7 @@ class SmtpServer(LineEngine):
     def _say(self, status: Status) -> None:
         self._output.append(status.wire())
 
-    def _reset(self, state: State) -> None:
-        self.state = state
-        self._sender = None
+    def _begin_content(self) -> None:
         self._received = 0
         self._inspector = Inspector(long_lines=self.limits.long_lines)
 
@@ -292,8 +183,6 @@ class SmtpServer(LineEngine):
             return None
         if isinstance(event, _EMPTY):
             self._count_empty()
-            if isinstance(event, Reset):
-                self._reset(State.CONNECTED if self.state is State.CONNECTED else State.READY)
         return event
 
     def _out_of_order(self, verb: str, argument: str) -> Event | None:
@@ -415,7 +304,7 @@ class SmtpServer(LineEngine):
         return True
 
 
-_ATTRIBUTES = frozenset({"NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT", "REVERSE_NAME"})
+ATTRIBUTES = frozenset({"NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT", "REVERSE_NAME"})
 
 
 def _attributes(argument: str) -> dict[str, str]:
@@ -423,7 +312,7 @@ def _attributes(argument: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in argument.split():
         name, equals, value = word.partition("=")
-        if not equals or name.upper() not in _ATTRIBUTES:
+        if not equals or name.upper() not in ATTRIBUTES:
             raise SyntaxFault(Status(501, "5.5.4", "an attribute of XCLIENT is not known"))
         found[name.upper()] = "" if value.upper() in ("[UNAVAILABLE]", "[TEMPUNAVAIL]") else xtext_decode(value)
     if not found:

@@ -1,6 +1,6 @@
-"""The nursery itself: a clean program that makes workers. Nothing of who starts it is in its memory; it loads what workers need,
-gives up its rights, and forks one worker for each channel that it is handed. It kills nobody but its own children, and ends with
-its door.
+"""The nursery itself: a clean program that makes workers and fronts. Nothing of who starts it is in its memory; it loads what they
+need, gives up its rights, and forks one of them for each channel that it is handed. It kills nobody but its own children, and
+ends with its door.
 """
 
 import codecs
@@ -10,20 +10,31 @@ import os
 import pkgutil
 import signal
 import socket
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from typing import Union
 
 import msgspec
+from msgspec import Struct
 
 from fubako.confine import Confinement, confine
+from fubako.front import process as front
+from fubako.front.limits import FrontLimits
 from fubako.scan import worker
 from fubako.scan.limits import ScanLimits
 
 WORKERS_MAX = 256
 _PACKET_MAX = 4096
+Makers = dict[type[Struct], Callable[..., None]]
 
 
-def main() -> None:
-    """The door is standard input."""
+def main(others: Makers | None = None, *, new_code: bool = False) -> None:
+    """The door is standard input. `others`: what else can be made, by the limits that are asked for. `new_code`: that needs memory
+    which is written and then run, until it confines itself."""
+    scan = partial(worker.serve, parent=os.getpid())
+    makers: Makers = {ScanLimits: scan, FrontLimits: front.serve, **(others or {})}
+    limits = msgspec.json.Decoder(Union[tuple(makers)])  # noqa: UP007  # only known here
     door = socket.socket(fileno=0)
     door.setblocking(True)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever who started it had blocked
@@ -31,19 +42,20 @@ def main() -> None:
     children: set[int] = set()
     signal.signal(signal.SIGCHLD, lambda _number, _frame: _reap(children))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    confine(Confinement(keep=frozenset({0, 2}), spawn=True, signals=True))
+    confine(Confinement(keep=frozenset({0, 2}), spawn=True, signals=True, new_code=new_code))
     while True:
         packet, descriptors, _, _ = socket.recv_fds(door, _PACKET_MAX, 1)
         if not packet:
             return
         if descriptors:
-            _make(door, packet, descriptors[0], children)
+            wanted = limits.decode(packet)
+            _make(descriptors[0], children, partial(makers[type(wanted)], limits=wanted))
         elif packet.isdigit() and int(packet) in children:
             os.kill(int(packet), signal.SIGKILL)
 
 
-def _make(door: socket.socket, packet: bytes, descriptor: int, children: set[int]) -> None:
-    channel, parent = socket.socket(fileno=descriptor), os.getpid()
+def _make(descriptor: int, children: set[int], serve: Callable[[socket.socket], None]) -> None:
+    channel = socket.socket(fileno=descriptor)
     with channel:
         pid = os.fork() if len(children) < WORKERS_MAX else -1
         if pid > 0:
@@ -51,7 +63,7 @@ def _make(door: socket.socket, packet: bytes, descriptor: int, children: set[int
         if pid:
             return
         try:
-            worker.serve(channel, msgspec.json.decode(packet, type=ScanLimits), parent)
+            serve(channel)
         finally:
             os._exit(0)
 

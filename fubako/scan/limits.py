@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 
-class ScanLimits(Struct, frozen=True, kw_only=True):
+class ScanLimits(Struct, frozen=True, kw_only=True, tag="scan"):
     """Of the workers of one serving process. Seconds, octets, counts."""
 
     processes: int = 2  # at once; one of them is kept free of background work

@@ -10,8 +10,7 @@ import subprocess
 import sys
 
 import msgspec
-
-from fubako.scan.limits import ScanLimits
+from msgspec import Struct
 
 _KEPT_ENVIRONMENT = ("PATH", "PYTHONHOME", "LANG", "LC_ALL", "LC_CTYPE")
 
@@ -48,8 +47,8 @@ class Nursery:
         process.returncode = 0  # it ends with its door, and nobody waits for it; init or the supervisor takes it
         return process.pid
 
-    def worker(self, limits: ScanLimits) -> socket.socket:
-        """A channel to a new worker, whose first word is Ready. Raises OSError."""
+    def worker(self, limits: Struct) -> socket.socket:
+        """A channel to a new process of the kind whose limits these are; its first word is Ready. Raises OSError."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:

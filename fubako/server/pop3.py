@@ -127,7 +127,7 @@ class Pop3Session(Session):
             self.engine.err("STLS is not possible here")
             return
         self.engine.ok("begin TLS")
-        await self.line.start_tls(self.pump())
+        await self.line.start_tls(self.pump)
         self.user = ""
 
     def _lang(self, arguments: tuple[str, ...]) -> None:

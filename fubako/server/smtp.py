@@ -11,13 +11,13 @@ from fubako.message.envelope import Recipient, Sender, Transaction
 from fubako.message.octets import regular, within_line_limit
 from fubako.message.status import Status
 from fubako.message.trace import with_protocol
-from fubako.net.line import Line
+from fubako.net.fronted import FrontedSmtp, smtp_line
 from fubako.policy.gate import is_address, within
 from fubako.policy.limits import network_of
 from fubako.policy.submission import SERVICES
 from fubako.policy.verdict import ACCEPT, Verdict
 from fubako.protocol import smtp
-from fubako.protocol import smtp_server as events
+from fubako.protocol import smtp_events as events
 from fubako.protocol.engine import ProtocolError
 from fubako.protocol.sasl import SaslFailure
 from fubako.server.admission import HOLD_SECONDS_MAX, Admission, Speaker
@@ -51,8 +51,8 @@ class SmtpSession(Session):
     def __init__(self, resources: Resources, arrival: Arrival) -> None:
         self.rules = SERVICES[arrival.service]
         self.lmtp = arrival.service == "lmtp"
-        self.engine = events.SmtpServer(resources.limits.smtp, lmtp=self.lmtp)
-        line: Line[events.Event] = Line(self.engine, arrival.stream, resources.limits.pace)
+        limits = resources.limits
+        self.engine, line = smtp_line(arrival.stream, limits.smtp, limits.pace, lmtp=self.lmtp)
         super().__init__(resources, arrival, line)
         self.hello = self.verb = ""
         self.sender: Sender | None = None
@@ -69,7 +69,7 @@ class SmtpSession(Session):
 
     async def converse(self) -> None:
         self.stream.idle_seconds = self.resources.limits.smtp_idle_seconds
-        self.engine.greet(f"{self.resources.hostname} {'LMTP' if self.lmtp else 'ESMTP'} Fubako")
+        self._greet()
         while True:
             event = await self.line.event()
             if self.rules.login and not isinstance(event, events.Content):
@@ -109,6 +109,14 @@ class SmtpSession(Session):
                     return
                 case events.AuthResponse():
                     raise ProtocolError("a SASL response without an exchange")
+
+    def _greet(self) -> None:
+        self.engine.greet(f"{self.resources.hostname} {'LMTP' if self.lmtp else 'ESMTP'} Fubako")
+        if isinstance(self.engine, FrontedSmtp):  # each reply that is foreseen saves a way between two processes
+            replies = {"DATA": GO_AHEAD, "QUIT": BYE}
+            if not self.rules.login:  # else what EHLO shows has its time
+                replies["EHLO"] = _hello_reply(self.resources.hostname, tuple(self._extensions()))
+            self.engine.foresee(replies)
 
     def seconds_of_a_stranger(self) -> float:
         """Where a login is needed, until then; where none is, to the end of the next message."""
@@ -211,7 +219,7 @@ class SmtpSession(Session):
             self.engine.reply(Status(502, "5.5.1", "STARTTLS is not possible here"))
             return
         self.engine.reply(Status(220, "2.0.0", "go ahead"))
-        await self.line.start_tls(self.pump())
+        await self.line.start_tls(self.pump)
         self._forget()
         self.hello = ""
 

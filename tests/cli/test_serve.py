@@ -136,7 +136,7 @@ def test_search_goes_on_when_those_who_read_messages_are_gone(serving):
     client.append("INBOX", None, None, b"Subject: x\r\n\r\na needle\r\n")
     found = client.search(None, "BODY", "needle")
     assert found == ("OK", [b"2"])  # behind the welcome
-    (nursery,) = serving.children(b"fubako.scan.births")
+    (nursery,) = serving.children(b"fubako.app.births")
     os.kill(nursery, signal.SIGKILL)
     for _ in range(2):
         assert client.search(None, "BODY", "needle") == found

@@ -27,7 +27,8 @@ from fubako.net.memory import pair
 from fubako.protocol.pop3 import MultiLine
 from fubako.protocol.smtp import SmtpLimits
 from fubako.protocol.smtp_client import SmtpClient
-from fubako.protocol.smtp_server import ContentEnd, Data, SmtpServer
+from fubako.protocol.smtp_events import ContentEnd, Data
+from fubako.protocol.smtp_server import SmtpServer
 from fubako.server.imap.transform import as_kept
 from fubako.server.session import Arrival
 from fubako.server.smtp import SmtpSession

@@ -168,7 +168,7 @@ class ImapSession(ImapContext):
         if self.pump is None or self.stream.tls is not None or self.stream.local:
             raise No("STARTTLS is not possible here", "BAD")
         self.engine.tagged(tag, "OK", "begin TLS")
-        await self.line.start_tls(self.pump())
+        await self.line.start_tls(self.pump)
 
     def _enable(self, command: t.Enable) -> str:
         fresh = [name for name in command.names if name in ENABLEABLE and name not in self.enabled]

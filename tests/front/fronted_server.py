@@ -1,0 +1,65 @@
+"""`FrontedServer`: a session whose octets are read by a real front; and `spoken_to`, a front that a test plays itself."""
+
+import asyncio
+import socket
+from dataclasses import replace
+
+from memory_server import Client, MemoryServer, certificates
+
+from fubako.app.fronts import Fronts
+from fubako.net import tcp
+from fubako.net.tls import ClientTls
+from fubako.server.session import Arrival
+from fubako.server.smtp import SmtpSession
+
+PEER = "192.0.2.1:40000"
+
+
+class FragmentedClient(Client):
+    """What is sent leaves in pieces."""
+
+    fragment = 0
+
+    def send(self, octets: bytes) -> None:
+        step = self.fragment or len(octets)
+        for start in range(0, len(octets), step):
+            self.stream.write(octets[start : start + step])
+            self.stream._leave()
+
+
+class FrontedServer(MemoryServer):
+    def __init__(self, protocol, given, nursery) -> None:
+        super().__init__(protocol, given)
+        self.nursery = nursery
+
+    async def __aenter__(self):
+        await super().__aenter__()
+        wanted = replace(self.app._apart(), offers={"smtp": self.server_tls.offer}, connections=20)
+        self.fronts = Fronts(self.nursery, wanted, self.app.telemetry)
+        assert await self.fronts.start()
+        return self
+
+    async def connect(self, fragment: int = 0) -> Client:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        service = self.given.get("service", "submission")
+        secure = self.fronts.secure("smtp")
+        client = FragmentedClient(
+            await tcp.accepted(theirs), ClientTls(ca_files=[certificates() / "ca.pem"], system_authorities=False)
+        )
+        client.fragment = fragment
+        if self.given.get("channel") == "tls":
+            (facts, plaintext), _ = await asyncio.gather(secure(ours), client.start_tls())
+            with plaintext:
+                stream = self.fronts.front.channel.open(ours, PEER, plaintext)
+            stream.tls = facts
+        else:
+            stream = self.fronts.front.channel.open(ours, PEER)
+            stream.secure = secure
+        self.session = SmtpSession(self.app.resources, Arrival(stream, service, self.server_tls.pump))
+        self._tasks.append(asyncio.ensure_future(self.session.run()))
+        return client
+
+    async def __aexit__(self, *error) -> None:
+        self.fronts.close()
+        await super().__aexit__(*error)

@@ -1,0 +1,34 @@
+"""The dialogues of SMTP with a real front between client and session: whatever can be said says the same on both roads.
+
+Its world: a store in a temporary folder, a front made by a nursery, connections that are pairs of Unix sockets called by an
+address of TCP. Left out: ports, workers, and LMTP, which no front holds.
+"""
+
+import asyncio
+
+import pytest
+from fronted_server import FrontedServer
+from memory_server import MemoryServer
+from test_dialogues import ROOT, play
+
+from fubako.scan.nursery import Nursery
+
+PATHS = sorted((ROOT / "smtp").glob("*.txt"))
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    made = Nursery.start("fubako.app.births")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("fragment", [0, 7])
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_dialogue_through_a_front(path, fragment, nursery, monkeypatch):
+    def fronted(protocol, given):
+        return FrontedServer(protocol, given, nursery)
+
+    monkeypatch.setattr("test_dialogues.MemoryServer", fronted)
+    asyncio.run(asyncio.wait_for(play("smtp", path.read_text(encoding="utf-8"), fragment), 10))
+    assert MemoryServer is not fronted
