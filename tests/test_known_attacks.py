@@ -11,12 +11,17 @@ from contextlib import suppress
 
 import pytest
 from memory_server import MemoryServer
+from proving import ALICE, BOB, follow, inside
 from test_attacks import OK_IMAP, within_tls
 from test_hostile_servers import connect, peer
 
-from fubako.accounts.backends.interface import Verdict
+from fubako.accounts import enrol, guessing
+from fubako.accounts.backends import Checker
+from fubako.accounts.backends.interface import Fake, Verdict
 from fubako.accounts.backends.ldap import dn_value, filter_value
 from fubako.accounts.backends.programs import CheckPassword, JsonProgram
+from fubako.accounts.identity import Scene
+from fubako.admin import users
 from fubako.client import muttrc
 from fubako.client.mailbox import quoted
 from fubako.message import answer, compose, report
@@ -30,6 +35,7 @@ from fubako.protocol.engine import ProtocolError
 from fubako.protocol.imap.client import Completed, Greeting, ImapClient
 from fubako.protocol.imap.server import ImapServer, State
 from fubako.protocol.pop3 import Pop3Client
+from fubako.protocol.sasl import SaslFailure
 from fubako.protocol.saslauthd import parse_question, question
 from fubako.protocol.smtp_client import SmtpClient
 
@@ -254,3 +260,82 @@ def test_a_list_of_identifiers_ends():
 def test_escapes_in_an_address_say_no_second_command(url):
     with pytest.raises(muttrc.MuttFault, match="control"):
         muttrc.place(url)
+
+
+# -- Dovecot CVE-2025-30189: what was proved for one user, remembered for another
+
+
+def test_a_password_that_was_remembered_is_its_users_alone(tmp_path, monkeypatch):
+    """Of our own accounts and of a back end's; also when both have chosen the same one, and when one has changed his."""
+
+    monkeypatch.setattr(guessing, "FREE_ACCOUNT", 1000)  # nobody waits
+
+    async def test(house):
+        async def holds(name, words):
+            try:
+                return (await house.logins.password(name, words, Scene("imap"))).account.address
+            except SaslFailure:
+                return None
+
+        database, env = house.store.database, house.app.env
+        await users.add_user(database, env, BOB, "bobs words")
+        await enrol.set_password(database, env, ALICE, "her words")
+        follow(house, Checker(Fake({"carol@here.test": "carols words", BOB: "back ends words"})))
+        await users.add_user(database, env, "carol@here.test", "x" * 20)
+        found = {(name, words) for _ in range(2) for name in (ALICE, BOB, "carol@here.test")
+                 for words in ("her words", "bobs words", "carols words", "back ends words")
+                 if await holds(name, words) == name}  # fmt: skip
+        await enrol.set_password(database, env, ALICE, "bobs words")
+        after = [await holds(ALICE, "her words"), await holds(ALICE, "bobs words"), await holds(BOB, "her words")]
+        return found, after
+
+    found, after = inside(tmp_path, test)
+    assert (ALICE, "her words") in found and ("carol@here.test", "carols words") in found
+    assert (
+        not {(ALICE, "bobs words"), (BOB, "her words"), (ALICE, "carols words"), ("carol@here.test", "her words")}
+        & found
+    )
+    assert {name for name, words in found if words == "carols words"} == {"carol@here.test"}
+    assert after == [None, ALICE, None]
+
+
+# -- dates beyond the calendar: every search of a mailbox ended in BYE
+
+
+def test_a_date_beyond_the_calendar_ends_no_search():
+    letters = [
+        b"Date: 1 Jan 99999999999999999999 00:00:00 +0000\r\n\r\nx\r\n", b"Date: Mon, 1 Jan 9999 00:00:00 +9999\r\n\r\nx\r\n",
+        b"Date: 31 Dec 9999 23:59:59 -1200\r\n\r\nx\r\n", b"Date: 1 Jan 0000 00:00:00 +0000\r\n\r\nx\r\n",
+        b"Date: Mon, 26 Nov 2001 00:00:00 +0000\r\nSubject: plain\r\n\r\nx\r\n",
+    ]  # fmt: skip
+    dates = [b"", b'"31-Dec-9999 23:59:59 -1200" ', b'"01-Jan-0001 00:00:00 +1400" ', b'" 1-Jan-2002 00:00:00 +9999" ']
+
+    async def run():
+        async with MemoryServer("imap", {"channel": "tls"}) as server:
+            client = await server.connect()
+
+            async def said(words: bytes) -> list[str]:
+                client.send(b"a " + words + b"\r\n")
+                lines = []
+                while (line := await client.line()) is not None:
+                    lines.append(line)
+                    if line.startswith("a "):
+                        break
+                assert line is not None and not any(one.startswith("* BYE") for one in lines), lines
+                return lines
+
+            await said(b"LOGIN bob@gcd.org pw")
+            for letter in letters:
+                for date in dates:
+                    await said(b"APPEND INBOX %b{%d+}\r\n%b" % (date, len(letter), letter))
+            await said(b"SELECT INBOX")
+            plain = (await said(b"SEARCH SUBJECT plain"))[-2].split()[2:]
+            for key in (b"SENTSINCE", b"SENTBEFORE", b"SENTON", b"SINCE", b"BEFORE", b"ON"):
+                for day in (b"26-Nov-2001", b"1-Jan-9999", b"31-Dec-9999", b"1-Jan-0001"):
+                    lines = await said(b"SEARCH %b %b" % (key, day))
+                    assert lines[-1].startswith("a OK"), (key, day, lines)
+            found = (await said(b"SEARCH SENTON 26-Nov-2001"))[-2].split()[2:]
+            assert plain and set(plain) <= set(found)
+            assert (await said(b"FETCH 1:* (ENVELOPE INTERNALDATE)"))[-1].startswith("a OK")
+
+    asyncio.run(asyncio.wait_for(run(), 60))
