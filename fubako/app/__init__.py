@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fubako.app.application import Application, preload
+    from fubako.app.application import Application, check, preload
     from fubako.app.built import LateHttps, LateResolver, dresser, gate, load_access, load_tls, pool, resolver, routes
-    from fubako.app.confined import confine_worker
+    from fubako.app.confined import Reach, confine_worker, reach
     from fubako.app.door import public_host_keys
     from fubako.app.listeners import Bound, bind, bind_paths, bind_ports, inherited
     from fubako.app.privileges import act_as_owner, become_user
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "Application": "application",
     "Bound": "listeners",
+    "Reach": "confined",
+    "check": "application",
+    "reach": "confined",
     "LateHttps": "built",
     "LateResolver": "built",
     "Store": "storage",
@@ -91,6 +94,7 @@ __all__ = [
     "Bound",
     "LateHttps",
     "LateResolver",
+    "Reach",
     "Store",
     "StoreInUse",
     "act_as_owner",
@@ -100,6 +104,7 @@ __all__ = [
     "bind",
     "bind_paths",
     "bind_ports",
+    "check",
     "claim",
     "compact_store",
     "confine_worker",
@@ -120,6 +125,7 @@ __all__ = [
     "prepare",
     "public_host_keys",
     "raise_files",
+    "reach",
     "require_own",
     "resolver",
     "routes",

@@ -65,6 +65,7 @@ from fubako.telemetry import Telemetry
 
 GRACE_SECONDS = 10.0
 FRONTED = ("smtp", "submission", "submissions")  # services whose conversations a front can hold
+RETIRE_SECONDS = 3600.0  # how long sessions go on in a worker whose place others have taken
 COMPACT_SECONDS = 3600.0
 SENT_SECONDS = 30 * 24 * 3600  # how long `trace` knows what became of letters that left
 
@@ -93,6 +94,15 @@ def preload(config: Config, base: Path) -> None:
     if config.password_backend or config.oauth != OAuth() or config.kerberos.keytab:
         resolver = built.LateResolver(config)
         built.login_rules(config, base, built.LateHttps(resolver), Env(), Telemetry(quiet=True))
+
+
+def check(config: Config, base: Path) -> None:
+    """Whatever a server reads at a start can be read. Raises ConfigError, TlsError, which name the place."""
+    load_tls(config, base)
+    routes(config, base)
+    if config.access:
+        load_access(base / config.access)
+    preload(config, base)
 
 
 def _owner_gone(owner: str) -> bool:
@@ -532,6 +542,24 @@ class Application:
             given.organization,
         )  # fmt: skip
         return await reporter.send_due()
+
+    async def retire(self, stopping: asyncio.Event) -> None:
+        """Others have taken this process's place: its sessions go on to their end, or until `stopping`, RETIRE_SECONDS at most;
+        nothing new is begun."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+        self.resources.intake.outlet = None  # whoever carries letters on is told of them by the store
+        if self._runner is not None:
+            await self._runner.close()
+        ended = asyncio.get_running_loop().create_task(stopping.wait())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETIRE_SECONDS):
+                while self._sessions and not ended.done():
+                    await asyncio.wait({ended, *self._sessions}, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
 
     async def close(self) -> None:
         """Stop listening, tell every session, wait a little, close the store."""

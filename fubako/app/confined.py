@@ -74,6 +74,22 @@ def confinement(config: Config, base: Path, included: Sequence[Path] = ()) -> Co
     )  # fmt: skip
 
 
+Reach = frozenset[tuple[str, int, int]]
+
+
+def reach(config: Config, base: Path) -> Reach:
+    """Paths as they are now, with what lies there (device and number): whether a worker that was confined before still has all."""
+    wanted = confinement(config, base, lists(config, base))
+    found = set()
+    for path in (*wanted.read, *wanted.write):
+        try:
+            facts = path.stat()
+        except OSError:
+            continue
+        found.add((str(path), facts.st_dev, facts.st_ino))
+    return frozenset(found)
+
+
 def confine_worker(config: Config, base: Path) -> Report:
     """This process, for good. Raises ConfinementFailed."""
     return confine(confinement(config, base, lists(config, base)))

@@ -115,7 +115,7 @@ class FrontPort:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def hear(self, on: bool) -> None:
-        if on is not self._heard:
+        if on is not self._heard and self._listener.fileno() >= 0:  # others have taken its place, perhaps
             self._heard = on
             if on:
                 self._loop.add_reader(self._listener, self._accept)

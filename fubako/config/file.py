@@ -75,13 +75,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     confine: Annotated[
         str,
         Meta(
-            description="`auto`: each worker of `serve` gives up what it does not need (files outside the store, programs, system"
-            " calls), as far as the kernel can hold it, before it hears a stranger; the event worker.confined tells what is"
-            " missing. `off`: it keeps all of it. File rules hold for files as they are: where /etc/resolv.conf is replaced"
-            " under its name while the server runs, restart it afterwards.",
+            description="`auto`: each worker of `serve` gives up what it does not need (files outside the store and those that"
+            " settings and aliases name, programs, system calls), as far as the kernel can hold it, before it hears a stranger; the"
+            " event worker.confined tells what is missing. Programs are started, and the system's names looked up, by a process of"
+            " its own. `off`: each worker keeps all of it.",
             pattern="^(auto|off)$",
         ),
-    ] = "off"
+    ] = "auto"
     apart: Annotated[
         str,
         Meta(

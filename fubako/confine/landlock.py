@@ -110,11 +110,11 @@ _DEVICES = 1 << 6 | 1 << 11  # MAKE_CHAR, MAKE_BLOCK: nobody's need
 
 
 def _beneath(ruleset: int, path: Path, rights: int) -> None:
-    """A path that is not there can give no right: it is left out, as nothing can be reached beneath it."""
+    """A path that is not there, or not in our reach, can give no right: it is left out, as nothing can be reached beneath it."""
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
             return
         raise
     try:

@@ -173,6 +173,29 @@ def test_names_of_the_system_are_followed_when_its_files_are_replaced(tried, tmp
     assert json.loads(done.stdout) == ["nameserver 192.0.2.1\n", False, "nameserver 192.0.2.2\n", "192.0.2.9"]
 
 
+OUT_OF_REACH = """
+import os, sys
+from pathlib import Path
+from fubako.confine import Confinement, confine
+os.setresuid(65534, 65534, 65534)
+print(confine(Confinement(read=(Path(sys.argv[1]) / "below", Path("/usr")))).missing)
+"""
+
+
+def test_a_path_that_is_out_of_reach_leaves_the_rules_for_others(tried, tmp_path):
+    if os.geteuid() != 0:
+        without("only root can become somebody whom modes keep out")
+    (tmp_path / "kept").mkdir(mode=0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_REACH, str(tmp_path / "kept")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "files" not in done.stdout
+
+
 def test_lists_that_aliases_include_are_kept(tmp_path):
     (tmp_path / "store").mkdir()
     core = SqliteCore(str(tmp_path / "store" / "mail.sqlite"))

@@ -77,3 +77,4 @@ def test_the_server_lives_with_what_the_unit_leaves(tmp_path):
         notify.close()
     assert code == 0, told
     assert "bug" not in told and "unavailable" not in told, told
+    assert '"event": "worker.confined"' in told and '"event": "spawner.died"' not in told, told

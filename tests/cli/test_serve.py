@@ -3,13 +3,17 @@
 import imaplib
 import json
 import os
+import shlex
 import signal
 import smtplib
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,19 +26,24 @@ from fubako.trust.authority import ensure_authority, ensure_server
 class Serving:
     """A quickstart's folder, served by workers."""
 
-    def __init__(self, root: Path, **environment: str) -> None:
+    def __init__(self, root: Path, prepare: Callable[[Path], None] | None = None, **environment: str) -> None:
         self.server = Server(root).start()
         assert self.server.stop() == 0
-        config = root / "fubako.toml"
-        config.write_text(f'confine = "auto"\n{config.read_text()}')  # whatever is tested here is tested confined
+        if prepare is not None:
+            prepare(root)
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(root / "notify"))
+        (root / "notify").chmod(0o777)  # whoever serves tells
         self.notify.settimeout(20)
         self.process = subprocess.Popen(
             [FUBAKO, "serve", "--config", str(root / "fubako.toml"), "--workers", "2"],
             stderr=subprocess.PIPE, text=True, env={**os.environ, "NOTIFY_SOCKET": str(root / "notify"), **environment},
         )  # fmt: skip
-        self.told("READY=1")
+        try:
+            self.told("READY=1")
+        except TimeoutError:
+            self.process.kill()
+            raise AssertionError(self.process.stderr.read()) from None
 
     def told(self, wanted: str) -> None:
         while self.notify.recv(4096).decode() != wanted:
@@ -127,6 +136,50 @@ def test_a_broken_configuration_is_refused_at_sighup_and_the_old_one_goes_on(ser
     serving.told("READY=1")
     serving.imap().logout()
     assert "config.refused" in serving.stop()
+
+
+def own_certificate(serving, folder: Path) -> None:
+    """A certificate of the server's own authority, in a folder beside its own."""
+    folder.mkdir()
+    root = serving.server.root
+    pair = (root / "ca.pem", root / "ca.key")
+    ensure_server(folder / "server.pem", folder / "server.key", pair, ["localhost"], Env().clock.now())
+
+
+def test_certificates_that_lie_in_a_new_folder_are_taken_at_sighup_and_sessions_go_on(serving, tmp_path):
+    """A renewal puts its files into a folder of its own, to which a link leads: out of reach of workers that are confined already.
+    A worker that dies afterwards has what was read last, too."""
+    root = serving.server.root
+    client = serving.imap()
+    client.select()
+    before, first = leaf(serving), serving.children()
+    own_certificate(serving, tmp_path / "renewed")
+    for name in ("server.pem", "server.key"):
+        (root / name).unlink()
+        (root / name).symlink_to(tmp_path / "renewed" / name)
+    serving.process.send_signal(signal.SIGHUP)
+    serving.told("RELOADING=1")
+    serving.told("READY=1")
+    fresh = [pid for pid in serving.children() if pid not in first]
+    assert len(fresh) == 2
+    end = time.monotonic() + 20
+    while (after := leaf(serving)) == before:  # those before may take one more, as long as they have not heard
+        assert time.monotonic() < end
+    with smtplib.SMTP("localhost", serving.server.port("smtp")) as sender:
+        sender.sendmail("a@elsewhere.test", ["bob@fubako.test"], "Subject: told\r\n\r\nto those before\r\n")
+    assert client.noop()[0] == "OK"
+    client.logout()
+    end = time.monotonic() + 20
+    while set(serving.children()) != set(fresh):  # who has no session left is gone
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(fresh[0], signal.SIGKILL)
+    while len(serving.children()) < 2 or fresh[0] in serving.children():
+        assert time.monotonic() < end + 20
+        time.sleep(0.05)
+    assert leaf(serving) == after
+    events = serving.stop()
+    assert "workers.replaced" in events and "config.refused" not in events and "bug" not in events
 
 
 def test_search_goes_on_when_those_who_read_messages_are_gone(serving):
@@ -280,3 +333,65 @@ def test_workers_end_with_their_supervisor(serving):
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+FILTER = """/bin/sh -c 'sed "s/needle/found $USER/"'"""
+BACKEND = """#!/bin/sh
+read -r line
+case "$line" in *sesame*) echo '{"result": "held"}' ;; *) echo '{"result": "wrong"}' ;; esac
+"""
+
+
+def test_everything_that_is_a_program_works_for_workers_that_may_start_none(tmp_path):
+    """A route's program, the filter program, a password backend, and a milter at a Unix socket. Served by nobody, as programs of
+    the server's own user would be root's else. Left out: LDAP and PAM (tests/contracts/test_backends.py asks them by a spawner)."""
+    nobody = partial(os.setresuid, *3 * [65534])
+    try:
+        subprocess.run([sys.executable, "-c", ""], preexec_fn=nobody, check=True)
+    except (OSError, subprocess.SubprocessError):
+        without("only root can serve as nobody, and Python has to be in nobody's reach")
+    folder = open_to_others(tmp_path / "open")
+    (folder / "backend").write_text(BACKEND)
+    (folder / "backend").chmod(0o755)
+    milter = socket.socket(socket.AF_UNIX)
+    milter.bind(str(folder / "milter"))
+    (folder / "milter").chmod(0o777)
+    milter.listen()
+    milter.settimeout(20)
+
+    def prepare(root: Path) -> None:
+        config = root / "fubako.toml"
+        config.write_text(
+            f'user = "nobody"\n{config.read_text()}\n[filter]\nprogram = {json.dumps(shlex.split(FILTER))}\n'
+            f'[[milter]]\naddress = "{folder}/milter"\nfallback = "accept"\nservices = ["smtp"]\n'
+            f'[[password_backend]]\nkind = "program"\nprogram = ["{folder}/backend"]\n'
+            f'[[route]]\nto = "program"\nprogram = ["/bin/sh", "-c", "cat > {folder}/routed"]\n'
+        )
+        for path in (root, *root.rglob("*")):
+            os.lchown(path, 65534, 65534)
+
+    serving = Serving(tmp_path / "d", prepare)
+    try:
+        address = serving.server.account("bob")[0]
+        asked = threading.Thread(target=lambda: milter.accept()[0].close())  # what follows goes on without it
+        asked.start()
+        with smtplib.SMTP("localhost", serving.server.port("smtp")) as sender:
+            sender.sendmail("a@elsewhere.test", [address], "Subject: x\r\n\r\na needle\r\n")
+        asked.join(20)
+        assert not asked.is_alive()
+        context = ssl.create_default_context(cafile=serving.server.ca)
+        client = imaplib.IMAP4_SSL("localhost", serving.server.port("imaps"), ssl_context=context, timeout=20)
+        with pytest.raises(imaplib.IMAP4.error):
+            client.login(address, "wrong")
+        client.login(address, "sesame")  # the backend's, not the store's
+        client.select()
+        assert b"found" in client.fetch("2", "(BODY[TEXT])")[1][0][1]
+        client.logout()
+        with smtplib.SMTP_SSL("localhost", serving.server.port("submissions"), context=context) as sender:
+            sender.login(address, "sesame")
+            sender.sendmail(address, ["far@away.test"], f"From: {address}\r\nSubject: x\r\n\r\nneedle\r\n")
+        written(folder / "routed", f"found {address}")
+    finally:
+        events = serving.stop()
+        milter.close()
+    assert events.count('"event": "worker.confined"') == 2 and "bug" not in events, events

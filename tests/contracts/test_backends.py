@@ -1,6 +1,7 @@
 """One suite for everything that checks passwords."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 import checkers
@@ -9,6 +10,9 @@ from checkers import ALICE, BOB
 
 from fubako.accounts.backends.interface import Backend, BackendDown, Verdict
 from fubako.net import become
+from fubako.spawn import launcher
+from fubako.spawn.door import Asking
+from fubako.spawn.process import Spawner
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +48,32 @@ def ask(backend: Backend, *questions: tuple[str, str]) -> list[Verdict]:
 
 def test_the_right_password_holds(backend):
     assert ask(backend, ("alice@here.test", ALICE), ("bob@here.test", BOB)) == [Verdict.HELD] * 2
+
+
+@pytest.mark.parametrize("kind", [checkers.checkpassword, checkers.json_program, checkers.pam, checkers.slapd])
+def test_programs_are_asked_by_a_spawner(kind, tmp_path):
+    """As workers do that may start none: two questions at once, and one that fails."""
+
+    async def run(backend: Backend) -> list[Verdict]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for one in (ours, theirs):
+            one.setblocking(False)
+        spawning = asyncio.create_task(Spawner(theirs, lambda _request: "").serve())
+        launcher.use(Asking(ours))
+        try:
+            return await asyncio.gather(
+                backend.check("alice@here.test", ALICE),
+                backend.check("bob@here.test", BOB),
+                backend.check("bob@here.test", ALICE),
+            )
+        finally:
+            await backend.close()
+            launcher.use(launcher.Direct())
+            ours.close()
+            await spawning
+
+    with kind(tmp_path) as backend:
+        assert asyncio.run(run(backend)) == [Verdict.HELD, Verdict.HELD, Verdict.WRONG]
 
 
 @pytest.mark.parametrize(
