@@ -10,9 +10,7 @@ from fubako.delivery.bounce import Reports
 from fubako.delivery.dress import Dresser
 from fubako.delivery.intake import Intake
 from fubako.message.address import NULL, Address
-from fubako.message.authentication import without_forged
 from fubako.message.envelope import Recipient, Sender, Transaction
-from fubako.message.headers import header_end
 from fubako.message.hop import Hop
 from fubako.message.octets import regular
 from fubako.message.report import Reported
@@ -55,7 +53,7 @@ class Injector:
         """Durable on return where `accepted` is a 250. `came`: the leg on which it came, where it was not written here: nobody of
         ours is its author then."""
         content = regular(content)
-        content = without_forged(content, header_end(content), self.hostname)
+        content = await self.dresser.unforged(content, self.hostname)
         lookup = Recipients(self.database, self.env.clock)
         accepted: list[tuple[Recipient, Found]] = []
         refused: list[tuple[Address, Status]] = []

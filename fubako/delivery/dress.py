@@ -5,8 +5,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fubako.clock import Env
 from fubako.message import srs
 from fubako.message.address import Address
+from fubako.message.authentication import without_forged
+from fubako.message.headers import header_end
 from fubako.message.masquerade import Masquerade
-from fubako.policy import dkim
+from fubako.policy import arc, dkim
 from fubako.policy.authors import claimed
 from fubako.policy.bodies import hash_large
 from fubako.policy.disposition import Form
@@ -29,20 +31,40 @@ class Dresser:
         self._database, self._env = database, env
         self._masquerade = masquerade
         self._keys: dict[str, tuple[dkim.Signer, ...]] = {}
+        self._held: tuple[dkim.Signer, ...] = ()
         self._read_at = float("-inf")
         self._secret = b""
 
     async def signers(self, domain: str) -> tuple[dkim.Signer, ...]:
         """The keys that sign for a domain now."""
-        now = self._env.clock.monotonic()
-        if now - self._read_at >= REMEMBERED_SECONDS:
-            found: dict[str, list[dkim.Signer]] = {}
-            for key in await self._database.read(domainkeys.keys):
-                if key.state == domainkeys.ACTIVE:
-                    found.setdefault(key.domain, []).append(signer(key))
-            self._keys = {name: tuple(some) for name, some in found.items()}
-            self._read_at = now
+        await self._read()
         return self._keys.get(domain, ())
+
+    async def held(self) -> tuple[dkim.Signer, ...]:
+        """Every key of ours, those too that sign no more: what they signed is ours."""
+        await self._read()
+        return self._held
+
+    async def _read(self) -> None:
+        now = self._env.clock.monotonic()
+        if now - self._read_at < REMEMBERED_SECONDS:
+            return
+        active: dict[str, list[dkim.Signer]] = {}
+        held = []
+        for key in await self._database.read(domainkeys.keys):
+            held.append(signer(key))
+            if key.state == domainkeys.ACTIVE:
+                active.setdefault(key.domain, []).append(held[-1])
+        self._keys = {name: tuple(some) for name, some in active.items()}
+        self._held, self._read_at = tuple(held), now
+
+    async def unforged(self, content: bytes, hostname: str) -> bytes:
+        """The content without what only we may write: fields that say in our name what was found of it (RFC 8601 §5), and ARC
+        sets in our name that no key of ours seals (RFC 8617)."""
+        held = await self.held()
+        return without_forged(
+            content, header_end(content), hostname, lambda: arc.proven(dkim.take_apart(content), held)
+        )
 
     def masqueraded(self, sender: Address, content: bytes) -> tuple[Address, bytes]:
         """A letter of our own, before anything is written on top of it."""
@@ -53,7 +75,7 @@ class Dresser:
     async def signed(self, content: bytes, domains: frozenset[str]) -> bytes:
         """Signature fields for a letter of our own; empty where its author's domain has no key, or is not among `domains`: those in
         which who wrote it owns its author's address."""
-        await self.signers("")
+        await self._read()
         if not self._keys:
             return b""
         letter = dkim.take_apart(content)

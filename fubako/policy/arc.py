@@ -2,11 +2,11 @@
 
 import asyncio
 import base64
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fubako.message.authentication import ARC_INSTANCE
 from fubako.net.interface import Resolver
 from fubako.policy.dkim import (
     DkimError,
@@ -32,7 +32,6 @@ from fubako.policy.questions import TooManyQuestions
 SETS_MAX = 50
 CHAIN_SECONDS = 20.0  # for the keys of a whole chain
 OLDEST_SECONDS = 5.0  # to find how long a letter is unchanged, which only reports tell
-_INSTANCE = re.compile(rb"[ \t\r\n]*i[ \t\r\n]*=[ \t\r\n]*([0-9]{1,3})[ \t\r\n]*;")
 _KINDS = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 SIGNED = (
     b"from", b"to", b"cc", b"subject", b"date", b"message-id", b"reply-to", b"in-reply-to", b"references", b"mime-version",
@@ -135,7 +134,7 @@ def _collect(letter: Letter) -> list[_Set]:
 def _instance(name: bytes, raw: bytes) -> int:
     value = raw.partition(b":")[2]
     if name == b"arc-authentication-results":
-        match = _INSTANCE.match(value)
+        match = ARC_INSTANCE.match(value)
         text = match.group(1).decode() if match else ""
     else:
         text = parse_tags(value).get("i", "")
@@ -195,6 +194,22 @@ async def _seal(resolver: Resolver, sets: Sequence[_Set], tags: dict[str, str]) 
     key, _ = await fetch_key(resolver, compact(tags["d"]), compact(tags["s"]), tags["a"])
     if not proves(key, decoded(tags["b"]), _sealed(sets)):
         raise _Broken(f"the seal {len(sets)} does not hold")
+
+
+def proven(letter: Letter, signers: Sequence[Signer]) -> frozenset[int]:
+    """The instances that these keys seal, whatever became of the letter since: who holds the keys wrote those sets. Asks no DNS."""
+    keys = {(one.domain, one.selector): one.key.public_key() for one in signers}
+    try:
+        sets = _collect(letter)
+        tags = [parse_tags(one.seal.partition(b":")[2]) for one in sets]
+        return frozenset(
+            instance
+            for instance, one in enumerate(tags, 1)
+            if (key := keys.get((compact(one.get("d", "")).lower(), compact(one.get("s", "")).lower()))) is not None
+            and proves(key, decoded(one.get("b", "")), _sealed(sets[:instance]))
+        )
+    except (_Broken, DkimError):
+        return frozenset()
 
 
 def _sealed(sets: Sequence[_Set]) -> bytes:

@@ -7,9 +7,8 @@ from fubako.accounts.recipients import Found
 from fubako.clock import Env
 from fubako.delivery.dress import Dresser
 from fubako.message.ambiguity import author_is_ambiguous
-from fubako.message.authentication import results, results_field, without_forged
+from fubako.message.authentication import results, results_field
 from fubako.message.envelope import Recipient, Transaction
-from fubako.message.headers import header_end
 from fubako.policy import arc
 from fubako.policy.authenticity import Examined
 from fubako.policy.bodies import hash_large
@@ -29,9 +28,9 @@ class Reception:
     database: Database
     env: Env
 
-    def unforged(self, content: bytes) -> bytes:
-        """The content without what only we may write: an Authentication-Results field in our name (RFC 8601 §5)."""
-        return without_forged(content, header_end(content), self.hostname)
+    async def unforged(self, content: bytes) -> bytes:
+        """The content without what only we may write."""
+        return await self.dresser.unforged(content, self.hostname)
 
     async def examine(self, transaction: Transaction, client: str, *, trusted: bool) -> Examined | None:
         """The letter as it came, with our findings in its fields; None: the client is not examined. `trusted`: we relay for it."""

@@ -371,7 +371,7 @@ class SmtpSession(Session):
             self.hello,
             sender,
             [recipient for recipient, _ in self.recipients],
-            [self._mended(event)],
+            [await self._mended(event)],
             trace_id=self.resources.env.trace_id(),
             user=self.user,
             at=sender.hold_until,
@@ -393,7 +393,7 @@ class SmtpSession(Session):
             for _, found in self.recipients
         ]
 
-    def _mended(self, event: events.ContentEnd) -> bytes:
+    async def _mended(self, event: events.ContentEnd) -> bytes:
         """The content in its regular form, without what only we may write on it."""
         content = self.content.whole() if self.content is not None else b""
         if event.irregular is not None:
@@ -401,7 +401,7 @@ class SmtpSession(Session):
             if self.rules.service not in _INSIDE:  # a message of others stays as it was signed
                 content = within_line_limit(content)
         # LMTP and a content filter are of this house: what we wrote on a message stands there when it comes back
-        return content if self.rules.service in _INSIDE else self.resources.reception.unforged(content)
+        return content if self.rules.service in _INSIDE else await self.resources.reception.unforged(content)
 
     async def _submitted(self, transaction: Transaction) -> Verdict:
         """A message of somebody whom we know: whether its authors may be named, and what a submission is completed with."""

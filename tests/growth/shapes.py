@@ -73,6 +73,12 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
     "forged_results: many fields": lambda n: b"Authentication-Results: x; y=z\r\n" * (n // 33) + b"\r\n",
     "forged_results: comments": lambda n: b"Authentication-Results: " + b"(a) " * (n // 4) + b"\r\n\r\n",
     "forged_results: blanks": lambda n: b"Authentication-Results: " + b" " * n + b"\r\n\r\n",
+    "forged_results: names that begin": lambda n: b"x-" * (n // 2) + b"spam: here.test\r\n\r\n",
+    "forged_results: words before the name": lambda n: b"Received-SPF: " + b"here.test." * (n // 10) + b"\r\n\r\n",
+    "forged_results: open comments": lambda n: b"X-Spam: " + b"(" * n + b"\r\n\r\n",
+    "forged_results: sets": lambda n: b"ARC-Authentication-Results: i=1; here.test\r\n" * (n // 44) + b"\r\n",
+    "forged_results: tags of a seal": lambda n: b"ARC-Authentication-Results: i=1; here.test\r\nARC-Seal: " + b";i" * (n // 2)
+    + b"\r\n\r\n",
     "forged_results: folds": lambda n: b"Authentication-Results: x\r\n" + b" y\r\n" * (n // 4) + b"\r\n",
     "message_on_screen: tags": lambda n: HEAD + b"Content-Type: text/html\r\n\r\n" + b"<b>" * (n // 3),
     "message_on_screen: attachments": lambda n: HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"

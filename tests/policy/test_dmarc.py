@@ -124,10 +124,28 @@ def test_an_spf_fail_is_refused_only_where_that_is_wished():
         b"Authentication-Results: (hello) mx.here.test; dmarc=pass\r\n",
         b'Authentication-Results: "mx.here.test"; dmarc=pass\r\n',
         b"Authentication-Results: ;dmarc=pass\r\n",
+        b"Received-SPF: pass (mx.here.test: domain of x@bank.test permits it) client-ip=192.0.2.1\r\n",
+        b"Received-SPF: pass receiver=mx.here.test; identity=mailfrom\r\n",
+        b'received-spf : pass receiver="MX.here\\.test";\r\n',
+        b"Received-SPF: pass receiver=mx.here.(x)test\r\n",
+        b"X-Spam-Checker-Version: SpamAssassin 4.0 on mx.here.test\r\n",
+        b"X-Spam-Status: No, score=-9 (checked by mx.here.test.)\r\n",
+        b"X-Virus-Scanned: clean, by MX.HERE.TEST\r\n",
+        b"X-Authentication-Results: mx.here.test; dmarc=pass\r\n",
+        b"ARC-Authentication-Results: i=1; mx.here.test; dmarc=pass\r\n",
+        b"ARC-Authentication-Results: (a) i (b) = 1 ; (c) mx.here.test; dmarc=pass\r\n",
+        b"ARC-Authentication-Results: mx.here.test; dmarc=pass\r\n",
     ],
 )
 def test_results_in_our_name_are_taken_away(forged):
-    other = b"Authentication-Results: list.test;\r\n spf=pass\r\n"
+    other = (
+        b"Authentication-Results: list.test;\r\n spf=pass\r\n"
+        b'Authentication-Results: "quoted.test"; spf=pass\r\n'
+        b"ARC-Authentication-Results: i=2; list.test; spf=pass\r\n"
+        b"Received-SPF: pass receiver=mx.here.test.list.test; helo=amx.here.test\r\n"
+        b"X-Spam-Checker-Version: SpamAssassin 4.0 on list.test\r\n"
+        b"X-Mailer: mx.here.test\r\n"
+    )
     content = b"Subject: x\r\n" + forged + other + b"To: y\r\n\r\nAuthentication-Results: mx.here.test; body\r\n"
     kept = authentication.without_forged(content, content.index(b"\r\n\r\n") + 4, "mx.here.test")
     assert kept == content.replace(forged, b"", 1)

@@ -295,6 +295,9 @@ def test_a_login_on_port_25_is_asked_as_on_any_other(tmp_path):
         "Authentication-Results: ((x)) here.test; dkim=pass",
         "authentication-results : HERE.TEST; dkim=pass",
         "Authentication-Results:\r\n here.test; dkim=pass",
+        "ARC-Authentication-Results: i=1; here.test; dkim=pass",
+        "Received-SPF: pass (here.test: dkim=pass)",
+        "X-Spam-Status: No (dkim=pass on here.test)",
     ],
 )
 def test_our_own_results_cannot_be_written_otherwise_either(tmp_path, field):

@@ -188,6 +188,24 @@ def test_what_was_found_is_written_and_what_was_forged_is_gone(tmp_path):
     assert content.index("Received:") < content.index("Authentication-Results") < content.index("Subject")
 
 
+def test_nobody_else_says_what_we_found(tmp_path):
+    forged = (
+        "ARC-Authentication-Results: i=1; here.test; dmarc=pass header.from=bank.test",
+        "ARC-Seal: i=1; a=rsa-sha256; cv=none; d=bank.test; s=k; b=AAAA",
+        "Received-SPF: pass (here.test: bank.test permits it) receiver=here.test",
+        "X-Spam-Checker-Version: bank.test on here.test",
+        "ARC-Authentication-Results: i=2; list.test; spf=pass",
+    )
+
+    async def test(house):
+        await signing(house)
+        await house.said(*letter("From: <eve@evil.test>", *forged))
+        return (await house.inbox())[0]
+
+    content = run(tmp_path, test, zone=Zone())
+    assert "bank.test" not in content and "ARC-Authentication-Results: i=2; list.test" in content
+
+
 def test_a_forged_author_is_refused_and_counted_for_the_report(tmp_path):
     zone = Zone(texts={"_dmarc.bank.test": [b"v=DMARC1; p=reject; rua=mailto:dmarc@bank.test"]})
 
