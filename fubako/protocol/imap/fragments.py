@@ -1,8 +1,9 @@
 """`Fragments`: cuts the client's bytes into whole commands: lines, and the literals between them (RFC 9051 §4.3).
 
-Limits hold before anything is kept. A synchronising literal that is too big is refused before it is sent, one of
-LITERAL+ (RFC 7888) is read and thrown away; so is the rest of a command that is too long, to its very end,
-so that nothing of it is taken for a command. What APPEND brings goes where the session says.
+Limits hold before anything is kept. A synchronising literal that is too big is refused before it is sent. One that is sent
+unasked (RFC 7888) ends the connection with a BAD before its octets are read, where it is bigger than its command may be; only the
+message of an APPEND is read and thrown away, and so is the rest of a command that is too long, to its very end, so that nothing
+of it is taken for a command. What APPEND brings goes where the session says.
 """
 
 import re
@@ -15,11 +16,14 @@ from fubako.protocol.engine import ProtocolError, Unfinished
 from fubako.protocol.lines import LineBuffer, LineTooLong
 from fubako.protocol.others import refuse_http, refuse_tls
 
-LINE_MAX = 65536  # of a stranger, and of lines outside commands
+LINE_MAX = 65536  # more than a stranger may say in one command
+COMMAND_OCTETS_STRANGER = 16384  # a login, with an initial response of 12,288
+THROWN_OCTETS_MAX = 16 * 1024 * 1024  # of one command, read to find its end
 COMMAND_OCTETS_MAX = 1024 * 1024  # of one who is known, without the messages of APPEND
 COMMAND_LITERALS_MAX = 1000
 SHORT_MAX = 4096  # of a literal that is a name
 _LITERAL = re.compile(rb"(~?)\{(\d{1,20})(\+?)\}$")
+_TAG = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]+]{1,64} ')
 _APPEND = re.compile(rb"[^ ]{1,64} APPEND ", re.IGNORECASE)
 _TAIL = 32  # octets of a line in which its literal is told
 
@@ -75,7 +79,7 @@ class Fragments:
 
     def __init__(self, literal_max: int) -> None:
         self.literal_max = literal_max
-        self.command_max = LINE_MAX
+        self.command_max = COMMAND_OCTETS_STRANGER
         self.bodies: Callable[[], Body] | None = None
         self._input = LineBuffer()
         self._text = Text()
@@ -83,6 +87,7 @@ class Fragments:
         self._left = 0
         self._size = 0  # of the literal that is coming
         self._tail: bytes | None = None  # of a line that is too long, and thrown away
+        self._thrown = 0  # octets of the command
         self.continuations = 0  # `+` that the engine has still to say
 
     @property
@@ -126,7 +131,7 @@ class Fragments:
             if b"\x00" in line or b"\r" in line or b"\n" in line:
                 raise ProtocolError("NUL, bare CR or LF", b"* BYE NUL, bare CR or LF in a command\r\n")
             if not self._add_line(line):
-                text, self._text = self._text, Text()
+                text, self._text, self._thrown = self._text, Text(), 0
                 return text
 
     def _line(self) -> bytes | None:
@@ -149,6 +154,7 @@ class Fragments:
     def _rest(self) -> bytes | None:
         assert self._tail is not None
         octets = self._input.take(len(self._input))
+        self._throw(len(octets))
         line, end, behind = octets.partition(b"\n")
         self._tail = (self._tail + line)[-_TAIL:]
         if not end:
@@ -162,7 +168,7 @@ class Fragments:
         text = self._text
         match = _LITERAL.search(line) if line.endswith(b"}") else None
         piece = line[: match.start()] if match else line
-        if text.octets + len(piece) > self.command_max + LINE_MAX or len(text.pieces) > COMMAND_LITERALS_MAX:
+        if text.octets + len(piece) > self.command_max or len(text.pieces) > COMMAND_LITERALS_MAX:
             if self.command_max <= LINE_MAX:
                 raise ProtocolError("command too long", b"* BYE command too long\r\n")
             text.fault = text.fault or Fault.TOO_LONG
@@ -175,12 +181,12 @@ class Fragments:
         text = self._text
         if self.bodies is not None and text.body is None and _APPEND.match(text.pieces[0]):
             text.body = self.bodies()
-        if text.body is None and self.bodies is not None and size > self.command_max:
+        if size > self.literal_max or (text.body is None and self.bodies is not None and size > self.command_max):
             text.fault = text.fault or Fault.TOO_BIG
-        if size > self.literal_max:
-            text.fault = text.fault or Fault.TOO_BIG
-            if not prompt and size > 16 * max(self.literal_max, 1 << 20):
-                raise ProtocolError("literal far too big", b"* BYE [TOOBIG] literal too big\r\n")
+        elif text.body is None and text.octets + size > self.command_max:
+            text.fault = text.fault or Fault.TOO_LONG
+        if text.fault is not None and not prompt:
+            self._may_be_read(size)
         if text.fault is not None and prompt:  # refused before it is sent: the command ends here
             return False
         self._left = self._size = size
@@ -190,6 +196,33 @@ class Fragments:
         if not size:
             self._end_literal()
         return True
+
+    def _may_be_read(self, size: int) -> None:
+        """A literal that nobody will use comes without being asked for (RFC 7888 §4). Raises ProtocolError instead of reading it,
+        but for the message of an APPEND and for what is within the limit of one literal of a command."""
+        if self._text.body is not None:
+            harmless = size <= self._throwable
+        else:
+            harmless = size <= min(self.literal_max, self.command_max) and self._text.fault is not Fault.TOO_BIG
+        if not harmless or self.bodies is None:
+            raise ProtocolError("literal far too big", self._farewell("[TOOBIG] the literal is too big to be read"))
+
+    @property
+    def _throwable(self) -> int:
+        """Octets of one command that are read to find its end, and kept nowhere."""
+        return THROWN_OCTETS_MAX if self._text.body is None else 16 * max(self.literal_max, 1 << 20)
+
+    def _throw(self, octets: int) -> None:
+        """Raises ProtocolError where the end does not come."""
+        self._thrown += octets
+        if self._thrown > self._throwable:
+            raise ProtocolError("a command without an end", self._farewell("the command does not end"))
+
+    def _farewell(self, words: str) -> bytes:
+        """BAD to the command that is being read, and BYE."""
+        tag = _TAG.match(self._text.pieces[0]) if self._text.pieces else None
+        bad = tag.group(0) + f"BAD {words}\r\n".encode() if tag else b""
+        return bad + f"* BYE {words}\r\n".encode()
 
     def _take_literal(self) -> bool:
         while self._left:
@@ -204,8 +237,8 @@ class Fragments:
     def _keep(self, block: bytes) -> None:
         text = self._text
         if text.fault is not None:
-            return
-        if text.body is None:
+            self._throw(len(block))
+        elif text.body is None:
             self._literal.append(block)
             text.octets += len(block)
         elif not text.body.append(block):

@@ -20,7 +20,7 @@ from fubako.store.mailboxes import MailboxExists, NoSuchMailbox
 
 FAILURES_MAX = 5
 _CAPABILITIES = (
-    "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE UIDPLUS MOVE CHILDREN UNSELECT SPECIAL-USE"
+    "IMAP4rev1 IMAP4rev2 SASL-IR ID ENABLE IDLE NAMESPACE UIDPLUS MOVE CHILDREN UNSELECT SPECIAL-USE"
     " CREATE-SPECIAL-USE LIST-EXTENDED LIST-STATUS STATUS=SIZE CONDSTORE QRESYNC ESEARCH SEARCHRES MULTIAPPEND BINARY"
     " UTF8=ACCEPT SAVEDATE"
 )
@@ -54,7 +54,11 @@ class ImapSession(ImapContext):
 
     def capabilities(self) -> str:
         names = [_CAPABILITIES]
-        if self.engine.state is State.STRANGER:
+        # RFC 7888 §5: never both
+        if self.engine.state is not State.STRANGER:
+            names.append("LITERAL+")
+        else:
+            names.append("LITERAL-")
             if self.pump is not None and self.stream.tls is None and not self.stream.local:
                 names.append("STARTTLS")
             if self.encrypted:
