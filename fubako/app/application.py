@@ -220,6 +220,8 @@ class Application:
                 taking_seconds=config.limits.taking_seconds,
             ),
             config.limits.smtp_transaction_seconds,
+            config.limits.smtp_session_seconds,
+            config.limits.smtp_session_messages,
             config.limits.commands_before_login,
             config.limits.search_keys,
             config.limits.imap_command_octets,

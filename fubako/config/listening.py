@@ -142,6 +142,13 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             " and one more for each `octets_per_second` of it."
         ),
     ] = 600
+    smtp_session_seconds: Annotated[
+        Positive,
+        Meta(description="Service smtp, without a login: from the connection, after which no further message begins."),
+    ] = 3600
+    smtp_session_messages: Annotated[
+        Positive, Meta(description="Service smtp, without a login: messages of one session, the refused ones too.")
+    ] = 1000
     command_seconds: Annotated[Positive, Meta(description="From a command's first octet to its last.")] = 60
     content_seconds: Annotated[
         Positive,

@@ -20,7 +20,12 @@ class SmtpLimits:
     recipients: int = 1000
     errors: int = 20  # commands refused for their syntax or order before the connection ends
     long_lines: bool = False  # lines of more than 998 octets are taken from strangers (RFC 5321 §4.5.3.1.6)
-    empty_commands: int = 200  # NOOP, RSET, HELO … in a row without a message
+    empty_commands: int = 200  # NOOP, RSET, HELO …, and chunks of a few octets, in a row without a message
+
+    @property
+    def commands_a_message(self) -> int:
+        """What somebody says who did not log in, until a message has come: its recipients, and what is said besides."""
+        return self.recipients + self.empty_commands
 
 
 SIZE_MAX = 2**63 - 1  # octets; who announces more announces too much in any case

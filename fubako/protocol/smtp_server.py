@@ -36,6 +36,7 @@ _EMPTY = (Reset, Noop, Hello)
 _PLAIN: dict[str, Event] = {"STARTTLS": StartTls(), "DATA": Data(), "RSET": Reset(), "QUIT": Quit()}
 _HELLOS = ("HELO", "EHLO", "LHLO")
 _CONTENT_BLOCK = 1 << 20
+CHUNK_OCTETS_LEAST = 512  # a BDAT of fewer that is not the last one counts as an empty command
 
 
 _OTHERS = Status(554, "5.5.1", "this is SMTP, and nothing else is spoken here").wire()
@@ -279,6 +280,8 @@ class SmtpServer(LineEngine):
     def _begin_chunk(self, argument: str) -> None:
         """BDAT (RFC 3030 §2): the octets follow whatever we say, so without a recipient they are read and refused."""
         self._chunk_left, self._chunk_last = self._chunk_size(argument)
+        if self._chunk_left < CHUNK_OCTETS_LEAST and not self._chunk_last:
+            self._count_empty()
         if self.state is State.MAIL:
             self._mode = "skip"
             raise SyntaxFault(Status(503, "5.5.1", "no valid recipients"))

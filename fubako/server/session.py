@@ -54,6 +54,8 @@ class Limits:
     append_octets_max: int = 50 * 1024 * 1024
     pace: Pace = field(default_factory=Pace)
     smtp_transaction_seconds: float = 600.0
+    smtp_session_seconds: float = 3600.0
+    smtp_session_messages: int = 1000
     commands_before_login: int = 50
     search_keys: int = 250
     imap_command_octets: int = 1024 * 1024

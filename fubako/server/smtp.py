@@ -23,6 +23,7 @@ from fubako.protocol.sasl import SaslFailure
 from fubako.server.admission import HOLD_SECONDS_MAX, Admission, Speaker
 from fubako.server.memory import NoMemory
 from fubako.server.session import Arrival, Resources, Session
+from fubako.server.visit import Visit
 from fubako.store.faults import Fault
 from fubako.store.interface import StoreFull
 from fubako.store.spool import Spooled
@@ -41,6 +42,10 @@ NO_ROOM = Status(452, "4.3.1", "too much is coming in, try again later")
 @lru_cache(maxsize=64)
 def _hello_reply(hostname: str, extensions: tuple[str, ...]) -> Status:
     return Status(250, "", "\n".join([hostname, *extensions]))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class SmtpSession(Session):
@@ -70,16 +75,18 @@ class SmtpSession(Session):
     async def converse(self) -> None:
         self.stream.idle_seconds = self.resources.limits.smtp_idle_seconds
         self._greet()
+        limits = self.resources.limits
+        visit = Visit(limits.smtp, _now(), messages=limits.smtp_session_messages, seconds=limits.smtp_session_seconds)
         while True:
             event = await self.line.event()
-            if self.rules.login and not isinstance(event, events.Content):
-                self.count_command(Status(421, "4.7.0", "too many commands before a login").wire())
+            self._count(event, visit)
             match event:
                 case events.Content():
                     self.line.due += len(event.octets) / self.resources.limits.pace.rate
                     self._came(event.octets)
                 case events.ContentEnd():
                     await self._content_end(event)
+                    visit.message()
                     if self.identity is None:
                         self.must_come_to_it(self.seconds_of_a_stranger())
                 case events.Mail():
@@ -117,6 +124,13 @@ class SmtpSession(Session):
             if not self.rules.login:  # else what EHLO shows has its time
                 replies["EHLO"] = _hello_reply(self.resources.hostname, tuple(self._extensions()))
             self.engine.foresee(replies)
+
+    def _count(self, event: events.Event, visit: Visit) -> None:
+        """What strangers say is counted, and proxies that speak for others without bringing a message. Raises ProtocolError."""
+        if self.rules.login and not isinstance(event, events.Content):
+            self.count_command(Status(421, "4.7.0", "too many commands before a login").wire())
+        if self.rules.service not in _UNASKED and (self.identity is None or isinstance(event, events.XClient)):
+            visit.command(event, _now())
 
     def seconds_of_a_stranger(self) -> float:
         """Where a login is needed, until then; where none is, to the end of the next message."""
