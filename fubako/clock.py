@@ -12,10 +12,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Seconds, as floats: `now` since the epoch (UTC), `monotonic` since an arbitrary start."""
+    """Seconds, as floats: `now` since the epoch (UTC), which may jump; `monotonic` since an arbitrary start that all processes of a
+    machine share, which does not, and counts the time that the machine sleeps."""
 
     def now(self) -> float: ...
     def monotonic(self) -> float: ...
+
+
+_SHARED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class SystemClock:
@@ -25,7 +29,7 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.clock_gettime(_SHARED)
 
 
 _POOL_OCTETS = 4096

@@ -23,7 +23,7 @@ from fubako.app import built
 from fubako.app.built import load_access, load_tls, routes
 from fubako.app.fronts import Accepted, Fronts, Wanted
 from fubako.app.listeners import Bound
-from fubako.app.storage import Store, compact_store, locks
+from fubako.app.storage import Store, compact_store
 from fubako.clock import Env
 from fubako.config import AUTH_SERVERS, Config, ConfigError, OAuth, is_loopback, split_address
 from fubako.delivery.again import Again
@@ -50,11 +50,13 @@ from fubako.protocol.smtp import SmtpLimits
 from fubako.scan.nursery import Nursery
 from fubako.server.memory import Memory
 from fubako.server.reception import Reception
-from fubako.server.session import Arrival, Limits, Resources
+from fubako.server.session import Arrival, Limits, Resources, stop_all
 from fubako.server.sessions import PROTOCOL, SESSIONS
 from fubako.store import ownership, record
 from fubako.store.guesses import SharedCounts
 from fubako.store.interface import Damaged, StoreError
+from fubako.store.lease import SERVER
+from fubako.store.leases import Lease, Leases
 from fubako.store.passing import forget as forget_passing
 from fubako.store.queue import LANES, forget_sent
 from fubako.store.quiet import QuietIndexing
@@ -63,9 +65,9 @@ from fubako.store.segments import MAGIC
 from fubako.store.spool import Spool
 from fubako.telemetry import Telemetry
 
-GRACE_SECONDS = 10.0
 FRONTED = ("smtp", "submission", "submissions")  # services whose conversations a front can hold
 RETIRE_SECONDS = 3600.0  # how long sessions go on in a worker whose place others have taken
+LINGER_SECONDS = 0.5  # for what stands behind sessions (an SSH command) to end with them
 COMPACT_SECONDS = 3600.0
 SENT_SECONDS = 30 * 24 * 3600  # how long `trace` knows what became of letters that left
 
@@ -105,17 +107,6 @@ def check(config: Config, base: Path) -> None:
     preload(config, base)
 
 
-def _owner_gone(owner: str) -> bool:
-    """Whether the process that holds a lease has ended. All owners of an embedded store are on this machine (`claim`)."""
-    try:
-        os.kill(int(owner.partition("-")[0]), 0)
-    except ProcessLookupError:
-        return True
-    except (ValueError, PermissionError):
-        pass
-    return False
-
-
 @dataclass(slots=True)
 class Application:
     """One process that serves: a store, resources, sessions. Reloading swaps the TLS contexts and limits for new sessions."""
@@ -125,6 +116,7 @@ class Application:
     store: Store
     telemetry: Telemetry
     env: Env = field(default_factory=Env)
+    server: bool = False  # under a claim of the store: nobody else serves it
     tls: dict[str, ServerTls] = field(default_factory=dict)
     resources: Resources = field(init=False)
     connections: Connections = field(init=False)
@@ -187,8 +179,7 @@ class Application:
         again = Again(self.resources.intake, self.resources.recipients, self.routed)
         self._runner = Runner(
             self.store.database, self.store.blobs, self.store.changes, self.env, self.telemetry, self.router, self.reports,
-            assurance, again, self.config.hostname, f"{os.getpid()}-{self.env.random(8).hex()}", schedule,
-            -(-LANES // workers), _owner_gone,
+            assurance, again, self.config.hostname, self.resources.leases.owner, schedule, -(-LANES // workers),
         )  # fmt: skip
         self._runner.start()
         self.resources.intake.outlet = self._runner
@@ -256,12 +247,17 @@ class Application:
             before.presence if before else Presence(self.store.database, self.store.changes, env, self.telemetry),
             before.harvest if before else Harvest(self.counts, env, config.limits.unknown_recipients),
             limits,
-            locks(self.store.directory / "run"),
+            before.leases if before else Leases(self.store.database, env.clock, self._owner()),
             self.store.indexer,
             before.spool if before else self._spool(),
             before.memory if before else Memory(config.limits.memory_octets),
             config.submission.foreign_addresses == "accept",
+            before.sessions if before else set(),
         )
+
+    def _owner(self) -> str:
+        """The name of this process's life: no other one has it."""
+        return f"{SERVER if self.server else ''}{os.getpid()}-{self.env.random(8).hex()}"
 
     def _spool(self) -> Spool:
         limits = self.config.limits
@@ -503,10 +499,11 @@ class Application:
             await asyncio.sleep(COMPACT_SECONDS)
             await self._leave_in_time()
             self.store.blobs.core.tidy()  # what another worker removed
-            unlock = self.resources.take_lock("housekeeping")
-            if unlock is None:
-                continue
+            lease: Lease | None = None
             try:
+                lease = await self.resources.leases.take("housekeeping")
+                if lease is None:
+                    continue
                 before = int(self.env.clock.now()) - SENT_SECONDS
                 await self.store.database.write(partial(forget_sent, before=before))
                 await self.store.database.write(partial(forget_passing, now=int(self.env.clock.now())))
@@ -520,7 +517,8 @@ class Application:
             except Exception as error:  # our bug: the house is kept on
                 self.telemetry.event("housekeeping.bug", error=repr(error))
             finally:
-                unlock()
+                if lease is not None:
+                    lease.release()
 
     async def _leave_in_time(self) -> None:
         now = self.env.clock.monotonic()
@@ -563,20 +561,28 @@ class Application:
                     await asyncio.wait({ended, *self._sessions}, return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
 
+    async def _end_sessions(self) -> None:
+        await stop_all(self.resources.sessions)
+        if self._sessions:
+            await asyncio.wait(self._sessions, timeout=LINGER_SECONDS)
+        for task in list(self._sessions):
+            task.cancel()
+        if self._sessions:
+            await asyncio.wait(self._sessions, timeout=LINGER_SECONDS)
+
     async def close(self) -> None:
-        """Stop listening, tell every session, wait a little, close the store."""
+        """Stop listening, let every session answer what it was asked and say that it ends, close the store."""
         for server in self._servers:
             server.close()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
-        for task in list(self._sessions):
-            task.cancel()
-        if self._sessions:
-            await asyncio.wait(self._sessions, timeout=GRACE_SECONDS)
+        async with asyncio.TaskGroup() as ending:
+            if self._runner is not None:
+                ending.create_task(self._runner.close())
+            ending.create_task(self._end_sessions())
         if self._fronts is not None:
             self._fronts.close()
-        if self._runner is not None:
-            await self._runner.close()
         await self.resources.logins.close()
+        await self.resources.leases.close()
         await self.indexing.close()
         await self.store.close()

@@ -17,7 +17,7 @@ from fubako.app.privileges import act_as_owner, owner_of, user_name
 from fubako.config import Config
 from fubako.message.target import File, Program
 from fubako.scan.pool import Pool
-from fubako.store import faults, migration
+from fubako.store import faults, lease, migration
 from fubako.store.blobs import SegmentBlobs
 from fubako.store.changes import LocalChanges, WorkerChanges
 from fubako.store.compaction import Compacted, Keeper
@@ -259,12 +259,23 @@ def claim(directory: Path, tell: Callable[[Migration], None] = _tell_nobody) -> 
     try:
         _require_rows(directory)
         done = migration.migrate(_rows(directory)) if _rows(directory).exists() else None
+        if _rows(directory).exists():
+            _release_servers(_rows(directory))
     except BaseException:
         os.close(fd)
         raise
     if done is not None:
         tell(done)
     return fd
+
+
+def _release_servers(path: Path) -> None:
+    """What the servers before held; they are gone, because the store was to be had."""
+    core = SqliteCore(str(path))
+    try:
+        core.commit([lease.release_servers])
+    finally:
+        core.close()
 
 
 @contextmanager
@@ -286,18 +297,3 @@ def _claim(directory: Path) -> int:
         os.close(fd)
         raise StoreInUse(f"another Fubako serves {directory} already: {faults.IN_USE.remedy}") from None
     return fd
-
-
-def locks(directory: Path) -> Callable[[str], Callable[[], None] | None]:
-    """Locks by name that die with their process."""
-
-    def lock(name: str) -> Callable[[], None] | None:
-        fd = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.FILE)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return None
-        return lambda: os.close(fd)
-
-    return lock

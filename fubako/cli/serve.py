@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def _confine(config: Config, base: Path, telemetry: Telemetry) -> None:
     telemetry.event("worker.confined", pid=os.getpid(), **report.facts())
 
 
-def _begin(count: int, served: Served, ready: int) -> int:
+def _begin(count: int, served: Served, ready: Callable[[], None]) -> int:
     """A worker's whole life. Rights are given up before there is a loop: libuv would keep an io_uring that it made before."""
     tls = _tls(served)
     _confine(served.config, served.base, Telemetry(quiet=served.config.quiet))
@@ -119,13 +120,13 @@ def _begin(count: int, served: Served, ready: int) -> int:
     return app.run(_work(served, tls, ready, count), AskingLoop)
 
 
-async def _work(served: Served, tls: dict[str, ServerTls], ready: int, count: int) -> int:
+async def _work(served: Served, tls: dict[str, ServerTls], ready: Callable[[], None], count: int) -> int:
     """One worker process, confined."""
     config, base = served.config, served.base
     telemetry = Telemetry(quiet=config.quiet)
     nursery = Nursery(served.nursery.ours) if served.nursery is not None else None
     store = app.open_store(base / config.directory, pool=app.pool(config, telemetry, nursery))
-    application = app.Application(config, base, store, telemetry, tls=tls, nursery=nursery)
+    application = app.Application(config, base, store, telemetry, tls=tls, nursery=nursery, server=True)
     await application.listen(served.bound)
     application.keep_house()
     application.run_queue(count)
@@ -147,7 +148,7 @@ async def _work(served: Served, tls: dict[str, ServerTls], ready: int, count: in
         loop.add_signal_handler(number, stop)
     taken = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, RETIRE}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, taken)
-    os.write(ready, b".")
+    ready()
     await retiring.wait()
     if not stopping.is_set():
         await application.retire(stopping)

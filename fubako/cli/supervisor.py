@@ -6,7 +6,6 @@ place, who have not given it up yet, and those before serve their sessions to th
 
 import gc
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable
@@ -17,13 +16,11 @@ import click
 import msgspec
 
 from fubako import app
+from fubako.cli.workers import RESTART_SECONDS, NoWorker, Workers, stop_all
 from fubako.config import UNIX_SERVICES, Config, load
 from fubako.net.tls import ServerTls
-from fubako.telemetry import Telemetry
+from fubako.telemetry import Telemetry, visible
 
-RESTART_SECONDS = 1.0
-STOP_SECONDS = 15
-READY_SECONDS = 30.0
 RETIRED_ROUNDS_MAX = 3  # so many times the workers, of those that have retired; the first are ended then
 
 RETIRE = signal.SIGUSR1
@@ -85,71 +82,67 @@ class Served:
 
 
 class Supervisor:
-    """`begin` is a worker's whole life: what it serves, and where it says that it is ready."""
+    """`begin` is a worker's whole life: what it serves, and what it calls once it is ready."""
 
-    def __init__(self, served: Served, count: int, begin: Callable[[Served, int], int], telemetry: Telemetry) -> None:
+    def __init__(
+        self, served: Served, count: int, begin: Callable[[Served, Callable[[], None]], int], telemetry: Telemetry
+    ) -> None:
         self._served, self._count, self._begin, self._telemetry = served, count, begin, telemetry
-        self._workers: list[int] = []
-        self._retired: list[int] = []
-        self._ready = os.pipe()
+        self._workers = self._generation()
+        self._retired: list[Workers] = []
+        self._stopping = False
 
     def run(self) -> int:
-        """Until SIGTERM. A worker that dies is replaced."""
+        """Until SIGTERM, or until no worker can start: then its exit code. A worker that dies is replaced."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS | {RETIRE})  # a worker takes them once it can
         gc.collect()
         gc.freeze()  # what was made up to here lives as long as the workers, and is shared by them
-        self._workers = self._start_all()
-        self._are_ready()
+        try:
+            self._follow_reach()
+            if self._workers.start():
+                self._keep()
+        except NoWorker as error:
+            click.echo(f"fubako: {visible(str(error))}", err=True)
+            return error.code
+        finally:
+            for one in self._served.bound:
+                if one.service in UNIX_SERVICES:
+                    Path(one.socket.getsockname()).unlink(missing_ok=True)
+        self._telemetry.event("serve.stopped")
+        return 0
+
+    def _keep(self) -> None:
         notify("READY=1")
-        self._telemetry.event("serve.started", workers=self._count, pids=sorted(self._workers))
-        while (got := signal.sigwait(_SIGNALS)) in (signal.SIGHUP, signal.SIGCHLD):
+        self._telemetry.event("serve.started", workers=len(self._workers.pids), pids=self._workers.pids)
+        while not self._stopping:
+            got = self._workers.next_signal(_SIGNALS)
             if got == signal.SIGHUP:
                 notify("RELOADING=1")
                 self._reload()
                 notify("READY=1")
-            else:
+            elif got == signal.SIGCHLD:
                 self._look()
+            else:
+                break
         notify("STOPPING=1")
-        _stop({*self._workers, *self._retired})
-        for one in self._served.bound:
-            if one.service in UNIX_SERVICES:
-                Path(one.socket.getsockname()).unlink(missing_ok=True)
-        self._telemetry.event("serve.stopped")
-        return 0
+        stop_all([self._workers, *self._retired])
 
-    def _start_all(self) -> list[int]:
+    def _generation(self) -> Workers:
+        """Workers that serve what is to be served when each of them is started."""
+        return Workers(lambda ready: self._begin(self._served, ready), self._count, self._telemetry)
+
+    def _follow_reach(self) -> None:
         if self._served.config.confine != "off":
             self._served = replace(self._served, reach=app.reach(self._served.config, self._served.base))
-        return [self._start() for _ in range(self._count)]
-
-    def _start(self) -> int:
-        """A worker; its signals stay blocked until it can take them."""
-        pid = os.fork()
-        if pid:
-            return pid
-        app.end_with_parent()
-        code = 70
-        try:
-            code = self._begin(self._served, self._ready[1])
-        finally:
-            os._exit(code)
-
-    def _are_ready(self) -> bool:
-        """Wait until every worker serves, or there is no hope of it."""
-        missing = self._count
-        while missing > 0 and select.select([self._ready[0]], [], [], READY_SECONDS)[0]:
-            missing -= len(os.read(self._ready[0], missing))
-        return missing <= 0
 
     def _look(self) -> None:
         for kept in (self._served.nursery, self._served.spawner):
             if kept is not None:
                 kept.look(self._telemetry)
-        _reap(self._retired)
-        for pid in _reap(self._workers):
-            self._telemetry.event("worker.died", pid=pid)
-            signal.sigtimedwait(set(), RESTART_SECONDS)
-            self._workers.append(self._start())
+        for workers in self._retired:
+            workers.reap()
+        self._retired = [workers for workers in self._retired if workers.pids]
+        self._workers.look()
 
     # -- SIGHUP
 
@@ -160,33 +153,31 @@ class Supervisor:
             app.check(config, before.base)
             reach = app.reach(config, before.base)
         except Exception:  # each worker finds it too, tells, and goes on with what it has
-            self._tell(self._workers, signal.SIGHUP)
+            self._workers.tell(signal.SIGHUP)
             return
         self._served = replace(before, config=config)
         if before.reach is None or reach == before.reach:
-            self._tell(self._workers, signal.SIGHUP)
+            self._workers.tell(signal.SIGHUP)
             return
-        while select.select([self._ready[0]], [], [], 0)[0]:  # said by workers that replaced others
-            os.read(self._ready[0], 4096)
-        fresh = self._start_all()
-        if not self._are_ready():
-            self._telemetry.event("config.refused", reason="workers that read it do not become ready")
+        self._follow_reach()
+        fresh = self._generation()
+        try:
+            if not fresh.start():
+                self._stopping = True  # and those before are stopped in their turn
+                return
+        except NoWorker as error:
+            self._telemetry.event("config.refused", reason=str(error))
             self._served = before
-            _stop(set(fresh))
             return
         self._retire(fresh)
 
-    def _retire(self, fresh: list[int]) -> None:
-        self._tell(self._workers, RETIRE)
-        self._telemetry.event("workers.replaced", pids=sorted(fresh), retired=sorted(self._workers))
-        self._retired += self._workers
+    def _retire(self, fresh: Workers) -> None:
+        self._workers.retire(RETIRE)
+        self._telemetry.event("workers.replaced", pids=fresh.pids, retired=self._workers.pids)
+        self._retired.append(self._workers)
         self._workers = fresh
-        self._tell(self._retired[: -RETIRED_ROUNDS_MAX * self._count], signal.SIGTERM)
-
-    @staticmethod
-    def _tell(pids: list[int], number: signal.Signals) -> None:
-        for pid in pids:
-            os.kill(pid, number)  # ours and not waited for: it is there
+        for workers in self._retired[:-RETIRED_ROUNDS_MAX]:
+            workers.tell(signal.SIGTERM)
 
 
 def within_files(config: Config, telemetry: Telemetry) -> Config:
@@ -218,26 +209,3 @@ def _has_ended(pid: int) -> bool:
         return bool(os.waitpid(pid, os.WNOHANG)[0])
     except ChildProcessError:
         return True
-
-
-def _reap(pids: list[int]) -> list[int]:
-    """Those that have ended; they are left out of `pids`."""
-    gone = [pid for pid in pids if _has_ended(pid)]
-    for pid in gone:
-        pids.remove(pid)
-    return gone
-
-
-def _stop(workers: set[int]) -> None:
-    """SIGTERM, and SIGKILL for who has not ended in time."""
-    for pid in workers:
-        os.kill(pid, signal.SIGTERM)
-    left = list(workers)
-    for _ in range(STOP_SECONDS * 10):
-        _reap(left)
-        if not left:
-            return
-        signal.sigtimedwait({signal.SIGCHLD}, 0.1)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)

@@ -78,7 +78,7 @@ async def _up(place: quickstart.Place, *, once: bool, first: bool, events: bool)
     bound = app.bind(config, place.root)
     telemetry = Telemetry(quiet=not events)
     store = app.open_store(place.root / config.directory, pool=app.pool(config, telemetry))
-    application = app.Application(config, place.root, store, telemetry, env)
+    application = app.Application(config, place.root, store, telemetry, env, server=True)
     try:
         facts = await quickstart.ensure_accounts(place, application.store.database, env, _services(config, place.root))
         await application.listen(bound)

@@ -29,12 +29,12 @@ from fubako.message.trace import journey_with
 from fubako.net.interface import StreamClosed, StreamTimeout, TlsError
 from fubako.protocol.engine import ProtocolError
 from fubako.store import queue
-from fubako.store.interface import Blobs, Changes, Database, StoreError, StoreFull, Transaction
+from fubako.store.interface import Blobs, Changes, Database, StoreError, StoreUnavailable, Transaction
+from fubako.store.lease import LEASE_SECONDS, LeaseLost, Sightings
 from fubako.store.ownership import SegmentLost
-from fubako.store.queue import LANES, QUEUE_ACCOUNT, LeaseLost, Outcome, Outgoing, Placed, Queued, Target
+from fubako.store.queue import LANES, QUEUE_ACCOUNT, Outcome, Outgoing, Placed, Queued, Target
 from fubako.telemetry import Telemetry
 
-LEASE_SECONDS = 30
 LEASE_MARGIN_SECONDS = 10.0  # no letter is begun when the lease ends sooner
 LOADED_MAX = 2000  # recipients in memory
 FRESH_MAX = 500
@@ -48,6 +48,10 @@ GATHER_SECONDS = 0.02  # hints of new letters are looked into together
 MISSED_SECONDS = 5
 LOOK_SECONDS = 0.25  # a lane is not asked more often for all that is due
 REST_SECONDS = 30.0  # after the disk was full
+SETTLE_TRIES = 5  # of what was sent already
+SETTLE_GAP_SECONDS = 2.0
+CLOCK_SECONDS = 10  # a wall clock that went back by less is let be
+CLOSE_SECONDS = 5.0  # for what is being said when the server stops
 
 
 @dataclass(slots=True)
@@ -55,18 +59,17 @@ class Lane:
     epoch: int
     until: float  # monotonic
     seen: int = 0  # the newest letter looked at
-    look_at: int = 0  # when something is due that is not in memory
+    look_at: float = 0.0  # monotonic: when something is due that is not in memory
     looked: float = float("-inf")  # on the loop's clock
 
 
 class Runner:
-    """One a process. `owner` names it in the leases; `gone` knows whether another owner has ended."""
+    """One a process. `owner` names it in the leases."""
 
     def __init__(
         self, database: Database, blobs: Blobs, changes: Changes, env: Env, telemetry: Telemetry, router: Router,
         reports: Reports, assurance: Assurance, again: Again, hostname: str, owner: str, schedule: Schedule | None = None,
         share: int = LANES,
-        gone: Callable[[str], bool] = lambda _owner: False,
     ) -> None:  # fmt: skip
         self._database, self._blobs, self._changes = database, blobs, changes
         self._env, self._telemetry, self._router = env, telemetry, router
@@ -74,7 +77,8 @@ class Runner:
         self._schedule = schedule or Schedule()
         self._reports, self._again = reports, again
         self._connector = Connector(database, env, telemetry, assurance, hostname)
-        self._gone = gone
+        self._sightings = Sightings()
+        self._offset = float("-inf")  # of the wall clock from the one that nobody sets
         self._share = share  # how many lanes the first look takes; later everything that nobody else has
         self._lanes: dict[int, Lane] = {}
         self._loaded: set[tuple[int, int, int]] = set()
@@ -105,7 +109,7 @@ class Runner:
         self._end_hints()
         await self._main
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=5.0)
+            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -172,19 +176,21 @@ class Runner:
                     await self._wake.wait()
 
     async def _lease(self) -> None:
-        now, monotonic = int(self._env.clock.now()), self._env.clock.monotonic()
+        monotonic = self._env.clock.monotonic()
         at = asyncio.get_running_loop().time()
         fresh = all(lane.until - monotonic > LEASE_SECONDS * 0.7 for lane in self._lanes.values())
         if fresh and at - self._asked < LEASE_SECONDS / 4:
             return
         self._asked = at
+        self._sightings.note(await self._database.read(queue.lanes), monotonic)
+        gone = {lane_id: self._sightings.gone(lane_id, monotonic) for lane_id in range(LANES)}
 
         def unit(tx: Transaction) -> dict[int, int]:
             epochs: dict[int, int] = {}
             for lane_id in range(LANES):
                 epoch = None
                 if len(epochs) < self._share:
-                    epoch = queue.take(tx, lane_id, self._owner, now, now + LEASE_SECONDS, self._gone)
+                    epoch = queue.take(tx, lane_id, self._owner, gone[lane_id])
                 if epoch is not None:
                     epochs[lane_id] = epoch
             return epochs
@@ -203,20 +209,24 @@ class Runner:
 
     async def _load(self) -> float:
         """Take what is due into memory; how long it is until something else will be."""
-        now, pause = int(self._env.clock.now()), float(LEASE_SECONDS)
+        now, pause = self._env.clock.monotonic(), LEASE_SECONDS
+        await self._follow_clock(now)
         hinted, self._hinted = self._hinted, set()
         for lane_id, lane in list(self._lanes.items()):
             if lane_id in hinted:
-                lane.look_at = 0
+                lane.look_at = 0.0
             if lane.look_at <= now or lane_id in hinted:
-                await self._look(lane_id, lane, now, fresh=lane_id in hinted)
+                await self._look(lane_id, lane, fresh=lane_id in hinted)
             pause = min(pause, max(lane.look_at - now, LOOK_SECONDS))
         return pause
 
-    async def _look(self, lane_id: int, lane: Lane, now: int, *, fresh: bool) -> None:
+    async def _look(self, lane_id: int, lane: Lane, *, fresh: bool) -> None:
         """New letters at a hint; everything that is due when it is time, but not too often."""
+        now, monotonic = int(self._env.clock.now()), self._env.clock.monotonic()
         at = asyncio.get_running_loop().time()
-        everything = lane.look_at <= now and at - lane.looked >= LOOK_SECONDS
+        everything = lane.look_at <= monotonic and at - lane.looked >= LOOK_SECONDS
+        if everything:
+            await self._bring_back(lane_id, now)
         room = len(self._loaded) < LOADED_MAX // 2
 
         def unit(tx: Transaction) -> tuple[list[Job], int, int | None, bool]:
@@ -233,10 +243,33 @@ class Runner:
             lane.seen = newest
         if everything:
             lane.looked = at
-            soon = now + MISSED_SECONDS  # a hint may have been missed
-            lane.look_at = now if full or not room else min(later, soon) if later is not None else soon
+            wait = (
+                0 if full or not room else min((later or now + MISSED_SECONDS) - now, MISSED_SECONDS)
+            )  # hints are missed
+            lane.look_at = monotonic + wait
         for job in jobs:
             self._add(job)
+
+    async def _follow_clock(self, monotonic: float) -> None:
+        """When the wall clock goes back under our eyes, what was planned by it is planned anew."""
+        now = self._env.clock.now()
+        offset, before = now - monotonic, self._offset
+        self._offset = offset
+        back = int(before - offset) if before > float("-inf") else 0
+        if back < CLOCK_SECONDS:
+            return
+        for lane_id, lane in self._lanes.items():
+            await self._database.write(lambda tx, one=lane_id: queue.shift_back(tx, one, int(now), back))  # type: ignore[misc]
+            lane.look_at = 0.0
+        self._telemetry.event("queue.clock_went_back", seconds=back)
+
+    async def _bring_back(self, lane_id: int, now: int) -> None:
+        """The wall clock may have gone back while nobody looked, too; no letter waits longer than any schedule says."""
+        longest = self._schedule.longest_wait
+        displaced = await self._database.read(lambda tx: queue.displaced(tx, lane_id, now, longest))
+        if displaced:
+            await self._database.write(lambda tx: queue.bring_back(tx, lane_id, displaced, now))
+            self._telemetry.event("queue.brought_back", lane=lane_id, recipients=len(displaced))
 
     def _jobs(self, tx: Transaction, lane: Lane, found: Iterable[Queued]) -> list[Job]:
         ways: dict[tuple[int, int, str], list[Queued]] = {}
@@ -305,8 +338,8 @@ class Runner:
             alone = carrier is not None or (problem.weak and job is not None and job.letter.require_tls)
             rest = [] if alone else site.take_all()
             await self._all([*([job] if job else []), *rest], problem.status)
-        except (LeaseLost, StoreFull) as error:
-            if isinstance(error, StoreFull):
+        except (LeaseLost, StoreUnavailable) as error:
+            if isinstance(error, StoreUnavailable):
                 self._resting = asyncio.get_running_loop().time() + REST_SECONDS
             self._let_go([job] if job is not None else [])
             self._telemetry.event("queue.error", reason=str(error))
@@ -327,7 +360,7 @@ class Runner:
         for job in jobs:
             self._loaded.difference_update(one.key for one in job.recipients)
         for lane in self._lanes.values():
-            lane.look_at = 0
+            lane.look_at = 0.0
 
     async def _by_program(self, job: Job, hop: NextHop) -> None:
         self._held(job, LEASE_MARGIN_SECONDS)
@@ -404,7 +437,7 @@ class Runner:
                         if report is not None:
                             report(tx)
 
-                await self._database.write(unit, patient=True)
+                await self._written(unit)
 
             try:
                 await written()
@@ -412,7 +445,7 @@ class Runner:
                 await written()
             for outcome, reported in judged:
                 if outcome.again_at is not None:
-                    lane.look_at = min(lane.look_at, outcome.again_at)
+                    lane.look_at = min(lane.look_at, self._env.clock.monotonic() + outcome.again_at - now)
                 self._tell(letter, outcome, reported)
         except LeaseLost:
             self._lanes.pop(job.lane_id, None)
@@ -420,6 +453,19 @@ class Runner:
         finally:
             self._recent.pop(letter.blob.blob_id, None)
             self._loaded.difference_update(one.queued.key for one in answers)
+
+    async def _written(self, unit: Callable[[Transaction], None]) -> None:
+        """What was sent is sent: that it cannot be written just now, or that the server ends, is no reason to send it again."""
+        for left in reversed(range(SETTLE_TRIES)):
+            try:
+                await asyncio.shield(self._database.write(unit, patient=True))
+                return
+            except SegmentLost:
+                raise
+            except StoreUnavailable:
+                if not left:
+                    raise
+                await asyncio.sleep(SETTLE_GAP_SECONDS)
 
     def _chance(self) -> float:
         return self._env.random(1)[0] / 256

@@ -10,7 +10,12 @@ from typing import Any, Generic
 
 from fubako.net.interface import Pump, Stream, StreamClosed, TlsError
 from fubako.net.pace import EVENTS_A_TURN, PIECES_A_TURN, SEND_OCTETS, TURN_SECONDS, Pace
+from fubako.owed import Owed
 from fubako.protocol.engine import E_co, Engine, ProtocolError, Unfinished
+
+
+class LineEnding(Exception):
+    """Nothing more is asked of the peer: the conversation is to end here."""
 
 
 class Line(Generic[E_co]):
@@ -19,14 +24,31 @@ class Line(Generic[E_co]):
 
     `due`, in the loop's time, is when the conversation must have come to where its session wants
     it: every wait ends then, whatever is said meanwhile.
+
+    `busy`: the session works on the last event, and nothing is waited for but that. `ending`: there
+    will be no other event. `owed`: what the session must not be kept from saying.
     """
 
-    __slots__ = ("_events", "_octets", "_pace", "_turn_ends", "_waited", "due", "engine", "stream")
+    __slots__ = (
+        "_events",
+        "_octets",
+        "_pace",
+        "_turn_ends",
+        "_waited",
+        "busy",
+        "due",
+        "ending",
+        "engine",
+        "owed",
+        "stream",
+    )
 
     def __init__(self, engine: Engine[E_co], stream: Stream, pace: Pace | None = None) -> None:
         self.engine = engine
         self.stream = stream
         self.due = inf
+        self.busy = self.ending = False
+        self.owed = Owed()
         self._pace = pace
         self._events = 0  # in this turn
         self._turn_ends = 0.0
@@ -36,7 +58,7 @@ class Line(Generic[E_co]):
             stream.taking_seconds = pace.taking_seconds
 
     async def event(self) -> E_co:
-        """The next event. Raises ProtocolError, StreamClosed, StreamTimeout, TlsError."""
+        """The next event. Raises LineEnding, ProtocolError, StreamClosed, StreamTimeout, TlsError."""
         event = await self._next(nudged=False)
         assert event is not None  # nobody asked to be nudged
         return event
@@ -54,6 +76,14 @@ class Line(Generic[E_co]):
         return await self._next(nudged=True)
 
     async def _next(self, *, nudged: bool) -> E_co | None:
+        self.busy = self.owed.begun = False  # the answers are said, or will be before anything is waited for
+        if self.ending:
+            raise LineEnding
+        event = await self._next_event(nudged=nudged)
+        self.busy = True
+        return event
+
+    async def _next_event(self, *, nudged: bool) -> E_co | None:
         engine = self.engine
         event = engine.next_event()
         if event is not None:

@@ -15,6 +15,8 @@ from fubako.server.session import Arrival, Resources, Session
 from fubako.store import messages
 from fubako.store.faults import DAMAGED, Fault
 from fubako.store.interface import BlobRef, Damaged, StoreError, StoreUnavailable, Transaction
+from fubako.store.lease import LeaseLost
+from fubako.store.leases import Lease
 from fubako.store.mailboxes import INBOX_ID
 
 FAILURES_MAX = 5
@@ -44,7 +46,7 @@ class Pop3Session(Session):
         self.user = ""
         self.drops: list[Drop] = []
         self.uidvalidity = 0
-        self.unlock: Callable[[], None] | None = None
+        self.lease: Lease | None = None
         self.failures = 0
 
     async def converse(self) -> None:
@@ -218,8 +220,8 @@ class Pop3Session(Session):
         """The login holds: lock the maildrop and take the snapshot."""
         account_id = identity.account.account_id
         if not identity.read_only:
-            self.unlock = self.resources.take_lock(f"pop3-{account_id}")
-        if self.unlock is None and not identity.read_only:
+            self.lease = await self.resources.leases.take(f"pop3-{account_id}")
+        if self.lease is None and not identity.read_only:
             self.engine.err("another session has the maildrop", "IN-USE")
             return
 
@@ -332,22 +334,34 @@ class Pop3Session(Session):
 
     async def _quit(self) -> None:
         gone = [drop.uid for drop in self.drops if drop.deleted]
-        if self.identity is not None and gone:
+        lease = self.lease
+        if self.identity is not None and lease is not None:
             account_id = self.identity.account.account_id
+
+            def unit(tx: Transaction) -> None:
+                if gone:
+                    lease.require(tx)
+                    messages.expunge(tx, account_id, INBOX_ID, gone, flagged=False)
+                lease.drop(tx)  # who is told that it is over may come again at once
+
             try:
-                await self.resources.database.write(
-                    lambda tx: messages.expunge(tx, account_id, INBOX_ID, gone, flagged=False)
-                )
+                await self.resources.database.write(unit)
+            except LeaseLost:
+                self.engine.err("another session has the maildrop now; no message was removed", "SYS/TEMP")
+                return
             except StoreUnavailable as error:
                 self.unavailable(error)
+                if not gone:
+                    self.engine.ok("bye")
+                    return
                 self.engine.err(f"the messages were not removed: {error.fault.words}", error.fault.pop3)
                 return
         self.engine.ok("bye")
 
     def cleanup(self) -> None:
-        if self.unlock is not None:
-            self.unlock()
-            self.unlock = None
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
 
     def farewell_changed(self) -> None:
         self.stream.write(b"-ERR [AUTH] the account was changed: log in again\r\n")

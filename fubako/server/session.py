@@ -21,8 +21,9 @@ from fubako.delivery.dress import Dresser
 from fubako.delivery.intake import Intake
 from fubako.message.hop import Hop
 from fubako.net.interface import Pump, Stream, StreamClosed, StreamTimeout, TlsError
-from fubako.net.line import AnyLine
+from fubako.net.line import AnyLine, LineEnding
 from fubako.net.pace import Pace
+from fubako.owed import OWED
 from fubako.policy.access import Access
 from fubako.policy.gate import Gate
 from fubako.policy.harvest import Harvest
@@ -36,10 +37,12 @@ from fubako.server.reception import Reception
 from fubako.store.faults import Fault
 from fubako.store.indexer import Indexer
 from fubako.store.interface import Blobs, Changes, Database, StoreUnavailable
+from fubako.store.leases import Leases
 from fubako.store.spool import Spool
 from fubako.telemetry import Telemetry, visible
 
-Locks = Callable[[str], Callable[[], None] | None]
+GRACE_SECONDS = 8.0  # at a stop, for commands that were begun
+ANSWER_SECONDS = 2.0  # for what is being committed to be answered, when its session has to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +86,12 @@ class Resources:
     presence: Presence
     harvest: Harvest
     limits: Limits
-    take_lock: Locks
+    leases: Leases
     search: Indexer
     spool: Spool
     memory: Memory
     foreign_addresses: bool = False  # users may write under addresses of other domains
+    sessions: set["Session"] = field(default_factory=set)  # all that are open
 
 
 class Arrival(Struct, frozen=True):
@@ -132,6 +136,7 @@ class Session:
         self._stay: Stay | None = None
         self._task: asyncio.Task[Any] | None = None
         self._revoked = False
+        resources.sessions.add(self)
 
     @property
     def stream(self) -> Stream:
@@ -187,7 +192,10 @@ class Session:
         """The whole life of the connection. Only its end is certain: no error of one session reaches another."""
         telemetry = self.resources.telemetry
         self._task = asyncio.current_task()
+        OWED.set(self.line.owed)
         try:
+            if self.line.ending:
+                raise LineEnding
             if not await self._known_still():
                 return
             if self.proved is None:
@@ -210,12 +218,12 @@ class Session:
             self._last_words(self.timed_out)
         except StreamClosed:
             pass
+        except LineEnding:
+            self._say_end()
         except asyncio.CancelledError:
-            if self._revoked and self._task is not None and not self._task.uncancel():
-                self._say_changed()
-                return
-            self._last_words(self.farewell_stopping)
-            raise
+            self._say_end()
+            if not (self._revoked and self._task is not None and not self._task.uncancel()):
+                raise
         except StoreUnavailable as error:  # where a protocol has no other words for it
             self.unavailable(error)
             self._last_words(partial(self.farewell_unavailable, error.fault))
@@ -227,10 +235,35 @@ class Session:
             telemetry.event("session.bug", self.trace_id, service=self.service, error=repr(error), where=where)
             self._last_words(self.farewell_bug)
         finally:
+            self.resources.sessions.discard(self)
             if self._stay is not None:
                 self._stay.leave()
             self.cleanup()
             self.line.close()
+
+    def stop(self) -> None:
+        """No more commands: what was begun is finished and answered, then the session ends."""
+        self.line.ending = True
+        if self._task is not None and not self.line.busy:
+            self._task.cancel()
+
+    def cut(self) -> None:
+        """End now, unless something was committed and its answer is still to be said."""
+        self.line.ending = True
+        if self._task is not None and not self._owes:
+            self._task.cancel()
+
+    @property
+    def _owes(self) -> bool:
+        return self.line.busy and self.line.owed.begun
+
+    def _say_end(self) -> None:
+        if self._owes:  # nobody knows what became of it: the end of the connection says just that
+            self._last_words(_nothing)
+        elif self._revoked:
+            self._say_changed()
+        else:
+            self._last_words(self.farewell_stopping)
 
     def seconds_of_a_stranger(self) -> float:
         """How long somebody may be here without saying who he is."""
@@ -336,6 +369,12 @@ class Session:
 
     def _changed(self) -> None:
         self._revoked = True
+        self.cut()
+        if self._owes:
+            asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._answered)
+
+    def _answered(self) -> None:
+        """The time for an answer is over."""
         if self._task is not None:
             self._task.cancel()
 
@@ -374,6 +413,31 @@ class Session:
             binding=identity.binding,
             **({"actor": identity.actor} if identity.actor else {}),
         )
+
+
+def _nothing() -> None:
+    """To say."""
+
+
+async def stop_all(sessions: set["Session"], *, grace: float = GRACE_SECONDS, answer: float = ANSWER_SECONDS) -> None:
+    """Every session ends: at once where it waits for its peer, else once its command is answered, or after `grace`; what is being
+    committed has `answer` more."""
+    await asyncio.sleep(0)  # those that have just been made begin
+    for session in list(sessions):
+        session.stop()
+    await _ended(sessions, grace)
+    for session in list(sessions):
+        session.cut()
+    await _ended(sessions, answer)
+    for session in list(sessions):
+        session._answered()
+    await _ended(sessions, answer)
+
+
+async def _ended(sessions: set["Session"], seconds: float) -> None:
+    tasks = [session._task for session in sessions if session._task is not None]
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
 
 
 def decoded(line: bytes) -> bytes:

@@ -1,24 +1,21 @@
 """The queue: letters on their way out, as rows; units of work that put, lease, settle and show them.
 
-Every key begins with `lane_id`. Who works on a lane holds its lease and an epoch; every outcome is written under that epoch, so
-that an owner who was paused too long writes nothing (scale: at most one owner's outcomes count). Times are whole seconds.
+Every key begins with `lane_id`. Who works on a lane holds its lease and an epoch (`lease`); every outcome is written under that
+epoch, so that an owner who was paused too long writes nothing (scale: at most one owner's outcomes count). Times are whole seconds.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from msgspec import Struct
 
 from fubako.message.status import Status
 from fubako.message.target import Handed, Way, from_row, to_row
-from fubako.store import ownership
+from fubako.store import lease, ownership
 from fubako.store.interface import BlobRef, Row, StoreError, Transaction
+from fubako.store.lease import Holding, LeaseLost
 
 LANES = 4
 QUEUE_ACCOUNT = 0  # changes of the queue are told as places of this account
-
-
-class LeaseLost(StoreError):
-    """Another owner works on this lane now."""
 
 
 class Outgoing(Struct, frozen=True):
@@ -164,26 +161,24 @@ def _wish(letter: Outgoing) -> int:
 # -- leases
 
 
-def take(
-    tx: Transaction, lane_id: int, owner: str, now: int, until: int, gone: Callable[[str], bool] = lambda _owner: False
-) -> int | None:
+def lanes(tx: Transaction) -> dict[Hashable, Holding]:
+    """Who holds which."""
+    return lease.held(tx, lease.LANES)
+
+
+def take(tx: Transaction, lane_id: int, owner: str, gone: Holding | None = None) -> int | None:
     """The lease of a lane that nobody holds, or renewed by its owner: the epoch; None while another one holds it who is not
-    known to be `gone`."""
-    row = tx.row("SELECT owner, epoch, lease_until FROM lane WHERE lane_id=?", (lane_id,))
-    if row is None or (row[0] != owner and row[2] > now and not gone(row[0])):
-        return None
-    fresh = row[0] != owner or row[2] <= now
-    tx.run("UPDATE lane SET owner=?, epoch=epoch+?, lease_until=? WHERE lane_id=?", (owner, int(fresh), until, lane_id))
-    return int(row[1]) + int(fresh)
+    known to be `gone` (`lease`)."""
+    return lease.take(tx, lease.LANES, lane_id, owner, gone)
 
 
 def release(tx: Transaction, owner: str) -> None:
-    tx.run("UPDATE lane SET owner='', lease_until=0 WHERE owner=?", (owner,))
+    lease.release(tx, lease.LANES, owner)
 
 
 def check(tx: Transaction, lane_id: int, epoch: int) -> None:
-    """Raises LeaseLost."""
-    if tx.row("SELECT 1 FROM lane WHERE lane_id=? AND epoch=?", (lane_id, epoch)) is None:
+    """Raises LeaseLost. Locks the lane: nobody takes it before this transaction has ended."""
+    if tx.row("UPDATE lane SET beat=beat WHERE lane_id=? AND epoch=? RETURNING 1", (lane_id, epoch)) is None:
         raise LeaseLost(f"lane {lane_id} is another one's now")
 
 
@@ -202,6 +197,26 @@ def fresh(tx: Transaction, lane_id: int, after_queue_id: int, now: int, limit: i
     rows = tx.rows(f"SELECT {_QUEUED} WHERE lane_id=? AND queue_id>? AND held=0 AND next_attempt<=?"
                    " ORDER BY queue_id, number LIMIT ?", (lane_id, after_queue_id, now, limit))  # fmt: skip
     return [_queued(row) for row in rows]
+
+
+def displaced(tx: Transaction, lane_id: int, now: int, longest: int) -> list[tuple[int, int]]:
+    """(queue_id, number) of recipients whose next attempt is later than `longest` from now, which no schedule says: the wall clock
+    went back. Who waits for a time that a sender set (FUTURERELEASE) goes through the intake, and is left alone."""
+    rows = tx.rows("SELECT queue_id, number FROM queue_recipient WHERE lane_id=? AND held=0 AND next_attempt>? AND way<>?"
+                   " LIMIT 1000", (lane_id, now + longest, Way.AGAIN))  # fmt: skip
+    return [(row[0], row[1]) for row in rows]
+
+
+def bring_back(tx: Transaction, lane_id: int, keys: Iterable[tuple[int, int]], now: int) -> None:
+    """Those are due now."""
+    tx.many("UPDATE queue_recipient SET next_attempt=? WHERE lane_id=? AND queue_id=? AND number=?",
+            [(now, lane_id, *key) for key in keys])  # fmt: skip
+
+
+def shift_back(tx: Transaction, lane_id: int, now: int, seconds: int) -> None:
+    """The wall clock went back by so much: what was planned by it comes so much sooner. Times that senders set stay."""
+    tx.run("UPDATE queue_recipient SET next_attempt=next_attempt-? WHERE lane_id=? AND held=0 AND next_attempt>? AND way<>?",
+           (seconds, lane_id, now, Way.AGAIN))  # fmt: skip
 
 
 def next_due(tx: Transaction, lane_id: int, now: int) -> int | None:

@@ -139,6 +139,9 @@ _STEPS: dict[int, tuple[str | Callable[[Transaction], None], ...]] = {
         "ALTER TABLE account ADD COLUMN protocols TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE account ADD COLUMN networks TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE totp ADD COLUMN tries TEXT NOT NULL DEFAULT ''",
+        # who holds what (`lease`); a beat in place of a time by the wall clock
+        "ALTER TABLE lane ADD COLUMN beat BIGINT NOT NULL DEFAULT 0",
+        "CREATE TABLE lease (name TEXT PRIMARY KEY, owner TEXT NOT NULL, epoch BIGINT NOT NULL, beat BIGINT NOT NULL)",
         # guesses and unknown recipients, counted for all workers; `until`: milliseconds, before which nothing is looked at
         """CREATE TABLE guess (
             subject TEXT PRIMARY KEY, failures BIGINT NOT NULL, last BIGINT NOT NULL, until BIGINT NOT NULL)""",

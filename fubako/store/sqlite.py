@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from fubako import modes
 from fubako.clock import Clock, SystemClock
+from fubako.owed import OWED, Owed
 from fubako.store import faults, schema
 from fubako.store.faults import Fault
 from fubako.store.group import Syncing, settle
@@ -24,6 +25,7 @@ from fubako.store.interface import Changes, Place, Row, StoreFull, StoreOutdated
 
 T = TypeVar("T")
 Unit = Callable[[Transaction], Any]
+Waiting = tuple[Unit, "asyncio.Future[Any]", Owed | None]  # and whose conversation waits for it
 
 _BUSY_MILLISECONDS = 30_000  # a command, or a thread, waits so long for another process
 _READ_MILLISECONDS = 20  # and a look, on the loop
@@ -385,7 +387,7 @@ class SqliteDatabase:
         self._changes = changes
         self._loop = asyncio.get_running_loop()
         self._syncing = Syncing("database")
-        self._waiting: list[tuple[Unit, asyncio.Future[Any]]] = []
+        self._waiting: list[Waiting] = []
         self._busy = False
         self._pressing = False  # a unit that waits is not patient
         self._last_pressing = float("-inf")  # when the last of those came
@@ -397,7 +399,7 @@ class SqliteDatabase:
 
     async def write(self, unit: Callable[[Transaction], T], *, patient: bool = False) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.append((unit, future))
+        self._waiting.append((unit, future, OWED.get()))
         if not patient:
             self._pressing, self._last_pressing = True, self._loop.time()
         if not self._busy:
@@ -437,7 +439,7 @@ class SqliteDatabase:
         """Another process keeps the database: who waits is told so. The thread waits on, for who comes later."""
         waiting, self._waiting = self._waiting, []
         reason = f"another process has kept the database for {BUSY_SECONDS:.0f} seconds; {faults.BUSY.remedy}"
-        for _, future in waiting:
+        for _, future, _ in waiting:
             settle(future, StoreUnavailable(reason, faults.BUSY))
         self._watch = self._loop.call_later(BUSY_SECONDS, self._too_long)
 
@@ -446,13 +448,16 @@ class SqliteDatabase:
             self._watch.cancel()
             self._watch = None
         batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
-        # who was cancelled before his unit began has nothing done
-        batch = [(unit, future) for unit, future in batch if not future.done()]
+        # who was cancelled before his unit began has nothing done; everybody else is owed an answer
+        batch = [waiting for waiting in batch if not waiting[1].done()]
+        for _, _, owed in batch:
+            if owed is not None:
+                owed.begun = True
         self._pressing = bool(self._waiting)  # of a batch that was too large, nobody knows who waits
         try:
             if error is not None:
                 raise error
-            results, places = self.core.run([unit for unit, _ in batch])
+            results, places = self.core.run([unit for unit, _, _ in batch])
         except Exception as failure:
             self._end(batch, [Failed(failure)] * len(batch), set())
             return
@@ -470,7 +475,7 @@ class SqliteDatabase:
 
     def _finished(
         self,
-        batch: list[tuple[Unit, "asyncio.Future[Any]"]],
+        batch: list[Waiting],
         results: list[Any],
         places: set[Place],
         failed: BaseException | None,
@@ -479,8 +484,8 @@ class SqliteDatabase:
             results, places = [Failed(failed)] * len(batch), set()
         self._end(batch, results, places)
 
-    def _end(self, batch: list[tuple[Unit, "asyncio.Future[Any]"]], results: list[Any], places: set[Place]) -> None:
-        for (_, future), result in zip(batch, results, strict=True):
+    def _end(self, batch: list[Waiting], results: list[Any], places: set[Place]) -> None:
+        for (_, future, _), result in zip(batch, results, strict=True):
             settle(future, result.error if isinstance(result, Failed) else result)
         if places and self._changes is not None:
             self._changes.publish(places)

@@ -4,7 +4,7 @@ import pytest
 
 from fubako.delivery.outcome import by_action, outcome_of
 from fubako.delivery.remote import Answered
-from fubako.delivery.schedule import Schedule
+from fubako.delivery.schedule import ATTEMPTS_MIN, Schedule
 from fubako.message.report import Reported
 from fubako.message.status import Status
 from fubako.store.interface import BlobRef
@@ -59,7 +59,7 @@ def test_the_sender_is_told_once_that_it_takes_long():
 
 
 def test_after_five_days_it_is_given_up_with_the_last_answer():
-    outcome, report = judged(LATER, age=5 * 86400)
+    outcome, report = judged(LATER, age=5 * 86400, attempts=ATTEMPTS_MIN)
     assert (outcome.again_at, outcome.status.code, report.action) == (None, 550, "failed")
     assert "5 days" in report.status.text
     assert "busy" in report.status.text
