@@ -123,7 +123,7 @@ def test_messages_are_removed_where_quit_was_answered_and_nowhere_else(monkeypat
                     left = LETTERS
                 peer = Peer(server, Pop3Session, "pop3", account)
                 peer.stream.write(b"DELE 1\r\nQUIT\r\n")
-                for _ in range(rng.randrange(70)):
+                for _ in range(rng.randrange(300)):
                     await asyncio.sleep(0)
                 await stop_all(server.app.resources.sessions)
                 removed = b"+OK bye" in await peer.hear()
