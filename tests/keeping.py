@@ -15,7 +15,9 @@ from fubako.store.sqlite import SqliteCore
 def put(database: SqliteCore, segments: SegmentCore, contents: list[list[bytes]], owner: str = "one") -> list[BlobRef]:
     """Durable, and in no row yet."""
     while segments.full:
-        segments.begin(commit(database, lambda tx: ownership.begin(tx, owner, 1)))
+        number = commit(database, ownership.next_number)
+        if segments.begin(number) and not commit(database, lambda tx, n=number: ownership.begin(tx, n, owner, 1)):
+            segments.leave()
     return segments.put(contents)
 
 

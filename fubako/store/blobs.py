@@ -100,10 +100,13 @@ class SegmentBlobs:
 
     async def _fresh(self) -> None:
         for _ in range(NUMBERS_MAX):
+            number = await self._database.write(ownership.next_number)
+            if not await self._run(partial(self.core.begin, number)):
+                continue
             now = int(self._clock.now())
-            number = await self._database.write(partial(ownership.begin, owner=self._owner, now=now))
-            if await self._run(partial(self.core.begin, number)):
+            if await self._database.write(partial(ownership.begin, number=number, owner=self._owner, now=now)):
                 return
+            await self._run(self.core.leave)
         raise StoreError("no number for a new segment is free: look at the folder of segments")
 
     def _end(self, batch: list[Waiting], refs: list[BlobRef], error: BaseException | None) -> None:

@@ -68,14 +68,24 @@ class Keeper:
         return [what for what in done if what]
 
     def _unknown(self) -> list[int]:
-        """Files without a row. A row is made before its file, and goes after it: nobody is about to write them."""
+        """Files without a row."""
         files = self._segments.numbers()
         known = {one.number for one in self._database.read(ownership.all_of)}
         return [number for number in files if number not in known]
 
     def _adopt(self, number: int) -> str:
-        taken = self._commit(lambda tx: ownership.adopt(tx, number, self._now()))
-        return f"segment {number:x}: no row knew the file; it is kept, see `store verify`" if taken else ""
+        """While it is held: nobody is about to write it."""
+        try:
+            handle = self._segments.take(number)
+        except Gone:
+            return ""
+        if handle is None:
+            return ""
+        try:
+            taken = self._commit(lambda tx: ownership.adopt(tx, number, self._now()))
+        finally:
+            handle.close()
+        return f"segment {number:x}: no row knew the file" if taken else ""
 
     def _seal(self, segment: Segment) -> str:
         try:
@@ -197,9 +207,12 @@ class Keeper:
 
     def _begin(self) -> None:
         for _ in range(_NUMBERS_MAX):
-            number = self._commit(lambda tx: ownership.begin(tx, self._owner, self._now()))
-            if self._segments.begin(number):
+            number = self._commit(ownership.next_number)
+            if not self._segments.begin(number):
+                continue
+            if self._commit(lambda tx, n=number: ownership.begin(tx, n, self._owner, self._now())):  # type: ignore[misc]  # binds the loop's value
                 return
+            self._segments.leave()
         raise StoreError("no number for a new segment is free: look at the folder of segments")
 
 

@@ -6,7 +6,8 @@
     EMPTYING ->  REMOVED    no row refers to it any more: the file may go
     WRITING  ->  REMOVED    it never came to hold anything that a row knows
 
-Numbers of segments come from the rows and are never given twice; a segment is written in one life of one owner and never
+Numbers of segments come from the rows and are never given twice. The file is made and held before its row, and goes before its row:
+one without a row is about to get it, or was left by somebody who is gone. A segment is written in one life of one owner and never
 appended to afterwards, so a place in it means one content for ever. Rows may refer only to places in segments that are WRITING
 or SEALED (`hold`), which is asked in the transaction that makes them refer. So whoever empties a segment sees all that lives in
 it, and an owner who was paused for however long can make nothing reachable that is going away.
@@ -68,16 +69,21 @@ class Living(Struct, frozen=True, kw_only=True):
     rows: int
 
 
-def begin(tx: Transaction, owner: str, now: int) -> int:
-    """The number of a new segment of `owner`; those that he wrote before are sealed."""
-    leave(tx, owner)
+def next_number(tx: Transaction) -> int:
+    """A number for a new segment, given to nobody else, ever."""
     row = tx.row("UPDATE ids SET next=next+1 WHERE name='segment' RETURNING next-1")
     if row is None:
         raise StoreError("the rows know no number for a new segment")
-    number = int(row[0])
-    tx.run("INSERT INTO segment (segment, state, owner, epoch, since) VALUES (?,?,?,1,?)",
-           (number, State.WRITING, owner, now))  # fmt: skip
-    return number
+    return int(row[0])
+
+
+def begin(tx: Transaction, number: int, owner: str, now: int) -> bool:
+    """A new segment of `owner`, who has made its file and holds it; those that he wrote before are sealed. False: somebody took the
+    file in as one that nobody writes."""
+    leave(tx, owner)
+    row = tx.row("INSERT INTO segment (segment, state, owner, epoch, since) VALUES (?,?,?,1,?)"
+                 " ON CONFLICT (segment) DO NOTHING RETURNING 1", (number, State.WRITING, owner, now))  # fmt: skip
+    return row is not None
 
 
 def leave(tx: Transaction, owner: str) -> None:

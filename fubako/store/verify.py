@@ -42,7 +42,7 @@ def verify(database: SqliteCore, segments: SegmentCore, indexes: Path | None, pr
         progress(number, len(known))
     later = {one.number for one in database.read(ownership.all_of)}  # made meanwhile
     unknown = set(files) - {one.number for one in known} - later
-    report.faults += [f"segment {number:x}: no row knows the file" for number in sorted(unknown)]
+    report.orphan_octets += sum(_octets(segments, number) for number in unknown)
     database.read(lambda tx: _rows(tx, report))
     if indexes is not None:
         _look_at_indexes(indexes, database, report)
@@ -64,6 +64,14 @@ def _segment(database: SqliteCore, segments: SegmentCore, number: int, report: R
     except StoreError:
         return  # told where a row refers to it
     report.orphan_octets += sum(record.occupied(one.size) for one in found if one.place not in places)
+
+
+def _octets(segments: SegmentCore, number: int) -> int:
+    """Of a file that no row knows; it may go meanwhile."""
+    try:
+        return segments.octets(number)
+    except OSError:
+        return 0
 
 
 def _moved_meanwhile(database: SqliteCore, segments: SegmentCore, one: ownership.Living) -> bool:

@@ -19,7 +19,7 @@ class PowerCut(BaseException):
 class File:
     """Current content, and what is certain of it."""
 
-    __slots__ = ("data", "dirty", "durable", "durable_size", "locked")
+    __slots__ = ("data", "dirty", "durable", "durable_size", "holder", "locked")
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -27,6 +27,7 @@ class File:
         self.durable_size = 0
         self.dirty: set[int] = set()
         self.locked = False
+        self.holder = ""  # who has the lock, where several processes use the disk
 
 
 class SimDisk:
@@ -42,6 +43,10 @@ class SimDisk:
         self.dead = False
         self.lazy_sync = False  # a mutant: sync does nothing
         self.lazy_directory = ""  # a mutant: syncs of this directory do nothing
+
+    def who(self) -> str:
+        """Whose call this is."""
+        return ""
 
     # -- power
 
@@ -161,6 +166,8 @@ class SimDisk:
 
     def remove(self, path: str) -> None:
         self.step()
+        if path not in self.files:
+            raise FileNotFoundError(path)
         file = self.files.pop(path)
         self.pending.setdefault(self.directory(path), []).append(("remove", path, file))
 
@@ -208,6 +215,7 @@ class SimHandle:
         if self.file.locked and not self.held:
             return False
         self.file.locked = self.held = True
+        self.file.holder = self.disk.who()
         return True
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ def test_two_owners_never_write_one_file(tmp_path):
 
 def test_a_file_that_somebody_holds_or_made_is_not_written(owner, tmp_path):
     taken = owner.segments
-    number = owner.commit(lambda tx: ownership.begin(tx, "one", 1))
+    number = owner.commit(ownership.next_number)
     owner.path(number).write_bytes(b"somebody's")
     assert not taken.begin(number)
     assert owner.path(number).read_bytes() == b"somebody's"

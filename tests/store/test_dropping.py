@@ -14,7 +14,8 @@ def test_content_goes_with_the_last_who_holds_it(tmp_path, monkeypatch, many):
     core = SqliteCore(str(tmp_path / "db"))
 
     def put(tx) -> None:
-        segment = ownership.begin(tx, "owner", 1)
+        segment = ownership.next_number(tx)
+        ownership.begin(tx, segment, "owner", 1)
         for blob_id, letters in ((1, 1), (2, 3), (3, 2), (4, 2)):
             ref = BlobRef(blob_id, segment, blob_id, 1)
             for number in range(letters):
