@@ -26,6 +26,11 @@ class FragmentedClient(Client):
             self.stream.write(octets[start : start + step])
             self.stream._leave()
 
+    def end(self) -> None:
+        """Nothing more will be said."""
+        self.stream._leave()
+        self.stream._transport.write_eof()
+
 
 class FrontedServer(MemoryServer):
     def __init__(self, protocol, given, nursery) -> None:
@@ -34,13 +39,15 @@ class FrontedServer(MemoryServer):
 
     async def __aenter__(self):
         await super().__aenter__()
-        wanted = replace(self.app._apart(), offers={"smtp": self.server_tls.offer}, connections=20)
-        self.fronts = Fronts(self.nursery, wanted, self.app.telemetry)
+        self.wanted = replace(self.app._apart(), offers={"smtp": self.server_tls.offer}, connections=20)
+        self.fronts = Fronts(self.nursery, self.wanted, self.app.telemetry)
         assert await self.fronts.start()
         return self
 
-    async def connect(self, fragment: int = 0) -> Client:
+    async def connect(self, fragment: int = 0, early: bytes = b"") -> FragmentedClient:
+        """`early`: what the client says before anybody hears it."""
         ours, theirs = socket.socketpair()
+        theirs.sendall(early)
         ours.setblocking(False)
         service = self.given.get("service", "submission")
         secure = self.fronts.secure("smtp")
