@@ -301,8 +301,9 @@ class Application:
                 self._servers.append(await tcp.listen(one.socket, self._connected(one)))
 
     def _is_apart(self, one: Bound) -> bool:
-        """Whether a front holds the conversations of this port. What a proxy says first is read here, and so no front's."""
-        return one.service in FRONTED and not one.proxies
+        """Whether another process holds the conversations of this port, or does the TLS that it begins with. What a proxy says
+        first is read here, and so is what follows."""
+        return (one.service in FRONTED or (one.implicit_tls and bool(self.tls))) and not one.proxies
 
     async def _start_front(self, bound: list[Bound]) -> None:
         """Strangers are met by processes of their own, where these can be had."""
@@ -347,11 +348,13 @@ class Application:
                 serve(stream)
 
         def serve(stream: tcp.TcpStream) -> None:
-            if self._may_come(stream.peer):
-                tls = self.tls.get(protocol)
-                self._begin(one, stream, tls.pump if tls is not None and one.service != "lmtp" else None)
-            else:
+            if not self._may_come(stream.peer):
                 stream.close()
+                return
+            tls = self.tls.get(protocol) if one.service != "lmtp" else None
+            if self._fronts is not None and tls is not None and not one.implicit_tls:
+                stream.secure = self._fronts.secure(protocol)
+            self._begin(one, stream, tls.pump if tls is not None else None)
 
         return connected
 
@@ -378,10 +381,7 @@ class Application:
                 raise TlsError("no certificate is configured")
             async with asyncio.timeout(self.resources.limits.login_seconds):
                 facts, plaintext = await secure(connection)
-            with plaintext:
-                if fronts.front.channel is None:
-                    raise TlsError("no process holds conversations just now")
-                stream = fronts.front.channel.open(connection, peer, plaintext)
+            stream = await self._secured_stream(one, fronts, connection, peer, plaintext)
         except (TlsError, TimeoutError) as error:
             reason = str(error) or "the handshake took too long"
             self.telemetry.event("session.tls_error", service=one.service, peer=peer, reason=reason)
@@ -394,6 +394,20 @@ class Application:
             raise
         stream.tls = facts
         self._begin(one, stream, None)
+
+    async def _secured_stream(
+        self, one: Bound, fronts: Fronts, connection: socket.socket, peer: str, plaintext: socket.socket
+    ) -> Stream:
+        """What a session has of a connection whose TLS is elsewhere. Raises TlsError."""
+        if one.service not in FRONTED:
+            stream = await tcp.accepted(plaintext)
+            stream.peer, stream.local = peer, False
+            connection.close()
+            return stream
+        with plaintext:
+            if fronts.front.channel is None:
+                raise TlsError("no process holds conversations just now")
+            return fronts.front.channel.open(connection, peer, plaintext)
 
     def _may_come(self, peer: str) -> bool:
         if self.connections.enter(peer):

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 from fubako.front.frames import FrameError, Settings
 from fubako.front.limits import FrontLimits
 from fubako.net.channel import Channel
-from fubako.net.front import FrontChannel, Secure
-from fubako.net.interface import TlsError, TlsFacts
+from fubako.net.front import FrontChannel
+from fubako.net.interface import Secure, TlsError, TlsFacts
 from fubako.net.tcp import peer_name
 from fubako.net.tls import TlsOffer
 from fubako.net.tls_channel import TlsChannel

@@ -86,9 +86,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         str,
         Meta(
             description="`auto`: what is said on smtp, submission and submissions is read by a process of its own, which has no"
-            " file, no key and no network but the connections that it is handed, and TLS there is done by another one, which has"
-            " the keys alone; the event sandbox.applied tells what is held, part.unavailable that they cannot be had. `off`: both"
-            " by the worker that owns the store. Only `serve` does this.",
+            " file, no key and no network but the connections that it is handed; TLS of these, of IMAP and of POP3 is done by"
+            " another one, which has its keys alone. The event sandbox.applied tells what is held, part.unavailable that they"
+            " cannot be had. `off`: both by the worker that owns the store. Only `serve` does this.",
             pattern="^(auto|off)$",
         ),
     ] = "auto"

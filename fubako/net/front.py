@@ -6,20 +6,18 @@ and not from the front.
 
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import count
 
 from fubako.front import frames
 from fubako.front.frames import Ended, FrameError, Ready, ToFront, ToOwner
 from fubako.front.judge import judge
 from fubako.net.channel import Channel
-from fubako.net.interface import StreamClosed, TlsError, TlsFacts
+from fubako.net.interface import StreamClosed, TlsError
 from fubako.net.stream import BufferedStream
 from fubako.protocol.sasl.mechanism import SecurityLayer
 from fubako.protocol.smtp import SmtpLimits
 from fubako.protocol.smtp_events import Content
-
-Secure = Callable[[socket.socket], Awaitable[tuple[TlsFacts, socket.socket]]]  # a handshake, and where its plaintext is
 
 
 class FrontStream(BufferedStream):
@@ -34,7 +32,6 @@ class FrontStream(BufferedStream):
         self._taken = 0
         self._waiting = 0  # events that are no content
         self.limits: SmtpLimits = channel.settings.smtp
-        self.secure: Secure | None = None  # how TLS is begun on it
 
     def hear(self, said: ToOwner) -> None:
         """Raises FrameError."""

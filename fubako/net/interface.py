@@ -1,5 +1,6 @@
 """`Stream`: what moves bytes, `TlsFacts`: what a handshake showed, and `Resolver`: what DNS answers."""
 
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -62,6 +63,10 @@ class SshFacts:
     cipher: str
 
 
+# TLS as a server on a connection, by another process: the facts, and the end at which its plaintext is. Raises TlsError
+Secure = Callable[[socket.socket], Awaitable[tuple[TlsFacts, socket.socket]]]
+
+
 class Stream(Protocol):
     """A two-way flow of bytes.
 
@@ -78,6 +83,7 @@ class Stream(Protocol):
     idle_seconds: float
     due: float  # the loop's time at which any wait for the peer's octets ends, whatever it says; infinite: never
     taking_seconds: float | None  # how long `drain` waits; None: `idle_seconds`
+    secure: Secure | None  # who does TLS on it; None: a pump does
 
     @property
     def pending(self) -> bool: ...
@@ -98,6 +104,10 @@ class Stream(Protocol):
     def begin_tls(self, pump: "Pump", *, from_start: bool = False) -> None: ...
     async def handshake(self) -> None: ...
     async def start_tls(self, pump: "Pump") -> None: ...
+    async def start_tls_elsewhere(self) -> None:
+        """By `secure`. Raises TlsError, StreamTimeout."""
+        ...
+
     def begin_layer(self, layer: SecurityLayer) -> None: ...
     def close(self) -> None: ...
 

@@ -197,7 +197,10 @@ class Line(Generic[E_co]):
             raise ProtocolError("bytes were sent behind STARTTLS")
         self.stream.write(self.engine.output())
         self.stream.due = self.due
-        await self.stream.start_tls(make())
+        if self.stream.secure is not None:
+            await self.stream.start_tls_elsewhere()
+        else:
+            await self.stream.start_tls(make())
         self.engine.tls_started()
 
     def close(self) -> None:

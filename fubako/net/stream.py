@@ -7,7 +7,7 @@ import asyncio
 from contextlib import suppress
 from math import inf
 
-from fubako.net.interface import Pump, SshFacts, StreamClosed, StreamTimeout, TlsError, TlsFacts
+from fubako.net.interface import Pump, Secure, SshFacts, StreamClosed, StreamTimeout, TlsError, TlsFacts
 from fubako.protocol.sasl.mechanism import SaslFailure, SecurityLayer
 
 INBOX_OCTETS_MAX = 256 * 1024
@@ -24,6 +24,7 @@ class BufferedStream:
         self.idle_seconds = 300.0
         self.due = inf
         self.taking_seconds: float | None = None
+        self.secure: Secure | None = None
         self._pump: Pump | None = None
         self._layer: SecurityLayer | None = None
         self._inbox: list[bytes] = []
@@ -259,6 +260,9 @@ class BufferedStream:
     async def start_tls(self, pump: Pump) -> None:
         self.begin_tls(pump)
         await self.handshake()
+
+    async def start_tls_elsewhere(self) -> None:
+        raise TlsError("this connection is no socket that could be handed over")
 
     def close(self) -> None:
         if self._timer is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fubako.net import unix
+from fubako.net.interface import StreamTimeout, TlsError
 from fubako.net.stream import BufferedStream
 
 CONNECT_SECONDS = 30.0
@@ -32,12 +33,15 @@ class TcpStream(BufferedStream, asyncio.Protocol):
         self._unsent_octets = 0
         self._connected = connected
         self.closed: asyncio.Future[None] | None = None
+        self._left: asyncio.Future[None] | None = None  # while it moves from one socket to another
 
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._loop = asyncio.get_running_loop()
+        if self._left is not None:
+            return
         name: Any = transport.get_extra_info("peername")
         if isinstance(name, tuple):
             self.peer = peer_name(name)
@@ -55,6 +59,9 @@ class TcpStream(BufferedStream, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._left is not None and not self._left.done():
+            self._left.set_result(None)
+            return
         self._lost()
         if self.closed is not None and not self.closed.done():
             self.closed.set_result(None)
@@ -66,6 +73,37 @@ class TcpStream(BufferedStream, asyncio.Protocol):
         self._writing_resumed()
 
     # -- BufferedStream
+
+    async def start_tls_elsewhere(self) -> None:
+        """The connection goes to who does TLS, and we go on with the socket at which its plaintext is."""
+        if self._inbox or self.tls is not None:
+            raise TlsError("bytes were sent behind STARTTLS")  # CVE-2011-0411
+        transport, secure = self._transport, self.secure
+        if transport is None or secure is None:
+            raise TlsError("the peer ended the connection before the handshake")
+        transport.pause_reading()  # what comes now belongs to the handshake
+        transport.set_write_buffer_limits(high=0)
+        self._leave()
+        try:
+            async with asyncio.timeout(self.idle_seconds):
+                await self.drain()
+                with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
+                    facts, plaintext = await secure(connection)
+        except TimeoutError:
+            raise StreamTimeout("the handshake took too long") from None
+        if self._gone:
+            plaintext.close()
+            raise TlsError("the connection ended during the handshake")
+        await self._move(transport, plaintext)
+        self.tls = facts
+
+    async def _move(self, before: asyncio.Transport, to: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._left = loop.create_future()
+        before.abort()
+        await self._left
+        await loop.connect_accepted_socket(lambda: self, to)
+        self._left = None
 
     def _transmit(self, octets: bytes) -> None:
         if self._transport is None or self._loop is None:

@@ -1,16 +1,15 @@
-"""`FrontedServer`: a session whose octets are read by a real front; and `spoken_to`, a front that a test plays itself."""
+"""`FrontedServer`: a session whose octets are read by a real front (SMTP), and whose TLS is done by a process of its own (all)."""
 
 import asyncio
 import socket
 from dataclasses import replace
 
-from memory_server import Client, MemoryServer, certificates
+from memory_server import SERVICES, SESSIONS, Client, MemoryServer, certificates
 
 from fubako.app.fronts import Fronts
 from fubako.net import tcp
 from fubako.net.tls import ClientTls
 from fubako.server.session import Arrival
-from fubako.server.smtp import SmtpSession
 
 PEER = "192.0.2.1:40000"
 
@@ -39,7 +38,7 @@ class FrontedServer(MemoryServer):
 
     async def __aenter__(self):
         await super().__aenter__()
-        self.wanted = replace(self.app._apart(), offers={"smtp": self.server_tls.offer}, connections=20)
+        self.wanted = replace(self.app._apart(), offers={self.protocol: self.server_tls.offer}, connections=20)
         self.fronts = Fronts(self.nursery, self.wanted, self.app.telemetry)
         assert await self.fronts.start()
         return self
@@ -49,23 +48,30 @@ class FrontedServer(MemoryServer):
         ours, theirs = socket.socketpair()
         theirs.sendall(early)
         ours.setblocking(False)
-        service = self.given.get("service", "submission")
-        secure = self.fronts.secure("smtp")
+        secure = self.fronts.secure(self.protocol)
         client = FragmentedClient(
             await tcp.accepted(theirs), ClientTls(ca_files=[certificates() / "ca.pem"], system_authorities=False)
         )
         client.fragment = fragment
         if self.given.get("channel") == "tls":
             (facts, plaintext), _ = await asyncio.gather(secure(ours), client.start_tls())
-            with plaintext:
-                stream = self.fronts.front.channel.open(ours, PEER, plaintext)
+            stream = await self._stream(ours, plaintext)
             stream.tls = facts
         else:
-            stream = self.fronts.front.channel.open(ours, PEER)
+            stream = await self._stream(ours)
             stream.secure = secure
-        self.session = SmtpSession(self.app.resources, Arrival(stream, service, self.server_tls.pump))
+        service = self.given.get("service", SERVICES[self.protocol])
+        self.session = SESSIONS[self.protocol](self.app.resources, Arrival(stream, service, self.server_tls.pump))
         self._tasks.append(asyncio.ensure_future(self.session.run()))
         return client
+
+    async def _stream(self, ours: socket.socket, plaintext: socket.socket | None = None):
+        """As an application makes it of a connection that it accepted."""
+        if self.protocol == "smtp":
+            return self.fronts.front.channel.open(ours, PEER, plaintext)
+        stream = await tcp.accepted(plaintext or ours)
+        stream.peer, stream.local = PEER, False
+        return stream
 
     async def __aexit__(self, *error) -> None:
         self.fronts.close()

@@ -6,8 +6,10 @@ front may do in any case: lie about what its own peers say (tests/front/test_dis
 """
 
 import base64
+import imaplib
 import json
 import os
+import poplib
 import re
 import signal
 import smtplib
@@ -88,6 +90,25 @@ class Planted:
             sender.starttls(context=ssl.create_default_context(cafile=self.server.ca))
             sender.sendmail("a@elsewhere.test", ["bob@fubako.test"], LETTER)
 
+    def read(self) -> None:
+        """By IMAP and POP3, each with TLS from the start and begun later."""
+        address, password, _ = self.server.account("bob")
+        context, port = ssl.create_default_context(cafile=self.server.ca), self.server.port
+        with imaplib.IMAP4("localhost", port("imap")) as imap:
+            imap.starttls(context)
+            imap.login(address, password)
+        with imaplib.IMAP4_SSL("localhost", port("imaps"), ssl_context=context) as imap:
+            imap.login(address, password)
+            assert imap.select()[0] == "OK"
+            assert len(imap.fetch("1", "(BODY[])")[1][0][1]) > len(LETTER)
+        later = poplib.POP3("localhost", port("pop3"))
+        later.stls(context)
+        for pop3 in (later, poplib.POP3_SSL("localhost", port("pop3s"), context=context)):
+            pop3.user(address)
+            pop3.pass_(password)
+            assert pop3.stat()[0]
+            pop3.quit()
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(30) == 0
@@ -115,6 +136,7 @@ def test_planted_code_in_the_front_reaches_nothing(tmp_path):
         found = running.attempt()
         assert {name for name, error in found.items() if not error} == set()
         running.deliver()
+        running.read()
         assert {one["part"] for one in running.told("sandbox.applied")} >= {"front", "tls"}
 
 
