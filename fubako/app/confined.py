@@ -96,11 +96,12 @@ def confine_worker(config: Config, base: Path) -> Report:
 
 
 def _own_files() -> Iterator[Path]:
-    """Python, this program and what it loads, and the authorities of the machine."""
+    """Python, this program and what it loads, and the authorities of the machine, Kerberos's too."""
     for one in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path):
         if one and Path(one) != ROOT:
             yield Path(one).absolute()
     yield Path(__file__).parents[1]
+    yield from map(Path, filter(None, os.environ.get("KRB5_CONFIG", "").split(":")))  # kerberos(7)
     found = ssl.get_default_verify_paths()
     for place in (found.cafile, found.capath, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")):
         if place:

@@ -1,14 +1,20 @@
 """One suite for everything that checks passwords."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 
 import checkers
 import pytest
 from checkers import ALICE, BOB
+from server import without
 
 from fubako.accounts.backends.interface import Backend, BackendDown, Verdict
+from fubako.app import confined
+from fubako.config import Config
+from fubako.config.logins import PasswordBackend
+from fubako.confine import landlock
 from fubako.net import become
 from fubako.spawn import launcher
 from fubako.spawn.door import Asking
@@ -74,6 +80,36 @@ def test_programs_are_asked_by_a_spawner(kind, tmp_path):
 
     with kind(tmp_path) as backend:
         assert asyncio.run(run(backend)) == [Verdict.HELD, Verdict.HELD, Verdict.WRONG]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [checkers.passwd_file, checkers.shadow, checkers.sasldb, checkers.sqlite, checkers.saslauthd, checkers.kerberos],
+)
+def test_those_without_a_program_are_asked_by_a_confined_process(kind, tmp_path):
+    """A child that has confined itself as a worker does, for a configuration that names the backend's file. Left out: PostgreSQL,
+    which is a connection."""
+    if not landlock.version():
+        without("the kernel has no Landlock")
+    with kind(tmp_path) as backend:
+        named = PasswordBackend(kind=backend.name, path=str(getattr(backend, "_path", getattr(backend, "_keytab", ""))))
+        config = Config(hostname="here.test", directory="store", password_backend=(named,))
+        (tmp_path / "store" / "run").mkdir(parents=True)
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                report = confined.confine_worker(config, tmp_path / "store")
+                verdicts = ask(backend, ("alice@here.test", ALICE), ("alice@here.test", "wrong"))
+                os.write(writing, f"{[one.value for one in verdicts]} {report.landlock > 0}".encode())
+            except BaseException as error:
+                os.write(writing, repr(error).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            assert pipe.read().decode() == "['held', 'wrong'] True"
 
 
 @pytest.mark.parametrize(
