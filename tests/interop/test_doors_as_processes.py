@@ -1,7 +1,7 @@
 """Text from the wire, or from a command line, is an address and nothing else: the doors that tests/delivery/test_doors.py leaves
 out, as processes of their own. An audit hook is in each of them from its start, and in the workers that it forks.
 
-Left out: what C libraries do themselves; the workers for long work (fubako.scan.births), which are handed octets and no address;
+Left out: what C libraries do themselves; the workers for long work (`births`), which are handed octets and no address;
 `fubako send --direct`, whose queue is the server's.
 """
 
@@ -132,7 +132,7 @@ class House:
     def seen(self) -> list[str]:
         """What was started or changed outside of the house, but for forks and the workers for long work."""
         lines = self.seen_file.read_text("utf-8", "surrogateescape").splitlines() if self.seen_file.exists() else []
-        return [line for line in lines if not line.startswith("os.fork ") and "fubako.scan.births" not in line]
+        return [line for line in lines if not line.startswith("os.fork ") and ".births'" not in line]
 
 
 @pytest.fixture(scope="module")
