@@ -6,7 +6,6 @@ program that nobody named.
 
 import ctypes.util
 import os
-import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -19,9 +18,8 @@ def find(name: str) -> str | None:
     """`crypt` -> `libcrypt.so.1`, for `ctypes.CDLL`, which looks for it as every program's loader does; None: there is none."""
     if sys.platform == "darwin":
         return ctypes.util.find_library(name)  # looks at files there
-    wanted = re.compile(rf"lib{re.escape(name)}\.so(?:\.[0-9]+)*")
     for folder in _folders():
-        found = [entry for entry in _entries(folder) if wanted.fullmatch(entry)]
+        found = [entry for entry in _entries(folder) if _is_library(entry, f"lib{name}.so")]
         if found:
             return max(found, key=_version)
     return None
@@ -50,6 +48,12 @@ def _entries(folder: str) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def _is_library(entry: str, wanted: str) -> bool:
+    """`libcrypt.so`, or with a version behind it."""
+    stem, dot, version = entry.removeprefix(wanted).partition(".")
+    return entry.startswith(wanted) and not stem and (not dot or all(map(str.isdecimal, version.split("."))))
 
 
 def _version(entry: str) -> tuple[int, ...]:
