@@ -89,6 +89,7 @@ class Part(Generic[C]):
         if self._again is not None:
             self._again.cancel()
         if self.channel is not None:
+            self.channel.flush()
             self.channel.shut()
 
 

@@ -64,6 +64,10 @@ class Channel:
             self._leaving = True
             self._loop.call_soon(self._leave)
 
+    def flush(self) -> None:
+        """Before the end: what was said leaves now, as far as the other side takes it."""
+        self._leave()
+
     def _leave(self) -> None:
         self._leaving = False
         if self._closed or not self._unsent:

@@ -91,8 +91,8 @@ class FrontedLine(Line[Event]):
         self._fronted, self.smtp = stream, FrontedSmtp(stream, limits)
         super().__init__(self.smtp, stream)
 
-    async def event(self) -> Event:
-        """Raises ProtocolError, StreamClosed, StreamTimeout."""
+    async def _next_event(self, *, nudged: bool) -> Event:
+        """Raises ProtocolError, StreamClosed, StreamTimeout. Nobody nudges a conversation of SMTP."""
         self._fronted.due = self.due
         said = await self._fronted.said()
         match said:

@@ -72,6 +72,31 @@ def test_a_large_message_arrives_whole(run, channel, command):
     run(test, channel=channel)
 
 
+def test_a_command_that_was_begun_is_answered_before_the_server_stops(run):
+    async def test(server):
+        client = await server.connect()
+        client.send(b"EHLO x\r\nMAIL FROM:<a@b.test>\r\n")
+        await until(client, "250 2.1.0")
+        admission, begun, go_on = server.session.admission, asyncio.Event(), asyncio.Event()
+        honest = admission.rcpt
+
+        async def slow(*given):
+            begun.set()
+            await go_on.wait()
+            return await honest(*given)
+
+        admission.rcpt = slow
+        client.send(b"RCPT TO:<bob@gcd.org>\r\n")
+        await begun.wait()
+        server.session.stop()
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await client.line() == "250 2.1.5 ok"
+        assert await client.line() == "421 4.3.2 the server is shutting down"
+
+    run(test)
+
+
 def test_all_is_said_to_a_peer_that_has_ended_its_side(run):
     async def test(server):
         client = await server.connect()
