@@ -7,6 +7,7 @@ import asyncio
 import hmac
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 from fubako.accounts import directory, networks, secrets, totp
@@ -16,7 +17,7 @@ from fubako.accounts.identity import NOWHERE, Identity, Proof, Scene
 from fubako.accounts.turns import Full, Rank, Turns
 from fubako.clock import Env
 from fubako.protocol.sasl import SaslFailure
-from fubako.store.interface import Database, StoreError, Transaction
+from fubako.store.interface import Database, StoreError, StoreUnavailable, Transaction
 
 HASH_THREADS = 2  # 64 MiB each
 WAITING_MAX = 200
@@ -128,7 +129,8 @@ class Passwords:
             return
         now = int(self._env.clock.now())
         if await self._database.read(lambda tx: networks.stale(tx, *seen, now)):
-            await self._database.write(lambda tx: networks.note(tx, *seen, now))
+            with suppress(StoreUnavailable):  # a note is no reason to refuse who proved himself
+                await self._database.write(lambda tx: networks.note(tx, *seen, now))
         self._seen[seen] = None
         if len(self._seen) > SEEN_MAX:
             self._seen.popitem(last=False)
@@ -227,7 +229,8 @@ class Passwords:
             made = await asyncio.get_running_loop().run_in_executor(self._threads, make)
         except StoreError:  # a password that we would not take: it stays as it is
             return
-        await self._database.write(lambda tx: secrets.replace(tx, account.account_id, credential, made))
+        with suppress(StoreUnavailable):  # the next login does it
+            await self._database.write(lambda tx: secrets.replace(tx, account.account_id, credential, made))
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

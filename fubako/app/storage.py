@@ -4,7 +4,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from fubako.store.changes import LocalChanges, WorkerChanges
 from fubako.store.compaction import Compacted, Keeper
 from fubako.store.disk import OsDisk
 from fubako.store.indexer import Indexer
-from fubako.store.interface import StoreError, StoreOutdated, StoreUnavailable
+from fubako.store.interface import BlobRef, StoreError, StoreFull, StoreOutdated, StoreUnavailable
 from fubako.store.migration import Back, Migration
+from fubako.store.reserve import Reserve
 from fubako.store.segments import SegmentCore
 from fubako.store.sqlite import SqliteCore, SqliteDatabase
 from fubako.store.verify import Report, verify
@@ -58,6 +59,23 @@ class Store:
         await self.database.close()
         if isinstance(self.changes, WorkerChanges):
             self.changes.close()
+
+
+class ReservedBlobs(SegmentBlobs):
+    """No content is taken while the room that is kept back for rows is given back."""
+
+    def __init__(self, core: SegmentCore, database: SqliteDatabase, owner: str, reserve: Reserve) -> None:
+        super().__init__(core, database, owner)
+        self._reserve = reserve
+
+    async def put(self, chunks: Sequence[bytes]) -> BlobRef:
+        if not self._reserve.hold():
+            raise StoreFull(f"the disk is full: what is left of it is for making room; {faults.NO_ROOM.remedy}")
+        return await super().put(chunks)
+
+
+def _reserve(directory: Path) -> Reserve:
+    return Reserve(directory / "run" / "reserve")
 
 
 def prepare(directory: Path) -> None:
@@ -104,8 +122,10 @@ def open_store(directory: Path, *, shared: bool = True, pool: Pool | None = None
     prepare(directory)
     changes: LocalChanges = WorkerChanges(directory / "run") if shared else LocalChanges()
     database = SqliteDatabase(_open_rows(directory), changes)
+    reserve = _reserve(directory)
+    reserve.hold()
     segments = SegmentCore(OsDisk(), str(directory / "segments"))
-    blobs = SegmentBlobs(segments, database, f"{os.getpid()}-{secrets.token_hex(8)}")
+    blobs = ReservedBlobs(segments, database, f"{os.getpid()}-{secrets.token_hex(8)}", reserve)
     pool = pool or Pool()
     return Store(database, blobs, changes, Indexer(directory / "search", database, blobs, pool), pool, directory)
 
@@ -114,14 +134,14 @@ def _open_rows(directory: Path) -> SqliteCore:
     """Raises StoreUnavailable. Those of an older format are migrated first, while no server has them."""
     _require_rows(directory)
     try:
-        return SqliteCore(str(_rows(directory)))
+        return SqliteCore(str(_rows(directory)), reserve=_reserve(directory))
     except StoreOutdated as error:
         try:
             held = claim(directory)
         except StoreInUse:
             raise StoreOutdated(f"a server of an older Fubako runs on {directory}: {error}") from None
         os.close(held)
-        return SqliteCore(str(_rows(directory)))
+        return SqliteCore(str(_rows(directory)), reserve=_reserve(directory))
 
 
 def _require_rows(directory: Path) -> None:

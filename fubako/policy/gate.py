@@ -7,6 +7,7 @@ meet nothing.
 
 import ipaddress
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +19,7 @@ from fubako.policy.names import Names
 from fubako.policy.rates import Rates
 from fubako.policy.verdict import ACCEPT, Verdict, refuse
 from fubako.store import passing
-from fubako.store.interface import Database
+from fubako.store.interface import Database, StoreUnavailable
 
 LOOPBACK: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 
@@ -114,7 +115,8 @@ class Gate:
         """After a login by POP3 or IMAP over TLS the client's address may send for a while."""
         if self.rules.pop_seconds and encrypted and is_address(client):
             until = int(self._env.clock.now()) + self.rules.pop_seconds
-            await self._database.write(lambda tx: passing.note_login(tx, client, address, until))
+            with suppress(StoreUnavailable):  # a note is no reason to refuse who proved himself
+                await self._database.write(lambda tx: passing.note_login(tx, client, address, until))
 
     async def logged_in(self, client: str) -> str:
         """The user behind an address, by POP before SMTP; empty: nobody, or it is off."""

@@ -22,6 +22,7 @@ from fubako.store import faults, schema
 from fubako.store.faults import Fault
 from fubako.store.group import Syncing, settle
 from fubako.store.interface import Changes, Place, Row, StoreFull, StoreOutdated, StoreUnavailable, Transaction
+from fubako.store.reserve import Reserve
 
 T = TypeVar("T")
 Unit = Callable[[Transaction], Any]
@@ -115,7 +116,9 @@ class SqliteCore:
         synchronous: str = "FULL",
         checkpoint_pages: int = _CHECKPOINT_PAGES,
         older: bool = False,
+        reserve: Reserve | None = None,
     ) -> None:
+        self._reserve = reserve
         self._path, self._vfs, self._exclusive = path, vfs, exclusive
         self._checkpoint_pages, self._wal_pages = checkpoint_pages, 0
         self._lock_fd = -1
@@ -228,6 +231,11 @@ class SqliteCore:
             return False
         return True
 
+    def give_room(self, failure: BaseException) -> bool:
+        """Whether what failed is to be tried again, in room that was kept back for it."""
+        full = isinstance(failure, StoreFull) and failure.fault is faults.NO_ROOM
+        return full and self._reserve is not None and self._reserve.give_back()
+
     def begin(self, *, wait: bool) -> bool:
         """Take turns with other processes and begin a transaction. Without `wait` False, when another one is at it; with it, for a
         thread, that is waited for. Raises StoreUnavailable; then nothing is held."""
@@ -297,6 +305,14 @@ class SqliteCore:
 
     def commit(self, units: Sequence[Unit]) -> tuple[list[Any], set[Place]]:
         """All of it at once, for who may wait. Raises what a unit raised, and then nothing of any of them is written."""
+        try:
+            return self._commit(units)
+        except StoreFull as failure:
+            if not self.give_room(failure):
+                raise
+        return self._commit(units)
+
+    def _commit(self, units: Sequence[Unit]) -> tuple[list[Any], set[Place]]:
         self._take_turn()
         self.begin(wait=True)
         transaction = SqliteTransaction(self._writer)
@@ -459,7 +475,8 @@ class SqliteDatabase:
                 raise error
             results, places = self.core.run([unit for unit, _, _ in batch])
         except Exception as failure:
-            self._end(batch, [Failed(failure)] * len(batch), set())
+            if not self._tried_again(batch, failure):
+                self._end(batch, [Failed(failure)] * len(batch), set())
             return
         if not self._pace.quick:
             self._syncing.run(self.core.finish, lambda _, failed: self._finished(batch, results, places, failed))
@@ -480,9 +497,20 @@ class SqliteDatabase:
         places: set[Place],
         failed: BaseException | None,
     ) -> None:
+        if failed is not None and self._tried_again(batch, failed):
+            return
         if failed is not None:
             results, places = [Failed(failed)] * len(batch), set()
         self._end(batch, results, places)
+
+    def _tried_again(self, batch: list[Waiting], failure: BaseException) -> bool:
+        """Once, on a disk that has just become full."""
+        if not self.core.give_room(failure):
+            return False
+        self._waiting[:0] = batch
+        self._pressing = True
+        self._go_on()
+        return True
 
     def _end(self, batch: list[Waiting], results: list[Any], places: set[Place]) -> None:
         for (_, future, _), result in zip(batch, results, strict=True):
