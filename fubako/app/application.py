@@ -57,6 +57,7 @@ from fubako.store.guesses import SharedCounts
 from fubako.store.interface import Damaged, StoreError
 from fubako.store.lease import SERVER
 from fubako.store.leases import Lease, Leases
+from fubako.store.migration import forget_copies
 from fubako.store.passing import forget as forget_passing
 from fubako.store.queue import LANES, forget_sent
 from fubako.store.quiet import QuietIndexing
@@ -522,6 +523,7 @@ class Application:
                 await self.store.database.write(partial(forget_sent, before=before))
                 await self.store.database.write(partial(forget_passing, now=int(self.env.clock.now())))
                 await self.store.database.write(partial(forget_reports, now=int(self.env.clock.now())))
+                await asyncio.to_thread(forget_copies, self.store.directory / "mail.sqlite", self.env.clock.now())
                 await self.report()
                 octets = await self.erase(self.env.clock.now())
                 if octets:

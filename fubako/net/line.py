@@ -84,6 +84,7 @@ class Line(Generic[E_co]):
         return event
 
     async def _next_event(self, *, nudged: bool) -> E_co | None:
+        """What another kind of line hears otherwise; `_next` is for all of them."""
         engine = self.engine
         event = engine.next_event()
         if event is not None:

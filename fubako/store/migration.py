@@ -7,6 +7,7 @@ are one transaction: a migration that ends in the middle has not begun.
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -132,6 +133,18 @@ def _remove(path: Path) -> None:
         Path(f"{path}{end}").unlink(missing_ok=True)
 
 
+def forget_copies(path: Path, now: float) -> None:
+    """Those that have been kept for long enough go: what people remove is not to stay in them."""
+    for one in [*copies(path), _aside(path)]:
+        with suppress(OSError):
+            if now - one.stat().st_mtime > KEPT_SECONDS:
+                _remove(one)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + ".newer")
+
+
 class Back(Struct, frozen=True, kw_only=True):
     """What going back means: to `found`, without the `messages` that came since."""
 
@@ -173,7 +186,7 @@ def back(path: Path, there: Callable[[set[int]], bool]) -> Back:
     newer = SqliteCore(str(path), older=True)
     newer.empty_wal()
     newer.close()
-    aside = path.with_name(path.name + ".newer")
+    aside = _aside(path)
     aside.unlink(missing_ok=True)
     for end in ("-wal", "-shm"):
         Path(f"{path}{end}").unlink(missing_ok=True)

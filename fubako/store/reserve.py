@@ -33,8 +33,7 @@ class Reserve:
             if disk.f_bavail * disk.f_frsize < 2 * self._octets:
                 return False
             with open(part, "wb", buffering=0, opener=modes.opener) as file:  # written: a confined worker may do that
-                for _ in range(self._octets // len(_ZEROS)):
-                    file.write(_ZEROS)
+                file.writelines(_ZEROS for _ in range(self._octets // len(_ZEROS)))
             part.rename(self._path)
         except OSError:
             part.unlink(missing_ok=True)

@@ -13,6 +13,8 @@ from memory_server import MemoryServer
 
 from fubako.accounts import directory
 from fubako.accounts.identity import Identity
+from fubako.net.fronted import FrontedLine
+from fubako.net.line import Line
 from fubako.net.memory import pair
 from fubako.server import session as sessions
 from fubako.server.imap import ImapSession
@@ -179,6 +181,16 @@ def test_a_command_that_takes_too_long_is_cut_before_it_commits(monkeypatch):
             assert peer.task.cancelled() and await count(server, account) == 0
 
     asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_every_kind_of_line_knows_when_its_session_is_busy():
+    """However events come, one place says so: a line that hears them otherwise changes `_next_event` alone."""
+    kinds = [Line]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        for name in ("event", "event_or_nudge", "_next"):
+            assert getattr(kind, name) is getattr(Line, name), kind
+    assert FrontedLine in kinds
 
 
 def test_the_times_of_a_stop_fit_into_the_supervisors_patience():

@@ -143,6 +143,16 @@ def test_back_to_the_rows_as_they_were(tmp_path):
         app.back_store(directory)
 
 
+def test_copies_go_after_their_time(tmp_path):
+    path = written(tmp_path / "store", 3)
+    copy = app.migrate_store(tmp_path / "store").copy
+    made = copy.stat().st_mtime
+    migration.forget_copies(path, made + migration.KEPT_SECONDS - 1)
+    assert copy.exists()
+    migration.forget_copies(path, made + migration.KEPT_SECONDS + 1)
+    assert not copy.exists() and path.exists()
+
+
 def test_messages_that_came_since_are_counted(tmp_path):
     path = written(tmp_path / "store", 4)
     app.migrate_store(tmp_path / "store")
