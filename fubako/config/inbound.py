@@ -117,7 +117,8 @@ class ContentFilter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         tuple[str, ...],
         Meta(
             description="Program and arguments: the letter on its standard input, the letter to be taken on its standard output."
-            " Exit code 0: that one; 99: throw it away; 75: later; 64 to 100: refuse it, with its standard error as the reason."
+            " Exit code 0: that one; 99: throw it away; 65, 67, 68, 77, 79 to 98 and 100: refuse it, with its standard error as the"
+            " reason; any other, 69, 71, 74 and 75 among them: the sender is told to try again."
         ),
     ] = ()
     next_hop: Annotated[

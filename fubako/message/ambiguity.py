@@ -22,7 +22,7 @@ AUTHORS_MAX = 20
 
 
 class Ambiguity(StrEnum):
-    """The reasons, in words that a reply and a header field can carry."""
+    """The reasons, in words that a reply and a header field can carry; `of` says them of another field than From."""
 
     IRREGULAR = "the header holds NUL, or a CR or LF that is no line end"
     MISSING = "there is no From field"
@@ -30,11 +30,15 @@ class Ambiguity(StrEnum):
     NO_FIELD = "a line in front of it is no header field"
     NAME = "a field's name is not written as every reader knows it"
     BLANK_LINE = "a line of nothing but white space stands in it"
-    TOO_LONG = "the From field is too long"
+    TOO_LONG = "the From field is too long, or names too many"
     GRAMMAR = "the From field is not written as an address that every reader reads alike"
-    CHARSET = "an author's address is no text"
+    CHARSET = "an address in it is no text"
     ENCODED = "an encoded word stands where an address does, or hides one"
     EMPTY = "the From field names nobody"
+
+    def of(self, field: str) -> str:
+        """The same words of another field."""
+        return self.replace("From", field)
 
 
 def author_is_ambiguous(content: bytes, name: bytes = b"from") -> Ambiguity | None:

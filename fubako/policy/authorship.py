@@ -73,4 +73,4 @@ def must_be_plain(writer: Writer, place: Place, reason: Ambiguity) -> Verdict:
     """What follows where readers may disagree about an author."""
     if writer is not Writer.ACCOUNT:
         return ACCEPT
-    return refuse(550, "5.6.0", f"{place}: {reason}", "author-ambiguous")
+    return refuse(550, "5.6.0", f"{place}: {reason.of(place)}", "author-ambiguous")

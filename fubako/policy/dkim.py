@@ -279,12 +279,17 @@ async def _verify_one(resolver: Resolver, letter: Letter, raw: bytes, now: float
         forms, names, length = _checked(tags, now)
         async with asyncio.timeout(seconds):
             key, record = await fetch_key(resolver, compact(tags["d"]), compact(tags["s"]), tags["a"])
-        if "s" in map(str.strip, record.get("t", "").split(":")) and "i" in tags:
+        flags = set(map(str.strip, record.get("t", "").split(":")))
+        if "y" in flags:  # such a message is treated as an unsigned one, whatever the signature shows (RFC 6376 §3.6.1)
+            return verdict("neutral", "the domain is only testing")
+        if "s" in flags and "i" in tags:
             if compact(tags["i"]).rpartition("@")[2].lower() != compact(tags["d"]).lower():
                 raise DkimError("permerror", "the key does not allow an identity below its domain")
         if letter.body_hash(forms[1], length) != decoded(tags["bh"]):
             raise DkimError("fail", "the body was changed")
-        parts = [canonical_field(one, forms[0]) + b"\r\n" for one in select(letter.fields, names)]
+        # its own field is not among those that it signs by name (§3.7)
+        others = [(name, one) for name, one in letter.fields if one is not raw]
+        parts = [canonical_field(one, forms[0]) + b"\r\n" for one in select(others, names)]
         signed = b"".join([*parts, canonical_field(without_signature(raw), forms[0])])
         if not proves(key, decoded(tags["b"]), signed):
             raise DkimError("fail", "the header was changed, or the signature is another key's")
@@ -292,8 +297,6 @@ async def _verify_one(resolver: Resolver, letter: Letter, raw: bytes, now: float
             raise DkimError("policy", "it covers only a part of the body")
         if names.count(b"from") < sum(1 for name, _ in letter.fields if name == b"from"):
             raise DkimError("policy", "it does not cover every From")
-        if "y" in map(str.strip, record.get("t", "").split(":")):
-            return verdict("pass", "the domain is only testing")
     except DkimError as error:
         return verdict(error.result, str(error))
     except TimeoutError:
@@ -325,7 +328,7 @@ def _checked(tags: dict[str, str], now: float) -> tuple[tuple[str, str], list[by
     if "dns/txt" not in map(str.strip, tags.get("q", "dns/txt").split(":")):
         raise DkimError("permerror", "its key is not in DNS")
     made, expires = number(tags, "t"), number(tags, "x")
-    if expires is not None and (expires < now or (made is not None and expires < made)):
+    if expires is not None and (expires < now or (made is not None and expires <= made)):
         raise DkimError("fail", "it has expired")
     if made is not None and made > now + FUTURE_SECONDS:
         raise DkimError("permerror", "it was made in the future")

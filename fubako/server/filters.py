@@ -15,7 +15,16 @@ from fubako.spawn import launcher
 from fubako.spawn.requests import FilterProgram
 
 JUNK = "$Junk"
-_TEMPORARY = (75, 111)
+# what a filter program says by its exit code (sysexits.h, and two of our own); every other end is trouble of the program or of
+# this machine, which a later attempt may not meet
+_TAKEN, _THROWN_AWAY = 0, 99
+_REFUSED = frozenset({
+    65,  # EX_DATAERR: the message is not as it must be
+    67,  # EX_NOUSER
+    68,  # EX_NOHOST
+    77,  # EX_NOPERM
+    *range(79, 99), 100,  # the program's own reasons
+})  # fmt: skip
 
 
 class Filters:
@@ -69,7 +78,7 @@ class Filters:
         self._milters = []
 
     async def _by_program(self, transaction: Transaction) -> Verdict:
-        """Exit code 0: what it wrote is the letter; 99: thrown away; 75 and 111: later; 64 to 100: refused (sysexits)."""
+        """An exit code of 0 without a letter is trouble too."""
         rule = f"filter {self._program[0]}"
         later = refuse(451, "4.7.1", "a filter does not answer; try again later", rule)
         request = FilterProgram(
@@ -79,12 +88,12 @@ class Filters:
             code, made, said = await launcher.run(request, b"".join(transaction.chunks))
         except (OSError, become.NotAllowed):
             return later
-        if code == 0 and made:
+        if code == _TAKEN and made:
             transaction.chunks = [regular(made)]
             return ACCEPT
-        if code == 99:
+        if code == _THROWN_AWAY:
             return Verdict(Status(250, "2.0.0", "ok"), DISCARD)
-        if code in _TEMPORARY or not 64 <= code <= 100:
+        if code not in _REFUSED:
             return later
         words = "".join(sign if sign.isprintable() else " " for sign in said.decode("utf-8", "replace")[:300])
         return refuse(550, "5.7.1", " ".join(words.split()) or "refused by a filter", rule)

@@ -101,6 +101,56 @@ def test_keys_that_cannot_be_used(record, result):
     assert [one.result for one in verified(signed("rsa"), records)] == [result]
 
 
+RECORD = SIGNERS["rsa"].record.encode()[9:]
+
+
+@pytest.mark.parametrize(
+    ("record", "result"),
+    [
+        (b"v=DKIM1; t=y; " + RECORD, "neutral"),
+        (b"v=DKIM1; t = s : y ; " + RECORD, "neutral"),
+        (b"v=DKIM1; t=s:x; " + RECORD, "pass"),  # there is no i=
+        (b"v=DKIM1; h=sha1:sha256; " + RECORD, "pass"),
+        (b"v=DKIM1; h=sha1 : x; " + RECORD, "permerror"),
+        (b"v=DKIM1; s=tlsrpt; " + RECORD, "permerror"),
+        (b"v=DKIM1; s=tlsrpt : email; " + RECORD, "pass"),
+        (b"v=DKIM1; s=*; n=a=b=20c; x=y; " + RECORD, "pass"),
+        (b"v=DKIM1; " + RECORD.replace(b"k=rsa; ", b""), "pass"),
+        (b"v=DKIM1; " + RECORD.replace(b"k=rsa", b"k=other"), "permerror"),
+        (b"v=DKIM1; t=y; t=s; " + RECORD, "permerror"),
+    ],
+)
+def test_a_key_is_used_as_its_record_says(record, result):
+    """RFC 6376 §3.6.1. A domain that tests is, for its verifiers, one that does not sign."""
+    records = {"r1._domainkey.here.test": [record]}
+    assert [one.result for one in verified(signed("rsa"), records)] == [result]
+
+
+def test_a_broken_signature_of_a_domain_that_tests_is_no_fail():
+    records = {"r1._domainkey.here.test": [b"v=DKIM1; t=y; " + RECORD]}
+    changed = signed("rsa").replace(b"this is it", b"that is it")
+    assert [one.result for one in verified(changed, records)] == ["neutral"]
+
+
+@pytest.mark.parametrize(("identity", "result"), [(b"i=@here.test", "pass"), (b"i=@sub.here.test", "permerror")])
+def test_a_strict_key_allows_no_identity_below_its_domain(identity, result):
+    key = RSA.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    field = dkimpy.sign(LETTER, b"r1", b"here.test", key, identity=identity[2:])
+    assert [one.result for one in verified(field + LETTER)] == ["pass"]
+    records = {"r1._domainkey.here.test": [b"v=DKIM1; t=s; " + RECORD]}
+    assert [one.result for one in verified(field + LETTER, records)] == [result]
+
+
+def test_a_signature_that_forbids_more_signatures_does_not_mean_itself(monkeypatch):
+    monkeypatch.setattr(dkim, "SIGNED", (*dkim.SIGNED, b"dkim-signature"))
+    monkeypatch.setattr(dkim, "ALWAYS", dkim.ALWAYS | {b"dkim-signature"})
+    once = signed("rsa")
+    assert [one.result for one in verified(once)] == ["pass"]
+    assert [one.result for one in verified(signed("ed25519", once))] == ["pass", "fail"]
+
+
 def test_a_weak_key_is_not_believed(monkeypatch):
     monkeypatch.setattr(dkim, "RSA_BITS_MIN", 4096)
     assert [one.result for one in verified(signed("rsa"))] == ["policy"]
@@ -122,6 +172,10 @@ def test_dns_that_does_not_answer_is_a_temporary_fault():
         (b"v=1;", b"v=1; v=1;", "permerror"),
         (b"; t=", b"; x=1600000000; t=", "fail"),
         (b"; t=1", b"; t=9", "permerror"),
+        (b"; t=", b"; x=99999999999; t=", "fail"),  # not yet, but x= was not signed
+        (b"; t=", b"; x=x; t=", "permerror"),
+        (b"h=from:from:", b"h=from:", "fail"),
+        (b"s=r1", b"bh=AAAA; s=r1", "permerror"),
         (b"s=r1", b"s=r1; i=eve@other.test", "permerror"),
     ],
 )

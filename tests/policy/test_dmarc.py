@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from zone import Zone
 
 from fubako.message import authentication
-from fubako.policy import dmarc
+from fubako.policy import dkim, dmarc
 from fubako.policy.authenticity import Examiner, Rules
 from fubako.policy.disposition import Policy
 
@@ -103,6 +104,16 @@ def test_quarantine_marks_and_none_only_tells():
     zone = Zone(texts={"_dmarc.bank.test": [b"v=DMARC1; p=quarantine"]})
     assert examine(zone, LETTER % b"bank.test").junk
     assert not examine(zone, LETTER % b"bank.test", rules=Rules(dmarc=False)).junk
+
+
+def test_a_signature_of_a_domain_that_tests_proves_no_author():
+    """RFC 6376 §3.6.1: "MUST NOT treat messages from Signers in testing mode differently from unsigned email"."""
+    signer = dkim.Signer("bank.test", "k", Ed25519PrivateKey.generate())
+    content = dkim.sign(dkim.take_apart(LETTER % b"bank.test"), signer, 1.0) + LETTER % b"bank.test"
+    texts = {"_dmarc.bank.test": [b"v=DMARC1; p=reject"], "k._domainkey.bank.test": [signer.record.encode()]}
+    assert examine(Zone(texts=texts), content).verdict.accepted
+    texts["k._domainkey.bank.test"] = [signer.record.encode() + b"; t=y"]
+    assert examine(Zone(texts=texts), content).verdict.status.code == 550
 
 
 def test_an_spf_fail_is_refused_only_where_that_is_wished():

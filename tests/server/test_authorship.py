@@ -310,6 +310,22 @@ def test_our_own_results_cannot_be_written_otherwise_either(tmp_path, field):
     assert "dkim=pass" not in content and "Authentication-Results: other.test" in content
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (["From: bob@here.test"], "From: there are several From fields"),
+        (["Sender: alice@here.test", "Sender: bob@here.test"], "Sender: there are several Sender fields"),
+        (["Sender: "], "Sender: the Sender field names nobody"),
+        (["Resent-From: a@b <alice@here.test>"], "Resent-From: the Resent-From field is not written as an address"),
+    ],
+)
+def test_a_refusal_names_the_field_that_is_meant(tmp_path, fields, words):
+    async def test(house, account):
+        return await logged_in(house, account, "submission", lines("alice@here.test", [ALICE, *fields]))
+
+    assert run(tmp_path, test)[-1].startswith(f"550 5.6.0 {words}")
+
+
 def test_a_submission_is_completed(tmp_path):
     async def test(house, account):
         kept = [ALICE, "Date: Thu, 26 Nov 2026 12:00:00 +0000", "Message-ID: <x@here.test>", "To: x@y.test"]

@@ -14,10 +14,14 @@ from zone import Zone
 
 from fubako.accounts import directory
 from fubako.config import ContentFilter, Inbound, Milter, Route
+from fubako.message.address import NULL
+from fubako.message.envelope import Sender, Transaction
+from fubako.message.hop import Hop
 from fubako.net import tcp
 from fubako.policy import dkim
 from fubako.protocol import milter
 from fubako.protocol.milter import packet, texts
+from fubako.server import filters
 
 LETTER = (
     "MAIL FROM:<eve@evil.test>",
@@ -262,6 +266,21 @@ def test_a_program_writes_the_letter_that_is_taken(tmp_path):
         and "X-Seen: eve@evil.test\r\nFrom:" in letter
         and "\n" not in letter.replace("\r\n", "")
     )
+
+
+@pytest.mark.parametrize("code", [*range(1, 130), -9])
+def test_each_exit_code_means_one_thing(monkeypatch, code):
+    """Whatever another attempt may mend is never final. Leaves the program out: its end is given."""
+
+    async def ends(*_words):
+        return code, b"", b"a reason"
+
+    monkeypatch.setattr(filters.launcher, "run", ends)
+    hop = Hop("smtp", "in", "192.0.2.1:5", 1.0)
+    transaction = Transaction(hop, "x.test", Sender(NULL), [], [b"From: a@b.test\r\n\r\n"])
+    verdict, *_ = asyncio.run(filters.Filters((), ("filter",), "here.test").content(transaction))
+    final = {65, 67, 68, 77, *range(79, 99), 100}
+    assert verdict.status.code == (250 if code == 99 else 550 if code in final else 451)
 
 
 @pytest.mark.parametrize(
