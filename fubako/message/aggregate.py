@@ -150,7 +150,7 @@ def dmarc_xml(head: Head, policy: Mapping[str, str], letters: Sequence[Letters])
 
 
 def letter(kind: str, head: Head, sender: str, to: str, packed: bytes, now: float) -> bytes:
-    """The report as a letter; `kind` is tls or dmarc, `packed` is gzip (RFC 8460 §5.3, RFC 9990 §2.6)."""
+    """The report as a letter; `kind` is tls or dmarc, `packed` is gzip (RFC 8460 §5.3; RFC 9990 names it alike)."""
     name = f"{head.contact.rpartition('@')[2]}!{head.domain}!{head.begin}!{head.end}.{'json' if kind == 'tls' else 'xml'}.gz"
     boundary = f"=_{head.id}"
     body = base64.encodebytes(packed).replace(b"\n", b"\r\n").decode()

@@ -26,6 +26,7 @@ Result = Literal["none", "pass", "fail", "temperror", "permerror"]
 Wish = Literal["none", "quarantine", "reject"]
 
 _WISHES: tuple[Wish, ...] = ("none", "quarantine", "reject")
+_ONE_BELOW: dict[Wish, Wish] = {"reject": "quarantine", "quarantine": "none", "none": "none"}  # t=y (§4.7)
 _IS_RECORD = re.compile(rb"\s*v\s*=\s*DMARC1\s*(?:;|$)")
 _TAG = re.compile(r"\s*+([A-Za-z]++)\s*+=([^;]*+)")
 
@@ -77,7 +78,7 @@ class Judged:
 
 
 def parse(text: str, found: str) -> Record | None:
-    """None: it is no DMARC record. A wish that is not known counts as none when reports are asked for (§4.7)."""
+    """None: it is no DMARC record. With a wish that is not known it counts as `p=none` where reports are asked for (§4.10.1)."""
     parts = text.split(";")
     if re.fullmatch(r"\s*v\s*=\s*DMARC1\s*", parts[0]) is None:
         return None
@@ -87,11 +88,13 @@ def parse(text: str, found: str) -> Record | None:
         if match is not None:
             tags.setdefault(match.group(1).lower(), match.group(2).strip())
     reports = tuple(_report_addresses(tags.get("rua", "")))
-    policy = _wish(tags.get("p", ""))
-    if policy is None and tags.get("p") is not None and not reports:
-        return None
+    wishes = {tag: _wish(tags[tag]) for tag in ("p", "sp", "np") if tag in tags}
+    if None in wishes.values():
+        if not reports:
+            return None
+        wishes = {}
     return Record(
-        found, policy or "none", _wish(tags.get("sp", "")), _wish(tags.get("np", "")), tags.get("adkim", "").lower() == "s",
+        found, wishes.get("p") or "none", wishes.get("sp"), wishes.get("np"), tags.get("adkim", "").lower() == "s",
         tags.get("aspf", "").lower() == "s", tags.get("psd", "u").lower(), tags.get("t", "").lower() == "y", reports,
     )  # fmt: skip
 
@@ -143,7 +146,9 @@ async def find_policy(resolver: Resolver, domain: str, seconds: float = POLICY_S
         return PolicyFound(domain, Policy.TEMPORARY, walk, reason=str(failure))
     except TimeoutError:
         return PolicyFound(domain, Policy.TEMPORARY, walk, reason=f"the DNS of {domain} does not answer in time")
-    wish = "none" if record.testing else record.wish(domain, exists=exists)
+    wish = record.wish(domain, exists=exists)
+    if record.testing:
+        wish = _ONE_BELOW[wish]
     return PolicyFound(domain, _POLICIES[wish], walk, record, wish)
 
 
@@ -227,14 +232,14 @@ class _Walk:
         """§4.10.2: the shortest name with a record, unless one of them says where the organization begins."""
         found = domain
         names = self._names(domain)
-        for at, name in enumerate(names):
+        for name in names:
             record = await self.record(name)
             if record is None:
                 continue
             if record.psd == "n":
                 return name
             if record.psd == "y":
-                return found if at == 0 else names[at - 1]
+                return found if name == domain else ".".join(domain.split(".")[-name.count(".") - 2 :])
             found = name
         return found
 

@@ -28,7 +28,10 @@ def judge(zone, author="mail.example.test", evidence=()):
     [
         ({}, [], "none", "none"),
         ({"_dmarc.mail.example.test": [b"v=DMARC1; p=reject"]}, [], "fail", "reject"),
-        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=reject; t=y"]}, [], "fail", "none"),
+        # a policy that is tested asks for one step less
+        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=reject; t=y"]}, [], "fail", "quarantine"),
+        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=quarantine; t=y"]}, [], "fail", "none"),
+        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=reject; t=x; pct=0; unknown=1; =; ;;"]}, [], "fail", "reject"),
         ({"_dmarc.mail.example.test": [b"v=DMARC1;p=none"]}, [], "fail", "none"),
         ({"_dmarc.example.test": [b"v=DMARC1; p=reject"]}, [], "fail", "reject"),
         ({"_dmarc.example.test": [b"v=DMARC1; p=none; sp=quarantine"]}, [], "fail", "quarantine"),
@@ -47,6 +50,16 @@ def judge(zone, author="mail.example.test", evidence=()):
         ({"_dmarc.mail.example.test": [b"v=DMARC2; p=reject"]}, [], "none", "none"),
         ({"_dmarc.mail.example.test": [b"v=DMARC1; p=rejekt"]}, [], "none", "none"),
         ({"_dmarc.mail.example.test": [b"v=DMARC1; p=rejekt; rua=mailto:a@b.test"]}, [], "fail", "none"),
+        # so does a wish for subdomains that is not known (RFC 9989 §4.10.1)
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject; sp=rejekt; rua=mailto:a@b.test"]}, [], "fail", "none"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject; np=; rua=mailto:a@b.test"]}, [], "fail", "none"),
+        ({"_dmarc.example.test": [b"v=DMARC1; p=reject; np=rejekt"]}, [], "none", "none"),
+        # several records are none of theirs, and the walk goes on above
+        ({"_dmarc.mail.example.test": [b"v=DMARC1; p=none", b"v=DMARC1; p=none"], "_dmarc.example.test": [b"v=DMARC1; p=reject"]},
+         [], "fail", "reject"),
+        ({"_dmarc.mail.example.test": [b"v=DMARC1;p=none", b"v=spf1 -all"]}, [], "fail", "none"),
+        ({"_dmarc.mail.example.test": [b"p=reject; v=DMARC1"]}, [], "none", "none"),
+        ({"_dmarc.mail.example.test": [b" v = DMARC1 ; P = Reject "]}, [], "fail", "reject"),
     ],
 )  # fmt: skip
 def test_wishes(zone, evidence, result, wish):
@@ -69,6 +82,32 @@ def test_a_walk_is_short_however_long_the_name():
     zone = Zone()
     asyncio.run(judged(zone, name))
     assert len(zone.asked) <= dmarc.LABELS_MAX
+
+
+@pytest.mark.parametrize(
+    ("zone", "organization"),
+    [
+        ({}, "a.mail.example.co.test"),
+        ({"example.co.test": b""}, "example.co.test"),
+        ({"example.co.test": b"", "mail.example.co.test": b""}, "example.co.test"),
+        ({"example.co.test": b"", "co.test": b"psd=y"}, "example.co.test"),
+        ({"co.test": b"psd=y"}, "example.co.test"),
+        ({"mail.example.co.test": b"psd=n", "example.co.test": b""}, "mail.example.co.test"),
+        ({"a.mail.example.co.test": b"psd=y", "example.co.test": b""}, "a.mail.example.co.test"),
+        ({"test": b"psd=y", "example.co.test": b""}, "co.test"),
+        ({"test": b"psd=u"}, "test"),
+    ],
+)
+def test_where_an_organization_begins(zone, organization):
+    """RFC 9989 §4.10.2, each step of it."""
+    texts = {f"_dmarc.{name}": [b"v=DMARC1; p=none; " + tags] for name, tags in zone.items()}
+    assert asyncio.run(dmarc._Walk(Zone(texts=texts)).organization("a.mail.example.co.test")) == organization
+
+
+def test_a_public_suffix_of_seven_labels_has_customers_of_eight():
+    suffix = "b.c.d.e.f.g.test"
+    walk = dmarc._Walk(Zone(texts={f"_dmarc.{suffix}": [b"v=DMARC1; psd=y"]}))
+    assert asyncio.run(walk.organization(f"x.y.z.a.{suffix}")) == f"a.{suffix}"
 
 
 def test_dns_that_fails_is_neither_a_policy_nor_none():
