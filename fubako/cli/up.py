@@ -75,6 +75,9 @@ async def _up(place: quickstart.Place, *, once: bool, first: bool, events: bool)
     quickstart.ensure_certificates(place, hosts, env.clock.now())
     for what in app.mend(place.root / config.directory):
         click.echo(f"mended after an unclean end: {what}")
+    if os.geteuid() == 0:
+        for what in app.runs_as_root(config, place.root / config.directory):
+            click.echo(f"waits, because nothing is run or written as root: {what}")
     bound = app.bind(config, place.root)
     telemetry = Telemetry(quiet=not events)
     store = app.open_store(place.root / config.directory, pool=app.pool(config, telemetry))

@@ -1,6 +1,7 @@
 """`fubako up` as a user meets it: the proof, a second start, and what goes wrong in one sentence."""
 
 import json
+import os
 import socket
 import stat
 import subprocess
@@ -130,3 +131,17 @@ def test_restart_keeps_letters_and_mends(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert verified.returncode == 0 and json.loads(verified.stdout)["messages"] == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is told")
+def test_root_is_told_what_waits_for_another_user(tmp_path):
+    config = str(tmp_path / "d" / "fubako.toml")
+    assert up(str(tmp_path / "d"), "--once", "--offset", str(free_offset())).returncode == 0
+    for name, more in (("runs", []), ("may", ["--user", "nobody"])):
+        words = [FUBAKO, "alias", "add", f"{name}@fubako.test", "|/bin/true", *more, "--config", config]
+        subprocess.run(words, capture_output=True, text=True, check=True)
+    done = up(str(tmp_path / "d"), "--once")
+    told = [line for line in done.stdout.splitlines() if "as root" in line]
+    assert told == [
+        "waits, because nothing is run or written as root: alias runs@fubako.test: |/bin/true has no --user"
+    ]
