@@ -49,7 +49,7 @@ class Seal(Enum):
 
 
 class Action(IntEnum):
-    """The later, the less welcome: of several authors the worst counts (RFC 7489 §6.6.1)."""
+    """The later, the less welcome: of several authors the worst counts (RFC 9989)."""
 
     ACCEPT = 0
     JUNK = 1  # taken, and marked
