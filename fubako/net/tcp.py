@@ -85,7 +85,7 @@ class TcpStream(BufferedStream, asyncio.Protocol):
         transport.set_write_buffer_limits(high=0)
         self._leave()
         try:
-            async with asyncio.timeout(self.idle_seconds):
+            async with asyncio.timeout(min(self.idle_seconds, self.due - asyncio.get_running_loop().time())):
                 await self.drain()
                 with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
                     facts, plaintext = await secure(connection)

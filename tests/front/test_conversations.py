@@ -153,3 +153,22 @@ def test_a_new_certificate_is_shown_and_open_connections_go_on(run, tmp_path):
             await until(client, "250 2.0.0 ok")
 
     run(test, channel="tls")
+
+
+@pytest.mark.parametrize("protocol", ["smtp", "imap", "pop3"])
+def test_a_handshake_has_no_more_time_than_the_login(nursery, protocol):
+    """Who says nothing after STARTTLS is gone when a stranger's time is over, not when a session's silence is."""
+
+    async def whole():
+        async with FrontedServer(protocol, {}, nursery) as server:
+            client = await server.connect()
+            await client.line()
+            if protocol == "smtp":
+                client.send(b"EHLO x\r\n")
+                await until(client, "250 ")
+            server.session.must_come_to_it(0.5)
+            client.send({"smtp": b"STARTTLS\r\n", "imap": b"a STARTTLS\r\n", "pop3": b"STLS\r\n"}[protocol])
+            await client.line()
+            await client.rest()
+
+    asyncio.run(asyncio.wait_for(whole(), 30))

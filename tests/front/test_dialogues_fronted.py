@@ -33,5 +33,5 @@ def test_dialogue_through_a_front(path, fragment, nursery, monkeypatch):
         return FrontedServer(protocol, given, nursery)
 
     monkeypatch.setattr("test_dialogues.MemoryServer", fronted)
-    asyncio.run(asyncio.wait_for(play(path.parent.name, path.read_text(encoding="utf-8"), fragment), 10))
+    asyncio.run(asyncio.wait_for(play(path.parent.name, path.read_text(encoding="utf-8"), fragment), 60))
     assert MemoryServer is not fronted
