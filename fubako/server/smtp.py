@@ -24,6 +24,7 @@ from fubako.server.admission import HOLD_SECONDS_MAX, Admission, Speaker
 from fubako.server.memory import NoMemory
 from fubako.server.session import Arrival, Resources, Session
 from fubako.server.visit import Visit
+from fubako.store import faults
 from fubako.store.faults import Fault
 from fubako.store.interface import StoreFull
 from fubako.store.spool import Spooled
@@ -63,7 +64,7 @@ class SmtpSession(Session):
         self.sender: Sender | None = None
         self.recipients: list[tuple[Recipient, Found]] = []
         self.content: Spooled | None = None  # as far as it has come
-        self.no_room = False  # for all of it
+        self.no_room: Status | None = None  # for all of it: what is said of that
         self.filters = resources.filters(arrival.service)
         self.identity = self.proved
         self._know_peer()
@@ -145,7 +146,7 @@ class SmtpSession(Session):
         if self.content is not None:
             self.content.close()
             self.content = None
-        self.no_room = False
+        self.no_room = None
 
     def _expect(self, coming: bool) -> None:
         """Tell the store whether a letter of ours is on its way."""
@@ -352,8 +353,8 @@ class SmtpSession(Session):
             self._reply_all([Status(250, "2.0.0", "ok")] * len(self.recipients))
             self._forget()
             return
-        if self.no_room:
-            self._reply_all([NO_ROOM] * len(self.recipients))
+        if self.no_room is not None:
+            self._reply_all([self.no_room] * len(self.recipients))
             self._forget()
             return
         self._expect(False)
@@ -367,7 +368,7 @@ class SmtpSession(Session):
 
     def _came(self, octets: bytes) -> None:
         """Content that has no room is read and refused at its end: the session lives."""
-        if self.no_room:
+        if self.no_room is not None:
             return
         if self.content is None:
             self.content = self.resources.spool.begin()
@@ -376,7 +377,7 @@ class SmtpSession(Session):
         except StoreFull as error:
             self.unavailable(error)
             self.content.close()
-            self.no_room = True
+            self.no_room = NO_ROOM if error.fault is faults.NO_ROOM else error.fault.status
 
     async def _taken(self, sender: Sender, event: events.ContentEnd) -> list[Status]:
         """What is said to each recipient of a message that has come; it is whole in memory only here."""
