@@ -29,6 +29,7 @@ from fubako.store.reserve import Reserve
 from fubako.store.segments import SegmentCore
 from fubako.store.sqlite import SqliteCore, SqliteDatabase
 from fubako.store.verify import Report, verify
+from fubako.telemetry import Telemetry
 
 
 class StoreInUse(StoreUnavailable):
@@ -121,7 +122,7 @@ def open_store(directory: Path, *, shared: bool = True, pool: Pool | None = None
     act_as_owner(directory)
     prepare(directory)
     changes: LocalChanges = WorkerChanges(directory / "run") if shared else LocalChanges()
-    database = SqliteDatabase(_open_rows(directory), changes)
+    database = SqliteDatabase(_open_rows_now(directory), changes)
     reserve = _reserve(directory)
     reserve.hold()
     segments = SegmentCore(OsDisk(), str(directory / "segments"))
@@ -131,17 +132,25 @@ def open_store(directory: Path, *, shared: bool = True, pool: Pool | None = None
 
 
 def _open_rows(directory: Path) -> SqliteCore:
-    """Raises StoreUnavailable. Those of an older format are migrated first, while no server has them."""
+    """Raises StoreUnavailable; StoreOutdated for those of an older format."""
     _require_rows(directory)
+    return SqliteCore(str(_rows(directory)), reserve=_reserve(directory))
+
+
+def _open_rows_now(directory: Path) -> SqliteCore:
+    """The same; those of an older format are migrated first, while no server has them, and that is told."""
     try:
-        return SqliteCore(str(_rows(directory)), reserve=_reserve(directory))
+        return _open_rows(directory)
     except StoreOutdated as error:
         try:
-            held = claim(directory)
+            os.close(claim(directory, _tell_log))
         except StoreInUse:
             raise StoreOutdated(f"a server of an older Fubako runs on {directory}: {error}") from None
-        os.close(held)
-        return SqliteCore(str(_rows(directory)), reserve=_reserve(directory))
+        return _open_rows(directory)
+
+
+def _tell_log(done: Migration) -> None:
+    Telemetry().event("store.migrated", found=done.found, version=done.version, copy=str(done.copy))
 
 
 def _require_rows(directory: Path) -> None:

@@ -157,12 +157,13 @@ def look_back(path: Path) -> Back:
     copy = next(iter(copies(path)), None)
     if copy is None:
         raise StoreError(f"no copy of an older format stands beside {path}")
-    old, new = (_messages(one) for one in (copy, path))
+    old, new = _messages(copy, alone=True), _messages(path, alone=False)
     return Back(found=_format_of(copy), messages=len(new - old))
 
 
-def _messages(path: Path) -> set[tuple[int, int, int]]:
-    core = SqliteCore(str(path), older=True)
+def _messages(path: Path, *, alone: bool) -> set[tuple[int, int, int]]:
+    """`alone`: nobody else uses it, so that no file of locks is made beside it."""
+    core = SqliteCore(str(path), older=True, exclusive=alone)
     try:
         return {
             (a, m, u) for a, m, u in core.read(lambda tx: tx.rows("SELECT account_id, mailbox_id, uid FROM message"))
@@ -176,7 +177,7 @@ def back(path: Path, there: Callable[[set[int]], bool]) -> Back:
     `there`: whether segments of these numbers are all there still. Nobody else may use the store meanwhile. Raises StoreError."""
     done = look_back(path)
     copy = copy_of(path, done.found)
-    core = SqliteCore(str(copy), older=True)
+    core = SqliteCore(str(copy), older=True, exclusive=True)
     try:
         needed = {int(row[0]) for row in core.read(lambda tx: tx.rows("SELECT DISTINCT segment FROM blob"))}
     finally:

@@ -4,6 +4,7 @@ statement, not at all in a dry run, and back again.
 Left out: the power, which `tests/sim` cuts; here a migration ends as it does when its process is killed.
 """
 
+import asyncio
 import re
 import shutil
 from pathlib import Path
@@ -162,14 +163,23 @@ def test_messages_that_came_since_are_counted(tmp_path):
     assert app.look_back(tmp_path / "store").messages == 1
 
 
+async def opened(directory) -> None:
+    await app.open_store(directory).close()
+
+
 def test_commands_do_not_migrate_beside_an_older_server(tmp_path):
     path = written(tmp_path / "store", 4)
     with pytest.raises(StoreOutdated):
         SqliteCore(str(path))
+    before = rows(path)
     held = app.storage._claim(tmp_path / "store")
     with pytest.raises(StoreOutdated, match="a server of an older Fubako runs"):
-        app.verify_store(tmp_path / "store", lambda _done, _all: None)
+        asyncio.run(opened(tmp_path / "store"))
     app.storage.os.close(held)
+    with pytest.raises(StoreOutdated, match="fubako store migrate"):  # it says that it changes nothing
+        app.verify_store(tmp_path / "store", lambda _done, _all: None)
+    assert rows(path) == before
+    asyncio.run(opened(tmp_path / "store"))
     assert app.verify_store(tmp_path / "store", lambda _done, _all: None).faults == []
 
 
