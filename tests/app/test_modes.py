@@ -15,7 +15,8 @@ from server import FUBAKO, free_offset, without
 
 import fubako
 from fubako import modes
-from fubako.app.process import RESERVED_FILES, connections_that_fit
+from fubako.app.process import connections_that_fit
+from fubako.net.accepting import RESERVED_FILES
 
 NOBODY = 65534
 PUBLIC = {"ca.pem"}
