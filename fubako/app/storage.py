@@ -324,5 +324,5 @@ def _claim(directory: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise StoreInUse(f"another Fubako serves {directory} already: {faults.IN_USE.remedy}") from None
+        raise StoreInUse(f"another Fubako serves {directory} already: {faults.IN_USE.remedy}", faults.IN_USE) from None
     return fd
