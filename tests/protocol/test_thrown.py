@@ -6,6 +6,7 @@ The cutter of commands alone; left out: the session's deadlines (tests/server/te
 import pytest
 
 from fubako.protocol.engine import ProtocolError
+from fubako.protocol.imap.fragments import COMMAND_OCTETS_STRANGER
 from fubako.protocol.imap.server import ImapServer
 
 BLOCK = 256 * 1024
@@ -72,5 +73,5 @@ def test_what_a_stranger_says_in_one_command_is_bounded_in_all(plus):
             engine.receive(b"" if ended else b"x" * 4000 + b" {4000" + plus + b"}\r\n")
         except ProtocolError as error:
             ended = error.farewell
-    assert kept <= 16_384 + 4000
+    assert kept <= COMMAND_OCTETS_STRANGER + 4000
     assert ended.startswith(b"a BAD ")
