@@ -297,15 +297,9 @@ class Application:
             if one.service == "ssh":
                 self._servers.append(await self._open_door(one))
             elif self._fronts is not None and self._is_apart(one):
-                self._servers.append(
-                    self._fronts.listen(one.socket, self._accepted(one, self._fronts), self._told_paused(one))
-                )
+                self._servers.append(self._fronts.listen(one.socket, self._accepted(one, self._fronts)))
             else:
-                self._servers.append(await tcp.listen(one.socket, self._connected(one), self._told_paused(one)))
-
-    def _told_paused(self, one: Bound) -> Callable[[str], None]:
-        """Nothing is accepted at a port for a while; what comes waits there."""
-        return lambda reason: self.telemetry.event("accept.paused", service=one.service, reason=reason)
+                self._servers.append(await tcp.listen(one.socket, self._connected(one)))
 
     def _is_apart(self, one: Bound) -> bool:
         """Whether another process holds the conversations of this port, or does the TLS that it begins with. What a proxy says

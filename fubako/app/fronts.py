@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 
 from fubako.front.frames import FrameError, Settings
 from fubako.front.limits import FrontLimits
-from fubako.net.accepting import Acceptor, Told
 from fubako.net.channel import Channel
 from fubako.net.front import FrontChannel
 from fubako.net.interface import Secure, TlsError, TlsFacts
@@ -27,6 +26,7 @@ from fubako.telemetry import Telemetry
 START_SECONDS = 20.0
 REST_SECONDS = 1.0  # after a process ended, or none could be made
 RETIRE_SECONDS = 60.0  # a process whose keys are old has so long for handshakes; its connections go on
+ACCEPTED_AT_ONCE = 32
 
 C = TypeVar("C", bound=Channel)
 
@@ -108,16 +108,38 @@ Accepted = Callable[[socket.socket, str], None]
 class FrontPort:
     """A listening socket. `accepted` gets a connection, and the peer as the kernel tells it."""
 
-    def __init__(self, listener: socket.socket, accepted: Accepted, told: Told) -> None:
-        self._acceptor = Acceptor(listener, lambda connection, address: accepted(connection, peer_name(address)), told)
+    def __init__(self, listener: socket.socket, fronts: "Fronts", accepted: Accepted) -> None:
+        self._listener, self._fronts, self._accepted = listener, fronts, accepted
+        self._loop = asyncio.get_running_loop()
+        self._heard = False
         with contextlib.suppress(OSError):  # connections have it from here
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def hear(self, on: bool) -> None:
-        self._acceptor.hear(on)
+        if on is not self._heard and self._listener.fileno() >= 0:  # others have taken its place, perhaps
+            self._heard = on
+            if on:
+                self._loop.add_reader(self._listener, self._accept)
+            else:
+                self._loop.remove_reader(self._listener)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            if not self._heard:
+                return
+            try:
+                connection, address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptors, no memory: later
+                self._fronts.rest(error)
+                return
+            connection.setblocking(False)
+            self._accepted(connection, peer_name(address))
 
     def close(self) -> None:
-        self._acceptor.close()
+        self.hear(False)
+        self._listener.close()
 
 
 class Fronts:
@@ -150,8 +172,8 @@ class Fronts:
     def _ready(self) -> bool:
         return self.front.channel is not None and (not self._wanted.offers or self.tls.channel is not None)
 
-    def listen(self, listener: socket.socket, accepted: Accepted, told: Told) -> FrontPort:
-        port = FrontPort(listener, accepted, told)
+    def listen(self, listener: socket.socket, accepted: Accepted) -> FrontPort:
+        port = FrontPort(listener, self, accepted)
         self._ports.append(port)
         port.hear(self._ready)
         return port
@@ -171,6 +193,13 @@ class Fronts:
         if self.tls.channel is None:
             raise TlsError("no process does TLS just now")
         return await self.tls.channel.secure(protocol, connection)
+
+    def rest(self, error: OSError) -> None:
+        """Nothing can be accepted just now."""
+        self._telemetry.event("accept.failed", reason=error.strerror or str(error))
+        for port in self._ports:
+            port.hear(False)
+        asyncio.get_running_loop().call_later(REST_SECONDS, self._changed)
 
     def _changed(self) -> None:
         for port in self._ports:

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 from fubako.front.heap import keep_freed
-from fubako.net.accepting import reserve_begins
 
 uvloop: ModuleType | None
 try:
@@ -40,6 +39,7 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
+RESERVED_FILES = 256  # descriptors that connections leave to the store, the queue and lookups
 _FILES_MAX = 1 << 20  # where the kernel sets no limit of its own
 
 
@@ -57,7 +57,7 @@ def raise_files() -> int:
 
 def connections_that_fit(wanted: int, files: int) -> int:
     """How many connections a process can hold with `files` descriptors, the reserve left over; at least one."""
-    return max(1, min(wanted, reserve_begins(files)))
+    return max(1, min(wanted, files - min(RESERVED_FILES, files // 2)))
 
 
 def run(main: Coroutine[Any, Any, int], loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> int:

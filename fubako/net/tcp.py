@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from fubako.net import unix
-from fubako.net.accepting import BACKLOG, Acceptor, Told
 from fubako.net.interface import StreamTimeout, TlsError
 from fubako.net.stream import BufferedStream
 
@@ -231,7 +230,7 @@ def bound_socket(host: str, port: int, *, reuse_port: bool = False) -> socket.so
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        listener.listen(1024)
         listener.setblocking(False)
     except OSError:
         listener.close()
@@ -239,23 +238,9 @@ def bound_socket(host: str, port: int, *, reuse_port: bool = False) -> socket.so
     return listener
 
 
-async def listen(listener: socket.socket, connected: Callable[[TcpStream], None], told: Told | None = None) -> Acceptor:
-    """Serve a bound socket (TCP or Unix). `told` hears why nothing can be accepted for a while."""
-    loop, made = asyncio.get_running_loop(), set[asyncio.Task[None]]()
-
-    async def stream(connection: socket.socket) -> None:
-        try:
-            await loop.connect_accepted_socket(lambda: TcpStream(connected), connection)
-        except OSError:  # it was gone before we looked
-            connection.close()
-
-    def accepted(connection: socket.socket, _address: Any) -> None:
-        task = loop.create_task(stream(connection))
-        made.add(task)
-        task.add_done_callback(made.discard)
-
-    listener.setblocking(False)
-    listener.listen(BACKLOG)
-    acceptor = Acceptor(listener, accepted, told)
-    acceptor.hear(True)
-    return acceptor
+async def listen(listener: socket.socket, connected: Callable[[TcpStream], None]) -> asyncio.Server:
+    """Serve a bound socket (TCP or Unix)."""
+    loop = asyncio.get_running_loop()
+    if listener.family == socket.AF_UNIX:
+        return await loop.create_unix_server(lambda: TcpStream(connected), sock=listener)
+    return await loop.create_server(lambda: TcpStream(connected), sock=listener, backlog=1024)

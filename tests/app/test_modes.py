@@ -15,8 +15,7 @@ from server import FUBAKO, free_offset, without
 
 import fubako
 from fubako import modes
-from fubako.app.process import connections_that_fit
-from fubako.net.accepting import RESERVED_FILES
+from fubako.app.process import RESERVED_FILES, connections_that_fit
 
 NOBODY = 65534
 PUBLIC = {"ca.pem"}
