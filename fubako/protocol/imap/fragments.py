@@ -17,9 +17,7 @@ from fubako.protocol.lines import LineBuffer, LineTooLong
 from fubako.protocol.others import refuse_http, refuse_tls
 
 LINE_MAX = 65536  # more than a stranger may say in one command
-COMMAND_OCTETS_STRANGER = (
-    40 * 1024
-)  # a login has 12,288 in its initial response; ID thirty fields of 1,024 (RFC 2971 §3.3)
+COMMAND_OCTETS_STRANGER = 40 * 1024  # a login has 12,288 in its initial response; ID thirty fields of 1,024
 THROWN_OCTETS_MAX = 16 * 1024 * 1024  # of one command, read to find its end
 COMMAND_OCTETS_MAX = 1024 * 1024  # of one who is known, without the messages of APPEND
 COMMAND_LITERALS_MAX = 1000
