@@ -496,6 +496,8 @@ class Application:
         done = await asyncio.to_thread(compact_store, self.store.directory, erase=due is not None)
         for reason in done.damaged:
             self.telemetry.event("store.damaged", reason=reason)
+        if done.short:
+            self.telemetry.event("store.compaction_short", reason="no room to move what lives out of some segments")
         if due is not None:
             modes.ensure(due)
             os.utime(due, (now, now))

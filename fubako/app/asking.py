@@ -10,7 +10,7 @@ from fubako.spawn.names import Lookups
 _Loop: Any = uvloop.Loop if uvloop is not None else asyncio.SelectorEventLoop
 
 
-class AskingLoop(_Loop):  # type: ignore[misc]
+class AskingLoop(_Loop):  # type: ignore[misc]  # a base that is chosen at run time
     """Files of the system that were replaced are out of a confined process's reach, getaddrinfo(3) in it goes by none."""
 
     def __init__(self) -> None:

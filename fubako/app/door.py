@@ -101,7 +101,7 @@ async def open_door(house: House, listener: socket.socket) -> Closable:
     connections = house.connections
     way = Way(serve, connections.enter, connections.leave)
     config, base = house.config, house.base
-    door = lambda: SshDoor(house.resources, rules(house.config), way)  # noqa: E731
+    door = lambda: SshDoor(house.resources, rules(house.config), way)  # noqa: E731  # one a connection, of what holds then
     for line, fingerprint, _ in public_host_keys(config, base):
         house.telemetry.event("ssh.host_key", key=line.partition(" ")[0], fingerprint=fingerprint)
     try:

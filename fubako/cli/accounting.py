@@ -253,7 +253,7 @@ def _account(wanted: Wanted, one: Endpoint, given: dict[str, object]) -> Account
         "name": name, "protocol": one.protocol, "host": one.host, "port": port, "tls": one.tls, "user": wanted.user or one.user,
         "trust": wanted.trust, **given,
     }  # fmt: skip
-    return Account(**facts)  # type: ignore[arg-type]
+    return Account(**facts)  # type: ignore[arg-type]  # put together above
 
 
 def _typed(one: Account) -> str:

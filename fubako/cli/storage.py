@@ -87,6 +87,8 @@ def store_compact(config_file: Path | None) -> None:
     click.echo(f"{done.octets} octets given back")
     for reason in done.damaged:
         click.echo(f"left where it is: {reason}", err=True)
+    if done.short:
+        click.echo("there is no room to move what lives out of some segments: make some, and run this again", err=True)
 
 
 @store.command("backup")

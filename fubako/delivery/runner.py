@@ -259,7 +259,7 @@ class Runner:
         if back < CLOCK_SECONDS:
             return
         for lane_id, lane in self._lanes.items():
-            await self._database.write(lambda tx, one=lane_id: queue.shift_back(tx, one, int(now), back))  # type: ignore[misc]
+            await self._database.write(lambda tx, one=lane_id: queue.shift_back(tx, one, int(now), back))  # type: ignore[misc]  # binds the loop's value
             lane.look_at = 0.0
         self._telemetry.event("queue.clock_went_back", seconds=back)
 

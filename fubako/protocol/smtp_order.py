@@ -138,7 +138,7 @@ class Order:
 
     def tls_started(self) -> None:
         """All that was said in the clear is forgotten (RFC 3207 §4.2)."""
-        self.__init__(self.limits)  # type: ignore[misc]
+        self.__init__(self.limits)  # type: ignore[misc]  # all begins anew
 
 
 def verb_of(event: Event) -> str:

@@ -57,9 +57,12 @@ def main(others: Makers | None = None, *, new_code: bool = False) -> None:
 def _make(descriptor: int, children: set[int], serve: Callable[[socket.socket], None]) -> None:
     channel = socket.socket(fileno=descriptor)
     with channel:
+        # a child that ends at once must not be taken before it is known: its number would stand for another's later
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
         pid = os.fork() if len(children) < WORKERS_MAX else -1
         if pid > 0:
             children.add(pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
         if pid:
             return
         try:

@@ -6,7 +6,7 @@ Both may run beside any number of servers and commands, and be ended at any poin
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from msgspec import Struct
 
@@ -26,19 +26,18 @@ _NUMBERS_MAX = 64
 
 
 class Compacted(Struct, frozen=True, kw_only=True):
-    """`octets`: given back. `damaged`: contents that could not be moved, in words; their segments stay."""
+    """`octets`: given back. `damaged`: contents that could not be moved, in words; their segments stay. `short`: there was no room
+    to move what lives out of some; those that hold nothing alive went all the same."""
 
     octets: int = 0
     damaged: tuple[str, ...] = ()
+    short: bool = False
 
 
 def commit(database: SqliteCore, unit: Callable[[Transaction], T]) -> T:
     """One unit of work, for who may wait. Raises what it raised."""
     (result,), _ = database.commit([unit])
-    if isinstance(result, Exception):
-        raise result
-    found: Any = result
-    return found  # type: ignore[no-any-return]
+    return cast("T", result)
 
 
 class Keeper:
@@ -126,8 +125,8 @@ class Keeper:
 
     def compact(self, *, erase: bool = False, free: Callable[[], int] | None = None) -> Compacted:
         """Move what lives out of segments that are mostly dead, and remove them; `erase`: out of those that hold anything dead.
-        `free`: octets of room on the disk. Raises StoreFull where there is no room to move anything."""
-        octets, damaged = 0, list[str]()
+        `free`: octets of room on the disk."""
+        octets, damaged, short = 0, list[str](), False
         self.seal()
         self._commit(lambda tx: ownership.forget_moves(tx, self._now()))
         for segment in self._database.read(ownership.all_of):
@@ -138,10 +137,12 @@ class Keeper:
                     octets += self._empty(segment, erase=erase, free=free)
                 except Damaged as error:
                     damaged.append(str(error))
+                except StoreFull:  # those that hold nothing alive need no room
+                    short = True
                 except (SegmentLost, Gone):
                     continue  # another one was quicker, or the file is missing, which `verify` tells
         self._leave()
-        return Compacted(octets=octets, damaged=tuple(damaged))
+        return Compacted(octets=octets, damaged=tuple(damaged), short=short)
 
     def _leave(self) -> None:
         if self._segments.leave():
@@ -154,7 +155,7 @@ class Keeper:
         try:
             held = handle.size()
             living = self._database.read(lambda tx: ownership.living(tx, segment.number))
-            alive = sum(record.occupied(one.ref.size) for one in living)
+            alive = self._segments.occupied(segment.number, [one.ref.size for one in living])
             if segment.state is State.SEALED and not _worth_it(alive, held, erase=erase):
                 return 0
             if free is not None and living and free() < alive + DISK_RESERVE_OCTETS:

@@ -96,7 +96,12 @@ def content(tx: Transaction, account_id: int, mailbox_id: int, uid: int) -> Blob
 def add(tx: Transaction, account_id: int, mailbox_id: int, letter: Letter, now: int) -> tuple[int, int, int]:
     """A message whose content is durable; returns (uid, uidvalidity, modseq). Raises NoSuchMailbox, and SegmentLost where
     the content has to be put again."""
-    blob = ownership.hold(tx, letter.blob)
+    return _add(tx, account_id, mailbox_id, letter, ownership.hold(tx, letter.blob), now)
+
+
+def _add(  # the row of `add`, its content held
+    tx: Transaction, account_id: int, mailbox_id: int, letter: Letter, blob: BlobRef, now: int
+) -> tuple[int, int, int]:
     seen, deleted = letter.flags & SEEN, letter.flags & DELETED
     row = tx.row("UPDATE mailbox SET uidnext=uidnext+1, modseq=modseq+1, messages=messages+1, octets=octets+?,"
                  " unseen=unseen+?, deleted=deleted+? WHERE account_id=? AND mailbox_id=? AND noselect=0"
@@ -120,9 +125,10 @@ def add(tx: Transaction, account_id: int, mailbox_id: int, letter: Letter, now: 
 def deliver(tx: Transaction, account_ids: Sequence[int], letter: Letter, now: int) -> list[tuple[int, int, int]]:
     """One letter into the INBOX of each account; (account_id, uidvalidity, uid) each. An account that is gone is left out."""
     placed: list[tuple[int, int, int]] = []
+    blob = ownership.hold(tx, letter.blob)
     for account_id in account_ids:
         try:
-            uid, uidvalidity, _ = add(tx, account_id, INBOX_ID, letter, now)
+            uid, uidvalidity, _ = _add(tx, account_id, INBOX_ID, letter, blob, now)
         except NoSuchMailbox:
             continue
         placed.append((account_id, uidvalidity, uid))

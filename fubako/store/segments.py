@@ -22,6 +22,8 @@ SEGMENT_OCTETS_MAX = 64 * 1024 * 1024
 RESERVE_OCTETS = 1024 * 1024  # zeros written ahead of a busy stream of messages: half the work of each sync
 SEEK_OCTETS = 1024 * 1024  # a piece of a file in which the next record is looked for
 _OPEN_MAX = 64
+_PROVED_MAX = 16
+_STEP_OCTETS = 256 * 1024
 _COUNT_BITS = 24
 _FRESH = 1 << 62  # ids of format 1 were places: below this
 
@@ -31,9 +33,9 @@ def segment_name(number: int) -> str:
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """One record of a file. `whole`: its content is what was put."""
+    """One record of a file. `whole`: its content is what was put. `blob_id`: None where its format names none."""
 
-    blob_id: int
+    blob_id: int | None
     place: int
     size: int
     whole: bool
@@ -58,6 +60,7 @@ class SegmentCore:
         self._end = 0  # of what was placed in the active one
         self._reserved = 0  # where the zeros written ahead end
         self._open: OrderedDict[int, Open] = OrderedDict()
+        self._proved_1: dict[BlobRef, None] = {}
         self._opening = threading.Lock()  # threads read beside the loop
 
     def numbers(self) -> list[int]:
@@ -95,7 +98,9 @@ class SegmentCore:
         except FileExistsError:
             return False
         except OSError as error:
-            if handle is not None:
+            if handle is not None:  # it is ours, and nobody else's row or lock is on it
+                with suppress(OSError):
+                    self._disk.remove(self._path(number))
                 handle.close()
             raise StoreFull(f"the store cannot write: {error.strerror or error}") from None
         self._active, self._number, self._count = handle, number, 0
@@ -218,7 +223,8 @@ class SegmentCore:
         file = self._file(ref.segment)
         try:
             if file.first:
-                return _content_1(file.handle, ref, get)[start:end]
+                self._prove_1(file.handle, ref, get)
+                return _range_1(file.handle, ref, start, end, get)
             if ref.size <= record.PIECE_OCTETS or (start == 0 and end == ref.size):
                 return _content(file.handle, ref, get)[start:end]
             return _range(file.handle, ref, start, end, get)
@@ -226,6 +232,16 @@ class SegmentCore:
             if error.errno == errno.EIO:
                 raise Damaged(ref.blob_id, f"segment {ref.segment:x} cannot be read: {error.strerror}") from None
             raise StoreUnavailable(f"segment {ref.segment:x} cannot be read: {error.strerror or error}") from None
+
+    def _prove_1(self, handle: Handle, ref: BlobRef, get: Callable[[Handle, int, int], bytes]) -> None:
+        """The one checksum of format 1 is over all of a content: it is looked at once for those that were read last, not for each
+        piece of one anew."""
+        if ref in self._proved_1:
+            return
+        _check_1(handle, ref, get)
+        if len(self._proved_1) >= _PROVED_MAX:
+            self._proved_1.pop(next(iter(self._proved_1)), None)
+        self._proved_1[ref] = None
 
     def check(self, ref: BlobRef) -> str:
         """What is wrong with a content; empty when it is as it was put."""
@@ -243,7 +259,7 @@ class SegmentCore:
     def records(self, number: int) -> list[Record]:
         """Every record that can be found in a segment, those behind a damaged one too. Raises StoreError."""
         file = self._file(number)
-        return list(_walk_1(file.handle, number) if file.first else _walk(file.handle))
+        return list(_walk_1(file.handle) if file.first else _walk(file.handle))
 
     # -- what nobody writes any more
 
@@ -263,13 +279,11 @@ class SegmentCore:
 
     def torn(self, handle: Handle, known_end: int) -> tuple[int, int]:
         """(where a segment that is held ends, octets behind it that are no zeros): the end of the last record that the rows know or
-        that is whole, as nothing whole may be cut off."""
-        if handle.read(0, len(MAGIC_1)) == MAGIC_1:
-            end = max((one.place + one.size for one in _walk_1(handle, 0) if one.whole), default=len(MAGIC_1))
-        else:
-            whole = [one.place + record.occupied(one.size) for one in _walk(handle) if one.whole]
-            end = max(whole, default=len(MAGIC))
-        end = max(end, known_end)
+        that is whole, as nothing whole may be cut off; the whole file where that cannot be told."""
+        try:
+            end = max(known_end, _last_whole(handle))
+        except TooConfusing:
+            return handle.size(), 0
         rest = handle.read(end, max(0, handle.size() - end))
         return end, len(rest.rstrip(b"\0"))
 
@@ -287,6 +301,12 @@ class SegmentCore:
             for number in [number for number, file in self._open.items() if file.handle.removed()]:
                 del self._open[number]
 
+    def occupied(self, number: int, sizes: Sequence[int]) -> int:
+        """Octets that contents of these sizes take in a segment, by its format. Raises Gone, StoreError."""
+        if self._file(number).first:
+            return sum(sizes) + len(sizes) * record.HEADER_1_OCTETS
+        return sum(map(record.occupied, sizes))
+
     def octets(self, number: int) -> int:
         """As the file is now."""
         handle = self._disk.open(self._path(number))
@@ -301,6 +321,13 @@ class SegmentCore:
             file.handle.close()
         self._open.clear()
         return self.leave()
+
+
+def _last_whole(handle: Handle) -> int:
+    """Where the last whole record of a file ends. Raises TooConfusing."""
+    if handle.read(0, len(MAGIC_1)) == MAGIC_1:
+        return max((one.place + one.size for one in _walk_1(handle) if one.whole), default=len(MAGIC_1))
+    return max((one.place + record.occupied(one.size) for one in _walk(handle) if one.whole), default=len(MAGIC))
 
 
 class _NotCached(Exception):
@@ -355,25 +382,43 @@ def _prove_pieces(header: record.Header, first: int, octets: bytes, ref: BlobRef
         raise Damaged(ref.blob_id, f"octets from {at} on in segment {ref.segment:x} are not what was kept")
 
 
-def _content_1(handle: Handle, ref: BlobRef, get: Callable[[Handle, int, int], bytes]) -> bytes:
-    """Of format 1, whose places are those of the content; it has one checksum, so all of it is read."""
-    octets = get(handle, ref.offset - record.HEADER_1_OCTETS, record.HEADER_1_OCTETS + ref.size)
-    header = record.decode_1(octets)
-    content = octets[record.HEADER_1_OCTETS :]
+def _check_1(handle: Handle, ref: BlobRef, get: Callable[[Handle, int, int], bytes]) -> None:
+    """Of format 1, whose places are those of the content. Raises Damaged."""
+    header = record.decode_1(get(handle, ref.offset - record.HEADER_1_OCTETS, record.HEADER_1_OCTETS))
     if header is None or header[0] != ref.size:
         raise Damaged(ref.blob_id, f"no whole record begins at its place in segment {ref.segment:x}")
-    if len(content) != ref.size or zlib.crc32(content) != header[1]:
+    checksum = 0
+    for start in range(0, ref.size, _STEP_OCTETS):
+        checksum = zlib.crc32(get(handle, ref.offset + start, min(_STEP_OCTETS, ref.size - start)), checksum)
+    if checksum != header[1]:
         raise Damaged(ref.blob_id, f"its checksum in segment {ref.segment:x} does not match")
-    return content
+
+
+def _range_1(handle: Handle, ref: BlobRef, start: int, end: int, get: Callable[[Handle, int, int], bytes]) -> bytes:
+    octets = get(handle, ref.offset + start, end - start)
+    if len(octets) < end - start:
+        raise Damaged(ref.blob_id, f"segment {ref.segment:x} ends inside of it")
+    return octets
+
+
+class TooConfusing(StoreError):
+    """More octets look like beginnings of records than are worth reading."""
 
 
 def _walk(handle: Handle) -> Iterator[Record]:
-    """Records in order; behind what is none the next one is looked for."""
+    """Records in order; behind what is none the next one is looked for. What is found so may have been written by a peer inside
+    of a content: it only keeps octets from being cut off. Raises TooConfusing."""
     position, size = len(MAGIC), handle.size()
+    marks = _Marks(handle, size, record.MARK)
+    left = 2 * size  # octets that are read of what only may be records
+    certain = True
     while position < size:
-        found = _record_at(handle, position, size)
+        found, cost = _record_at(handle, position, size)
+        left -= 0 if certain and found is not None else cost
+        if left < 0:
+            raise TooConfusing("too much in it looks like the beginning of a record")
         if found is None:
-            following = _seek(handle, position + 1, size, record.MARK)
+            certain, following = False, marks.after(position + 1)
             if following is None:
                 return
             position = following
@@ -382,40 +427,59 @@ def _walk(handle: Handle) -> Iterator[Record]:
         position = found.place + record.occupied(found.size)
 
 
-def _record_at(handle: Handle, position: int, size: int) -> Record | None:
+def _record_at(handle: Handle, position: int, size: int) -> tuple[Record | None, int]:
+    """A record, and how many octets had to be read to know."""
     octets = record.announced(handle.read(position, record.HEADER_OCTETS))
-    header = record.decode(handle.read(position, octets)) if octets is not None and position + octets <= size else None
+    if octets is None or position + octets > size:
+        return None, record.HEADER_OCTETS
+    header = record.decode(handle.read(position, octets))
     if header is None or position + record.occupied(header.size) > size:
-        return None
+        return None, octets
     content = handle.read(position + record.prelude(header.size), header.size)
-    return Record(
-        blob_id=header.blob_id, place=position, size=header.size, whole=record.is_whole(header, content)
-    )  # fmt: skip
+    whole = record.is_whole(header, content)
+    return Record(blob_id=header.blob_id, place=position, size=header.size, whole=whole), octets + header.size
 
 
-def _seek(handle: Handle, position: int, size: int, mark: bytes) -> int | None:
-    """Where `mark` stands next."""
-    while position < size:
-        octets = handle.read(position, SEEK_OCTETS + len(mark) - 1)
-        found = octets.find(mark)
-        if found >= 0:
-            return position + found
-        position += SEEK_OCTETS
-    return None
+class _Marks:
+    """Where a mark stands next in a file, read once however often it is asked."""
+
+    def __init__(self, handle: Handle, size: int, mark: bytes) -> None:
+        self._handle, self._size, self._mark = handle, size, mark
+        self._start, self._octets = 0, b""
+
+    def after(self, position: int) -> int | None:
+        while position < self._size:
+            if not self._start <= position <= self._start + len(self._octets) - len(self._mark):
+                self._start = position
+                self._octets = self._handle.read(position, SEEK_OCTETS)
+                if len(self._octets) < len(self._mark):
+                    return None
+            found = self._octets.find(self._mark, position - self._start)
+            if found >= 0:
+                return self._start + found
+            position = self._start + len(self._octets) - len(self._mark) + 1
+        return None
 
 
-def _walk_1(handle: Handle, number: int) -> Iterator[Record]:
-    """Of format 1; places and ids as they were: where the content begins."""
+def _walk_1(handle: Handle) -> Iterator[Record]:
+    """Of format 1; places are where the content begins. Raises TooConfusing."""
     position, size = len(MAGIC_1), handle.size()
+    marks = _Marks(handle, size, record.MARK_1)
+    left = 2 * size
+    certain = True
     while position < size:
         header = record.decode_1(handle.read(position, record.HEADER_1_OCTETS))
         place = position + record.HEADER_1_OCTETS
-        if header is None or place + header[0] > size:
-            following = _seek(handle, position + 1, size, record.MARK_1)
+        fits = header is not None and place + header[0] <= size
+        left -= 0 if certain and fits else record.HEADER_1_OCTETS + (header[0] if header is not None and fits else 0)
+        if left < 0:
+            raise TooConfusing("too much in it looks like the beginning of a record")
+        if header is None or not fits:
+            certain, following = False, marks.after(position + 1)
             if following is None:
                 return
             position = following
             continue
         whole = zlib.crc32(handle.read(place, header[0])) == header[1]
-        yield Record(blob_id=number << 36 | place, place=place, size=header[0], whole=whole)
+        yield Record(blob_id=None, place=place, size=header[0], whole=whole)
         position = place + header[0]

@@ -7,7 +7,7 @@ import stat
 import subprocess
 
 import pytest
-from server import FUBAKO, Server, free_offset
+from server import FUBAKO, Server, free_offset, without
 
 
 def up(*arguments: str, **options) -> subprocess.CompletedProcess:
@@ -133,8 +133,9 @@ def test_restart_keeps_letters_and_mends(tmp_path):
     assert verified.returncode == 0 and json.loads(verified.stdout)["messages"] == 2
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root is told")
 def test_root_is_told_what_waits_for_another_user(tmp_path):
+    if os.geteuid() != 0:
+        without("only root is told")
     config = str(tmp_path / "d" / "fubako.toml")
     assert up(str(tmp_path / "d"), "--once", "--offset", str(free_offset())).returncode == 0
     for name, more in (("runs", []), ("may", ["--user", "nobody"])):

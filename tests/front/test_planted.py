@@ -62,7 +62,13 @@ class Planted:
         ]
 
     def part(self, name: str) -> int:
-        return next(one["pid"] for one in self.told("sandbox.applied") if one["part"] == name)
+        """A thread writes the events, a moment later."""
+        for _ in range(400):
+            found = [one["pid"] for one in self.told("sandbox.applied") if one["part"] == name]
+            if found:
+                return found[0]
+            time.sleep(0.05)
+        raise AssertionError(f"nothing was told of {name}")
 
     def attempt(self) -> dict[str, str]:
         """A message whose header runs code; what became of each attempt."""

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from server import without
 
 from fubako.accounts import aliases
 from fubako.app import spawner
@@ -102,7 +103,7 @@ def test_what_the_configuration_names_is_started_and_its_end_told(world):
     [
         handover("/bin/touch", "made"), handover(*PRINTS, "more"), PasswordCommand(PRINTS, NOBODY), FilterProgram(words=PRINTS),
         Checker(kind=CheckerKind.PROGRAM, words=PRINTS, run_as=NOBODY), Checker(kind=CheckerKind.LDAP, run_as=NOBODY),
-        Append(file=File("/tmp/none", NOBODY), sender="", created=0, trace_id="x"),
+        Append(file=File("/nowhere/none", NOBODY), sender="", created=0, trace_id="x"),
         Handover(program=Program(PRINTS, "daemon"), sender="", recipients=("x@y.test",)),
     ],
 )  # fmt: skip
@@ -134,7 +135,7 @@ def test_a_configuration_that_was_written_anew_is_read_and_the_one_before_still_
 
 def test_nothing_runs_as_root(world):
     if os.geteuid() != 0:
-        pytest.skip("only root could")
+        without("only root could")
     world.alias(Program(("/bin/true",)))
     with pytest.raises(become.NotAllowed, match="root"):
         world.ask(Handover(program=Program(("/bin/true",)), sender="", recipients=("x@y.test",)))
@@ -246,7 +247,7 @@ def test_a_conversation_goes_on_until_it_is_ended(tmp_path):
     asyncio.run(main())
 
 
-def test_programs_of_one_purpose_take_turns_and_leave_others_theirs(monkeypatch):
+def test_programs_of_one_purpose_take_turns_and_leave_others_theirs(monkeypatch, tmp_path):
     """One place for each purpose: the second delivery waits for the first, and a filter for neither."""
 
     async def main() -> list[str]:
@@ -273,12 +274,9 @@ def test_programs_of_one_purpose_take_turns_and_leave_others_theirs(monkeypatch)
         return order
 
     monkeypatch.setattr("fubako.spawn.process.AT_ONCE", dict.fromkeys(Purpose, 1))
-    fifo = f"/tmp/fubako-turns-{os.getpid()}"
+    fifo = str(tmp_path / "turns")
     os.mkfifo(fifo)
-    try:
-        assert asyncio.run(main()) == ["filter", "first", "second"]
-    finally:
-        os.unlink(fifo)
+    assert asyncio.run(main()) == ["filter", "first", "second"]
 
 
 def test_each_request_has_a_limit_of_time():

@@ -3,11 +3,15 @@
 Left out: power cuts (tests/sim), S3, more than three owners.
 """
 
+import errno
+import struct
+import zlib
+
 import pytest
 from keeping import Owner
 
-from fubako.store import mailboxes, messages, ownership
-from fubako.store.interface import Damaged, Gone, StoreError, StoreFull
+from fubako.store import disk, mailboxes, messages, ownership, record, segments
+from fubako.store.interface import BlobRef, Damaged, Gone, StoreError, StoreFull
 from fubako.store.ownership import SegmentLost, State
 from fubako.store.verify import verify
 
@@ -287,13 +291,91 @@ def test_ranges(tmp_path, size):
     owner.close()
 
 
-def test_without_room_nothing_is_moved(owner):
-    owner.deliver(b"lives")
+def test_without_room_nothing_is_moved_and_what_is_wholly_dead_goes_all_the_same(owner):
+    lives = owner.deliver(b"lives")
     owner.expunge([owner.deliver(b"x" * 5000)])
     owner.segments.leave()
-    with pytest.raises(StoreFull):
-        owner.keeper().compact(free=lambda: 1000)
-    assert owner.read(1) == b"lives"
+    owner.expunge([owner.deliver(b"y" * 5000)])
+    owner.segments.leave()
+    done = owner.keeper().compact(free=lambda: 1000)
+    assert done.short and done.octets >= 5000
+    assert owner.read(lives) == b"lives" and len(owner.segments.numbers()) == 1
+    done = owner.keeper().compact(free=lambda: 1 << 40)
+    assert not done.short and owner.read(lives) == b"lives"
+
+
+def test_a_segment_that_cannot_be_begun_leaves_no_file(owner, monkeypatch):
+    def full(_handle, _buffers):
+        raise OSError(errno.ENOSPC, "no room")
+
+    before = owner.segments.numbers()
+    with monkeypatch.context() as patched:
+        patched.setattr(disk.OsHandle, "append", full)
+        for _ in range(3):
+            with pytest.raises(StoreFull):
+                owner.put(b"x")
+    assert owner.segments.numbers() == before
+    assert owner.read(owner.deliver(b"x")) == b"x"
+
+
+def written_as_before(owner, contents: list[bytes]) -> None:
+    """A segment of format 1 with a message for each content, as an older Fubako wrote it."""
+    octets, refs = bytearray(segments.MAGIC_1), []
+    for content in contents:
+        bare = struct.pack(">4sQI", b"FBR1", len(content), zlib.crc32(content))
+        octets += bare + struct.pack(">I", zlib.crc32(bare))
+        refs.append(BlobRef(1 << 36 | len(octets), 1, len(octets), len(content)))
+        octets += content
+    owner.path(1).write_bytes(octets)
+    owner.commit(lambda tx: ownership.adopt(tx, 1, 1))
+    for ref in refs:
+        owner.take(ref)
+
+
+def test_a_segment_of_the_format_before_is_read_checked_moved_and_erased(owner):
+    contents = [bytes([i]) * 10 for i in range(20)]
+    written_as_before(owner, contents)
+    assert [owner.read(uid) for uid in range(1, 21)] == contents and faults(owner) == []
+    owner.expunge([20])  # little, and gone all the same
+    owner.keeper().compact(erase=True)
+    assert not owner.path(1).exists()
+    assert [owner.read(uid) for uid in range(1, 20)] == contents[:19] and faults(owner) == []
+
+
+def test_pieces_of_a_content_of_the_format_before_cost_what_they_are(owner, monkeypatch):
+    """Its one checksum is over all of it: proved once, not for every piece."""
+    content = bytes(range(256)) * 4096
+    written_as_before(owner, [content])
+    read = []
+    real = disk.OsHandle.read
+    monkeypatch.setattr(disk.OsHandle, "read", lambda self, at, length: read.append(length) or real(self, at, length))
+    pieces = [owner.segments.read(owner.ref(1), start, 65536) for start in range(0, len(content), 65536)]
+    assert b"".join(pieces) == content and sum(read) < 3 * len(content)
+
+
+def test_what_looks_like_records_everywhere_is_not_read_for_ever_and_not_cut_off(tmp_path):
+    """A peer's content, damaged in front: each of its octets may be the beginning of a record that announces all the rest."""
+    first = Owner(tmp_path, segment_max=10_000_000)
+    first.begin_account()
+    size = 900_000
+    false = struct.pack(">4sIQQ32s", b"FBR2", record.pieces(size), 7, size, bytes(32))
+    uid = first.deliver(false * (1_000_000 // len(false)))
+    ref = first.ref(uid)
+    first.close()
+    with first.path(ref.segment).open("r+b") as file:
+        file.seek(ref.offset)
+        file.write(b"DEAD")
+    second = Owner(tmp_path, "two")
+    held = second.segments.take(ref.segment)
+    read = []
+    real = disk.OsHandle.read
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(disk.OsHandle, "read", lambda self, at, length: read.append(length) or real(self, at, length))
+        assert second.segments.torn(held, 0)[0] == held.size()
+    assert sum(read) < 5 * held.size()
+    held.close()
+    assert second.keeper().seal() == []
+    second.close()
 
 
 def test_a_segment_that_is_missing_is_told(owner):
